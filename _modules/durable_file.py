@@ -1,0 +1,301 @@
+"""
+Files that are whole or not there.
+
+Every file that the formula writes on a host goes through this module: written beside its
+target, flushed to the disk, then renamed over it, so that a run killed or a host reset at any
+instant leaves the old file or the new one. ``file.managed`` flushes nothing and leaves an empty
+file plus its temporary sibling behind when it is killed while creating one.
+
+A symbolic link at the path itself is replaced, never followed.
+
+.. versionadded:: 0.1.0
+"""
+
+import contextlib
+import grp
+import os
+import pwd
+import re
+import stat
+import tempfile
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "durable_file"
+
+# The name of a temporary sibling: hidden, so that neither `include dir/*.conf` nor a reader of
+# the directory takes it for the real thing, and recognisable, so that a later write sweeps it.
+_TEMPORARY = ".{name}.durable-"
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def _uid(user: str | int) -> int:
+    if isinstance(user, int):
+        return user
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise CommandExecutionError(f"the user {user!r} does not exist") from None
+
+
+def _gid(group: str | int) -> int:
+    if isinstance(group, int):
+        return group
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise CommandExecutionError(f"the group {group!r} does not exist") from None
+
+
+def _bits(mode: str) -> int:
+    if not isinstance(mode, str) or not re.fullmatch(r"0?[0-7]{3,4}", mode):
+        raise CommandExecutionError(f"a mode is a quoted octal string like '0644', not {mode!r}")
+    return int(mode, 8)
+
+
+def _sync_directory(directory: str) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sweep(directory: str, name: str) -> None:
+    """Remove what a killed earlier write of the same file left behind."""
+    prefix = _TEMPORARY.format(name=name)
+    for entry in os.listdir(directory):
+        if entry.startswith(prefix):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, entry))
+
+
+def read(path: str) -> bytes | None:
+    """
+    The content of a regular file.
+
+    path
+        an absolute path; a symbolic link there is not followed
+
+    Returns the bytes, or None when there is no regular file.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' durable_file.read /etc/uwsgi/mysite/4f2a9c01d7e3.ini
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        if os.path.islink(path):
+            return None
+        raise
+    with os.fdopen(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        return stream.read()
+
+
+def differs(
+    path: str,
+    contents: str | bytes,
+    user: str | int = "root",
+    group: str | int = "root",
+    mode: str = "0644",
+) -> bool:
+    """
+    Whether a file is not yet what :py:func:`write` would make of it.
+
+    An owner or a group that does not exist yet counts as a difference.
+
+    path, contents, user, group, mode
+        as in :py:func:`write`
+
+    Returns True or False.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' durable_file.differs /etc/motd 'hello' mode='0644'
+    """
+    wanted = contents.encode() if isinstance(contents, str) else contents
+    if read(path) != wanted:
+        return True
+    status = os.lstat(path)
+    try:
+        owner = (_uid(user), _gid(group))
+    except CommandExecutionError:
+        return True
+    return (status.st_uid, status.st_gid) != owner or stat.S_IMODE(status.st_mode) != _bits(mode)
+
+
+def write(
+    path: str,
+    contents: str | bytes,
+    user: str | int = "root",
+    group: str | int = "root",
+    mode: str = "0644",
+) -> bool:
+    """
+    Make a file be exactly this, at once and durably.
+
+    path
+        an absolute path whose directory exists
+    contents
+        the whole content; text is written as UTF-8
+    user, group
+        a name or a numeric id
+    mode
+        a quoted octal string, e.g. ``'0640'``
+
+    Returns True when the file was written, False when it was right already and nothing was
+    touched.
+
+    Raises CommandExecutionError when the user or the group does not exist, or the mode is not an
+    octal string; OSError as the system says it (no space, read-only).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' durable_file.write /etc/motd 'hello' mode='0644'
+    """
+    uid, gid, bits = _uid(user), _gid(group), _bits(mode)
+    if not differs(path, contents, uid, gid, mode):
+        return False
+    folder, name = os.path.split(path)
+    _sweep(folder, name)
+    handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY.format(name=name), dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(contents.encode() if isinstance(contents, str) else contents)
+            # Owner before mode: chown clears set-id bits, and until here only root reads it.
+            os.fchown(handle, uid, gid)
+            os.fchmod(handle, bits)
+            stream.flush()
+            os.fsync(handle)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    _sync_directory(folder)
+    return True
+
+
+def link(path: str, target: str) -> bool:
+    """
+    Make a symbolic link point at a target, replacing a link or a file that is there.
+
+    path
+        the absolute path of the link
+    target
+        what the link says
+
+    Returns True when the link was made, False when it was right already.
+
+    Raises OSError when a directory is in the way.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' durable_file.link /etc/nginx/sites-enabled/mysite.conf /etc/nginx/sites-available/mysite.conf
+    """
+    if os.path.islink(path) and os.readlink(path) == target:
+        return False
+    folder, name = os.path.split(path)
+    _sweep(folder, name)
+    temporary = os.path.join(folder, _TEMPORARY.format(name=name) + str(os.getpid()))
+    os.symlink(target, temporary)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync_directory(folder)
+    return True
+
+
+def directory(
+    path: str, user: str | int = "root", group: str | int = "root", mode: str = "0755"
+) -> bool:
+    """
+    Make a directory be there with this owner and mode; its parents are made as root's, 0755.
+
+    path
+        an absolute path
+    user, group, mode
+        as in :py:func:`write`
+
+    Returns True when something was changed.
+
+    Raises CommandExecutionError when something that is not a directory, or a symbolic link, is
+    in the way.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' durable_file.directory /etc/uwsgi/mysite group=mysite mode='0750'
+    """
+    uid, gid, bits = _uid(user), _gid(group), _bits(mode)
+    changed = False
+    if not os.path.lexists(path):
+        parent = os.path.dirname(path)
+        if not os.path.isdir(parent):
+            directory(parent)
+        os.mkdir(path, 0o700)
+        _sync_directory(parent)
+        changed = True
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise CommandExecutionError(f"{path} is in the way: {error.strerror}") from error
+    try:
+        status = os.fstat(handle)
+        if (status.st_uid, status.st_gid) != (uid, gid):
+            os.fchown(handle, uid, gid)
+            changed = True
+        if stat.S_IMODE(os.fstat(handle).st_mode) != bits:
+            os.fchmod(handle, bits)
+            changed = True
+    finally:
+        os.close(handle)
+    return changed
+
+
+def remove(path: str) -> bool:
+    """
+    Remove a file or a link, durably, with what a killed write of it left behind.
+
+    path
+        an absolute path; a link is removed, not what it points at
+
+    Returns True when something was removed, False when nothing was there.
+
+    Raises OSError when it is a directory.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' durable_file.remove /etc/nginx/sites-enabled/default
+    """
+    folder, name = os.path.split(path)
+    if not os.path.isdir(folder):
+        return False
+    _sweep(folder, name)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    _sync_directory(folder)
+    return True
