@@ -1,0 +1,143 @@
+"""
+The distribution's packages that nginx and the sites need.
+
+Which ones follows from the pillar: nginx itself; for sites the interpreter's ``venv`` module,
+uWSGI where the pillar takes it from the distribution, a compiler where it takes PyPI's ``uwsgi``.
+Installing is Salt's own ``pkg.installed``; this module remembers which packages were not there
+before, so that ``clean`` takes back those and no others.
+
+.. versionadded:: 0.1.0
+"""
+
+import json
+import os
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "system_packages"
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def _wanted(name: str, settings: dict) -> list[str]:
+    if name == "nginx":
+        return [settings["lookup"]["nginx_package"]]
+    if name != "sites":
+        raise CommandExecutionError(f"the name is nginx or sites, not {name!r}")
+    wanted = set()
+    for site in settings["sites"].values():
+        if site["absent"]:
+            continue
+        if site["project"]["venv"] is None:
+            # Debian's python3 carries venv but not the ensurepip that fills one.
+            wanted.add("python3-venv")
+        package = site["uwsgi"]["package"] or ""
+        if package == "distro":
+            wanted.update(("uwsgi-core", "uwsgi-plugin-python3"))
+        elif package.startswith("uwsgi"):
+            wanted.update(("build-essential", "python3-dev"))
+    return sorted(wanted)
+
+
+def _record(settings: dict) -> str:
+    return os.path.join(settings["lookup"]["state_dir"], "packages.json")
+
+
+def _recorded(path: str) -> list[str]:
+    content = __salt__["durable_file.read"](path)
+    return json.loads(content) if content else []
+
+
+def _remember(path: str, packages: list[str]) -> None:
+    if packages:
+        __salt__["durable_file.directory"](os.path.dirname(path))
+        __salt__["durable_file.write"](path, json.dumps(sorted(packages)) + "\n")
+    else:
+        __salt__["durable_file.remove"](path)
+
+
+def installed(name: str) -> dict:
+    """
+    The packages are installed; a newer version is left to the operator and to unattended-upgrades.
+
+    name
+        ``nginx``: the package of nginx; ``sites``: what all the sites of the pillar are built with
+
+    Example:
+
+    .. code-block:: yaml
+
+        the packages of the sites:
+          system_packages.installed:
+            - name: sites
+    """
+    ret = {"name": name, "result": True, "changes": {}, "comment": ""}
+    try:
+        settings = __salt__["site_pillar.settings"]()
+        packages = _wanted(name, settings)
+        if not packages:
+            ret["comment"] = "nothing is needed from the distribution"
+            return ret
+        missing = sorted(set(packages) - set(__salt__["pkg.list_pkgs"]()))
+        if not missing:
+            ret["comment"] = f"{', '.join(packages)}: installed"
+            return ret
+        if __opts__["test"]:
+            ret["result"] = None
+            ret["changes"] = {package: {"old": "", "new": "installed"} for package in missing}
+            ret["comment"] = f"{', '.join(missing)} would be installed"
+            return ret
+        record = _record(settings)
+        # Before installing: a run killed in between still knows that they were ours.
+        _remember(record, sorted({*_recorded(record), *missing}))
+        outcome = __states__["pkg.installed"](name=name, pkgs=packages)
+        ret.update({key: outcome[key] for key in ("result", "changes", "comment")})
+    except (CommandExecutionError, OSError, ValueError) as error:
+        ret["result"] = False
+        ret["comment"] = str(error)
+    return ret
+
+
+def absent(name: str) -> dict:
+    """
+    The packages that :py:func:`installed` put on this host are removed; those that were there
+    before stay. Their configuration files stay, as with ``apt-get remove``.
+
+    name
+        ``all``
+
+    Example:
+
+    .. code-block:: yaml
+
+        the packages that this formula installed are gone:
+          system_packages.absent:
+            - name: all
+    """
+    ret = {"name": name, "result": True, "changes": {}, "comment": ""}
+    try:
+        record = _record(__salt__["site_pillar.settings"]())
+        ours = _recorded(record)
+        present = sorted(set(ours) & set(__salt__["pkg.list_pkgs"]()))
+        if not present and not ours:
+            ret["comment"] = "this formula installed no package that is still there"
+            return ret
+        if __opts__["test"]:
+            ret["result"] = None
+            ret["changes"] = {package: {"old": "installed", "new": ""} for package in present}
+            ret["comment"] = f"{', '.join(present)} would be removed"
+            return ret
+        if present:
+            outcome = __states__["pkg.removed"](name=name, pkgs=present)
+            ret.update({key: outcome[key] for key in ("result", "changes", "comment")})
+            if ret["result"] is False:
+                return ret
+        _remember(record, [])
+        ret["changes"].setdefault("record", {"old": record, "new": None})
+        ret["comment"] = ret["comment"] or "the record of installed packages is gone"
+    except (CommandExecutionError, OSError, ValueError) as error:
+        ret["result"] = False
+        ret["comment"] = str(error)
+    return ret

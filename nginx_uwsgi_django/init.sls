@@ -1,0 +1,12 @@
+# A Django site served by nginx through uWSGI, from the pillar `nginx_uwsgi_django`.
+# The application comes first: a page is announced by nginx once there is something to answer it.
+include:
+  - nginx_uwsgi_django.sync
+  - nginx_uwsgi_django.pillar
+  - nginx_uwsgi_django.package
+  - nginx_uwsgi_django.nginx.account
+  - nginx_uwsgi_django.django
+  - nginx_uwsgi_django.uwsgi
+  - nginx_uwsgi_django.django.live
+  - nginx_uwsgi_django.nginx
+  - nginx_uwsgi_django.absent

@@ -1,0 +1,14 @@
+include:
+  - nginx_uwsgi_django.nginx.account
+
+'nginx: its tree is the one of the pillar':
+  nginx_tree.applied:
+    - name: nginx
+    - require:
+      - system_account: 'nginx: the account of its workers exists'
+
+'nginx: it runs what is on disk':
+  nginx_process.current:
+    - name: nginx
+    - require:
+      - nginx_tree: 'nginx: its tree is the one of the pillar'

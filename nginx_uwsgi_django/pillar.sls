@@ -1,0 +1,9 @@
+include:
+  - nginx_uwsgi_django.sync
+
+# failhard: a pillar with errors is one short report, not that report and a failed requisite for
+# every other state.
+'nginx_uwsgi_django: the pillar is valid':
+  site_pillar.valid:
+    - name: nginx_uwsgi_django
+    - failhard: True

@@ -1,0 +1,22 @@
+{%- from 'nginx_uwsgi_django/map.jinja' import present with context %}
+
+include:
+  - nginx_uwsgi_django.nginx.account
+  - nginx_uwsgi_django.django
+
+{%- for site in present %}
+
+'{{ site }}: systemd holds the socket':
+  uwsgi_socket.listening:
+    - name: {{ site }}
+    - require:
+      - system_account: 'nginx: the account of its workers exists'
+      - system_account: '{{ site }}: its user and group exist'
+
+'{{ site }}: uWSGI runs the desired generation':
+  uwsgi_generation.running:
+    - name: {{ site }}
+    - require:
+      - uwsgi_socket: '{{ site }}: systemd holds the socket'
+      - django_release: '{{ site }}: the release is checked and its database and static files are prepared'
+{%- endfor %}
