@@ -1,0 +1,2241 @@
+"""
+The pillar's contract: what may stand in it, what it means, and every error in it.
+
+One definition (:py:data:`_PILLAR` below) says for every key its type, default, allowed values,
+description and an example. The validator, the JSON Schema for editors, the reference in the
+documentation and the file of defaults are all made from it.
+
+The module uses nothing beyond Python's standard library: no Salt release ships ``jsonschema``.
+It reads ``__pillar__`` and not ``pillar.get``, which masks values on 3008.
+
+.. versionadded:: 0.1.0
+"""
+
+import copy
+import difflib
+import functools
+import grp
+import hashlib
+import ipaddress
+import json
+import pwd
+import re
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "site_pillar"
+
+#: The pillar key that all of it stands under.
+_ROOT = "nginx_uwsgi_django"
+
+_MASK = "**********"
+
+# What a default can be besides a value.
+_REQUIRED = object()
+_BY_KEYS = object()
+_UNSET = object()
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+# --- The kinds of value ---------------------------------------------------------------------
+
+_TYPE_NAMES = {
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    type(None): "null",
+}
+
+
+def _type_name(value: Any) -> str:
+    """The YAML name of a value's type. bool comes before int, which it is a subclass of."""
+    for kind, name in _TYPE_NAMES.items():
+        if type(value) is kind:
+            return name
+    for kind, name in ((str, "string"), (bool, "boolean"), (int, "integer"), (float, "number")):
+        if isinstance(value, kind):
+            return name
+    if isinstance(value, dict):
+        return "mapping"
+    if isinstance(value, (list, tuple)):
+        return "list"
+    return type(value).__name__
+
+
+class _Derived:
+    """A default that is worked out from other values; the sentence says how."""
+
+    def __init__(self, says: str) -> None:
+        self.says = says
+
+
+class _Node:
+    """One kind of value: reads it, fills in its defaults, and describes itself as JSON Schema."""
+
+    #: The YAML types that can be right here, null apart.
+    types: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        says: str = "",
+        description: str = "",
+        default: Any = _REQUIRED,
+        example: Any = None,
+        nullable: bool = False,
+        secret: bool = False,
+    ) -> None:
+        self.says = says
+        self.description = description
+        self.default = default
+        self.example = example
+        self.nullable = nullable
+        self.secret = secret
+
+    @property
+    def hides(self) -> bool:
+        """Whether a value that stands here, even by mistake, may hold a secret."""
+        return self.secret
+
+    def expected(self) -> str:
+        return f"{self.says}, or null" if self.nullable else self.says
+
+    def take(self, value: Any, path: tuple, errors: list) -> Any:
+        """The normalised value; ``_UNSET`` when it is wrong and an error has been added."""
+        if value is None and self.nullable:
+            return None
+        if not self.fits(value):
+            errors.append(_error(path, self, value, hint=_type_hint(self, value)))
+            return _UNSET
+        return self.read(value, path, errors)
+
+    def fits(self, value: Any) -> bool:
+        return _type_name(value) in self.types
+
+    def read(self, value: Any, path: tuple, errors: list) -> Any:
+        raise NotImplementedError
+
+    def fill(self, value: Any) -> Any:
+        return value
+
+    def fresh(self) -> Any:
+        """A new copy of the default; ``_UNSET`` when there is none to copy."""
+        if self.default is _REQUIRED or isinstance(self.default, _Derived):
+            return _UNSET
+        if isinstance(self.default, (list, dict)):
+            return copy.deepcopy(self.default)
+        return self.default
+
+    def shape(self) -> dict:
+        raise NotImplementedError
+
+    def schema(self) -> dict:
+        shape = self.shape()
+        if self.nullable:
+            if isinstance(shape.get("type"), str):
+                shape["type"] = [shape["type"], "null"]
+                if "enum" in shape:
+                    shape["enum"] = [*shape["enum"], None]
+            else:
+                shape = {"anyOf": [shape, {"type": "null"}]}
+        head: dict[str, Any] = {}
+        text = self.description
+        if isinstance(self.default, _Derived):
+            text = f"{text} Default: {self.default.says}."
+        elif self.default is not _REQUIRED and self.default is not _BY_KEYS:
+            head["default"] = copy.deepcopy(self.default)
+        if text:
+            head["description"] = text
+        if self.example is not None:
+            head["examples"] = [copy.deepcopy(self.example)]
+        return {**head, **shape}
+
+
+def _whole(pattern: str) -> str:
+    """
+    A pattern as JSON Schema wants it, which searches: the whole value and nothing after it.
+
+    In Python ``$`` also matches before a final newline, in ECMAScript it does not; with the
+    look-ahead both mean the end.
+    """
+    return f"^(?:{pattern})$(?!\\n)"
+
+
+class _Text(_Node):
+    """
+    A string. ``pattern`` has to match all of it; ``refuse`` lists what is refused although it
+    matches, each with the reason; ``advice`` maps patterns of common slips to a hint.
+    """
+
+    types = ("string",)
+
+    def __init__(
+        self,
+        says: str,
+        pattern: str | None = None,
+        choices: tuple[str, ...] = (),
+        least: int = 0,
+        most: int | None = None,
+        refuse: tuple[tuple[str, str], ...] = (),
+        advice: tuple[tuple[str, str], ...] = (),
+        mode: bool = False,
+        **more: Any,
+    ) -> None:
+        super().__init__(says, **more)
+        self.pattern = pattern
+        self.choices = choices
+        self.least = least
+        self.most = most
+        self.refuse = refuse
+        self.advice = advice
+        self.mode = mode
+        self._pattern = re.compile(pattern) if pattern is not None else None
+        self._refuse = [(re.compile(what), why) for what, why in refuse]
+
+    def wrong(self, value: str) -> str | None:
+        """What was expected instead of this string; None when it is right."""
+        if self.choices and value not in self.choices:
+            return self.expected()
+        if self._pattern is not None and not self._pattern.fullmatch(value):
+            return self.expected()
+        if len(value) < self.least or (self.most is not None and len(value) > self.most):
+            return f"{self.expected()} ({self.least} to {self.most} characters)"
+        for pattern, why in self._refuse:
+            if pattern.fullmatch(value):
+                return f"another value: {why}"
+        return None
+
+    def read(self, value: str, path: tuple, errors: list) -> Any:
+        expected = self.wrong(value)
+        if expected is None:
+            return value
+        hint = ""
+        for pattern, sentence in self.advice:
+            if re.fullmatch(pattern, value, re.DOTALL):
+                hint = sentence
+                break
+        if not hint and self.choices and not self.hides:
+            hint = _did_you_mean(value, self.choices)
+        if not hint and not self.hides:
+            hint = _text_hint(value)
+        errors.append(_error(path, self, value, expected, hint))
+        return _UNSET
+
+    def shape(self) -> dict:
+        shape: dict[str, Any] = {"type": "string"}
+        if self.choices:
+            shape["enum"] = list(self.choices)
+        if self.pattern is not None:
+            shape["pattern"] = _whole(self.pattern)
+        if self.least:
+            shape["minLength"] = self.least
+        if self.most is not None:
+            shape["maxLength"] = self.most
+        if self.refuse:
+            shape["allOf"] = [
+                {"not": {"pattern": _whole(what)}, "$comment": why} for what, why in self.refuse
+            ]
+        return shape
+
+
+class _Number(_Node):
+    """A whole number. As in JSON Schema 2.0 is one; unlike in Python true is none."""
+
+    types = ("integer",)
+
+    def __init__(self, says: str, least: int, most: int, **more: Any) -> None:
+        super().__init__(says, **more)
+        self.least = least
+        self.most = most
+
+    def fits(self, value: Any) -> bool:
+        return type(value) is int or (isinstance(value, float) and value.is_integer())
+
+    def read(self, value: Any, path: tuple, errors: list) -> Any:
+        if self.least <= value <= self.most:
+            return int(value)
+        errors.append(_error(path, self, value, hint=_base_60(int(value))))
+        return _UNSET
+
+    def shape(self) -> dict:
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+class _Switch(_Node):
+    """true or false."""
+
+    types = ("boolean",)
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__("true or false", **more)
+
+    def read(self, value: Any, path: tuple, errors: list) -> Any:
+        return value
+
+    def shape(self) -> dict:
+        return {"type": "boolean"}
+
+
+class _Plain(_Node):
+    """Text, a whole number or a boolean, told apart by type; the text has its own rules."""
+
+    def __init__(self, *options: _Node, says: str, as_text: bool = False, **more: Any) -> None:
+        super().__init__(says, **more)
+        self.options = options
+        self.as_text = as_text
+        self.types = tuple(kind for option in options for kind in option.types)
+
+    @property
+    def hides(self) -> bool:
+        return self.secret or any(option.hides for option in self.options)
+
+    def fits(self, value: Any) -> bool:
+        return any(option.fits(value) for option in self.options)
+
+    def read(self, value: Any, path: tuple, errors: list) -> Any:
+        for option in self.options:
+            if option.fits(value):
+                taken = option.take(value, path, errors)
+                if self.as_text and type(taken) is int:
+                    return str(taken)
+                return taken
+        raise AssertionError("fits() let a value pass that no option takes")
+
+    def shape(self) -> dict:
+        return {"anyOf": [option.schema() for option in self.options]}
+
+
+class _List(_Node):
+    """A list of values of one kind."""
+
+    types = ("list",)
+
+    def __init__(
+        self, items: _Node, says: str, least: int = 0, unique: bool = False, **more: Any
+    ) -> None:
+        super().__init__(says, **more)
+        self.items = items
+        self.least = least
+        self.unique = unique
+
+    @property
+    def hides(self) -> bool:
+        return self.secret or self.items.hides
+
+    def read(self, value: Any, path: tuple, errors: list) -> Any:
+        if len(value) < self.least:
+            errors.append(_error(path, self, value))
+            return _UNSET
+        taken = [self.items.take(item, (*path, n), errors) for n, item in enumerate(value)]
+        if self.unique:
+            # The raw values, as JSON Schema does: '80' and 80 are two, 80 and 80.0 are one.
+            seen: dict[Any, int] = {}
+            for number, item in enumerate(value):
+                if not isinstance(item, (str, int, float)):
+                    continue
+                key = (isinstance(item, bool), item)
+                if key in seen:
+                    errors.append(
+                        _error(
+                            (*path, number),
+                            self.items,
+                            item,
+                            f"each value once; item {seen[key]} is the same",
+                        )
+                    )
+                else:
+                    seen[key] = number
+        return [item for item in taken if item is not _UNSET]
+
+    def shape(self) -> dict:
+        shape: dict[str, Any] = {"type": "array", "items": self.items.schema()}
+        if self.least:
+            shape["minItems"] = self.least
+        if self.unique:
+            shape["uniqueItems"] = True
+        return shape
+
+
+class _Mapping(_Node):
+    """A mapping with fixed keys."""
+
+    types = ("mapping",)
+
+    def __init__(self, keys: dict[str, _Node], required: tuple[str, ...] = (), **more: Any) -> None:
+        more.setdefault("default", _BY_KEYS)
+        says = f"a mapping of {_listing(sorted(keys))}" if keys else "an empty mapping"
+        super().__init__(says, **more)
+        self.keys = keys
+        self.required = required
+
+    @property
+    def hides(self) -> bool:
+        return self.secret or any(node.hides for node in self.keys.values())
+
+    def read(self, value: Any, path: tuple, errors: list) -> Any:
+        taken = {}
+        for key, item in value.items():
+            node = self.keys.get(key) if isinstance(key, str) else None
+            if node is None:
+                errors.append(_unknown_key(path, key, item, self))
+                continue
+            item = node.take(item, (*path, key), errors)
+            if item is not _UNSET:
+                taken[key] = item
+        for key in self.required:
+            if key not in value:
+                errors.append(_missing((*path, key), self.keys[key]))
+        return taken
+
+    def fill(self, value: Any) -> Any:
+        if value is None:
+            return None
+        return {
+            key: node.fill(value[key]) if key in value else node.fresh()
+            for key, node in self.keys.items()
+        }
+
+    def fresh(self) -> Any:
+        return self.fill({}) if self.default is _BY_KEYS else super().fresh()
+
+    def shape(self) -> dict:
+        shape: dict[str, Any] = {
+            "type": "object",
+            "properties": {key: node.schema() for key, node in self.keys.items()},
+            "additionalProperties": False,
+        }
+        if self.required:
+            shape["required"] = list(self.required)
+        return shape
+
+
+class _Table(_Node):
+    """A mapping with free keys of one kind and values of one kind."""
+
+    types = ("mapping",)
+
+    def __init__(self, key: _Text, value: _Node, says: str, least: int = 0, **more: Any) -> None:
+        more.setdefault("default", {})
+        super().__init__(says, **more)
+        self.key = key
+        self.value = value
+        self.least = least
+
+    @property
+    def hides(self) -> bool:
+        return self.secret or self.value.hides
+
+    def read(self, value: Any, path: tuple, errors: list) -> Any:
+        taken = {}
+        if len(value) < self.least:
+            errors.append(_error(path, self, value))
+        for key, item in value.items():
+            if not isinstance(key, str):
+                errors.append(_odd_key(path, key, self.key.says))
+                continue
+            expected = self.key.wrong(key)
+            if expected is not None:
+                hint = _did_you_mean(key, self.key.choices) if self.key.choices else ""
+                errors.append(_key_error(path, key, expected, hint))
+                continue
+            item = self.value.take(item, (*path, key), errors)
+            if item is not _UNSET:
+                taken[key] = item
+        return taken
+
+    def shape(self) -> dict:
+        names = self.key.shape()
+        del names["type"]  # a property's name is always a string
+        shape = {
+            "type": "object",
+            "propertyNames": names,
+            "additionalProperties": self.value.schema(),
+        }
+        if self.least:
+            shape["minProperties"] = self.least
+        return shape
+
+
+# --- The words of an error --------------------------------------------------------------------
+
+
+def _listing(words: Any, last: str = "and") -> str:
+    words = [str(word) for word in words]
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def _shown(node: _Node | None, value: Any) -> str:
+    """A value with its YAML type, without anything that may be a secret."""
+    kind = _type_name(value)
+    article = "an" if kind[0] in "aeiou" else "a"
+    if value is None:
+        return "nothing (null)"
+    if kind == "list":
+        return f"a list of {len(value)}" if value else "an empty list"
+    if kind == "mapping":
+        return f"a mapping of {len(value)}" if value else "an empty mapping"
+    if node is None or node.hides:
+        return f"{article} {kind} (not shown)"
+    text = ascii(value) if kind == "string" else repr(value)
+    if len(text) > 120:
+        text = f"{text[:100]}... ({len(text)} characters)"
+    return f"{text} ({kind})"
+
+
+def _join(path: tuple) -> str:
+    return ":".join(part if isinstance(part, str) else repr(part) for part in (_ROOT, *path))
+
+
+def _safe_key(key: Any) -> str:
+    """A key that a person wrote, made fit for one line of text."""
+    if not isinstance(key, str):
+        return repr(key)
+    shown = ascii(key)[1:-1]
+    return shown if len(shown) <= 80 else f"{shown[:70]}..."
+
+
+def _error(
+    path: tuple,
+    node: _Node | None,
+    value: Any,
+    expected: str = "",
+    hint: str = "",
+    rule: str = "shape",
+) -> dict:
+    return {
+        "path": _join(path),
+        "found": _shown(node, value),
+        "expected": expected or (node.expected() if node is not None else ""),
+        "hint": hint,
+        "rule": rule,
+    }
+
+
+def _meaning(path: tuple, found: str, expected: str, hint: str = "") -> dict:
+    """An error that no schema can see: between two values, or between a value and the host."""
+    return {
+        "path": _join(path),
+        "found": found,
+        "expected": expected,
+        "hint": hint,
+        "rule": "meaning",
+    }
+
+
+def _missing(path: tuple, node: _Node) -> dict:
+    hint = f"for example {_yaml_inline(node.example)}" if node.example is not None else ""
+    return {
+        "path": _join(path),
+        "found": "no such key",
+        "expected": node.expected(),
+        "hint": hint,
+        "rule": "shape",
+    }
+
+
+def _key_error(path: tuple, key: str, expected: str, hint: str = "") -> dict:
+    return {
+        "path": _join((*path, _safe_key(key))),
+        "found": f"the key {ascii(key) if len(key) <= 80 else ascii(key[:70]) + '...'}",
+        "expected": expected,
+        "hint": hint,
+        "rule": "shape",
+    }
+
+
+def _odd_key(path: tuple, key: Any, says: str) -> dict:
+    hint = "quote the key"
+    if isinstance(key, bool):
+        hint = "YAML reads an unquoted on, off, yes, no, true or false as a boolean: quote the key"
+    elif key is None:
+        hint = "nothing, or ~, stands before the colon: write the key"
+    return {
+        "path": _join((*path, _safe_key(key))),
+        "found": f"a key that is {_shown(None, key).replace(' (not shown)', '')}: {key!r}",
+        "expected": says or "a key that is a string",
+        "hint": hint,
+        "rule": "shape",
+    }
+
+
+def _unknown_key(path: tuple, key: Any, item: Any, parent: _Mapping) -> dict:
+    if not isinstance(key, str):
+        return _odd_key(path, key, _one_of(parent))
+    hint = _did_you_mean(key, parent.keys)
+    if not hint:
+        # The right key in the wrong place, like processes beside uwsgi.
+        homes = _homes().get(key, ())
+        if homes:
+            hint = f"{key} belongs to {_listing(homes, 'or')}"
+    return {
+        "path": _join((*path, _safe_key(key))),
+        # Never the value: a misspelt env or password would put a secret into the report.
+        "found": f"an unknown key with {_shown(None, item).replace(' (not shown)', '')}",
+        "expected": _one_of(parent),
+        "hint": hint,
+        "rule": "shape",
+    }
+
+
+def _one_of(parent: _Mapping) -> str:
+    return (
+        f"one of {', '.join(parent.keys)}" if parent.keys else "nothing, as there are no keys yet"
+    )
+
+
+def _did_you_mean(word: str, known: Any) -> str:
+    plain = {re.sub(r"[-_. ]", "", name.lower()): name for name in known}
+    found = difflib.get_close_matches(re.sub(r"[-_. ]", "", word.lower()), plain, 1, 0.7)
+    return f"did you mean {plain[found[0]]}?" if found else ""
+
+
+@functools.lru_cache(maxsize=1)
+def _homes() -> dict[str, tuple[str, ...]]:
+    """Where in the definition each key lives: {"processes": ("sites:SITE:uwsgi",)}."""
+    homes: dict[str, list[str]] = {}
+
+    def walk(node: _Node, path: tuple[str, ...]) -> None:
+        if isinstance(node, _Mapping):
+            for key, child in node.keys.items():
+                homes.setdefault(key, []).append(":".join(path) or _ROOT)
+                walk(child, (*path, key))
+        elif isinstance(node, _Plain):
+            for option in node.options:
+                walk(option, path)
+
+    for key, node in _PILLAR.keys.items():
+        homes.setdefault(key, []).append(_ROOT)
+        if key == "sites":
+            walk(_SITE, ("sites", "SITE"))
+        elif key != "site_defaults":
+            walk(node, (key,))
+    return {key: tuple(paths) for key, paths in homes.items() if len(paths) <= 3}
+
+
+def _base_60(value: int) -> str:
+    """YAML 1.1 reads digits with colons as a number to the base 60; say so where it fits."""
+    if value < 60:
+        return ""
+    parts: list[str] = []
+    rest = value
+    while rest >= 60 and len(parts) < 2:
+        rest, low = divmod(rest, 60)
+        parts.insert(0, f"{low:02d}")
+    text = ":".join([str(rest), *parts])
+    return f"if {text} was meant: YAML reads that as base 60, {value}; quote it"
+
+
+def _type_hint(node: _Node, value: Any) -> str:
+    """Why YAML may have read something else than what was meant."""
+    wanted = node.types
+    if value is None:
+        return "nothing, ~ or null stands after the colon: write a value, or leave the key out"
+    if isinstance(value, bool):
+        if "string" in wanted:
+            return "YAML reads an unquoted on, off, yes, no, true or false as a boolean: quote it"
+        return "YAML reads on, off, yes, no, true and false as booleans"
+    if isinstance(value, float):
+        if "string" in wanted:
+            return "YAML reads an unquoted 3.10 as the number 3.1: quote it"
+        return "write it without the point" if "integer" in wanted else ""
+    if isinstance(value, int):
+        if getattr(node, "mode", False):
+            return "quote it, like '0660': YAML reads 0640 as the number 640 (or 416, its octal)"
+        if "string" in wanted:
+            more = "" if node.hides else _base_60(value)
+            return f"quote it{'; ' + more if more else ': YAML reads digits as a number'}"
+        if "boolean" in wanted:
+            return "write true or false"
+        return "write it as a list, with - or []" if "list" in wanted else ""
+    if isinstance(value, str):
+        return _string_hint(node, value)
+    if isinstance(value, (list, tuple)):
+        return "one value, not a list" if "mapping" not in wanted else "keys with colons, no dashes"
+    if isinstance(value, dict):
+        if "list" in wanted:
+            return "a list has a dash, or brackets: - value"
+        return "a colon and a space inside a value make it a mapping: quote it"
+    return f"YAML made {type(value).__name__} of it: quote it" if "string" in wanted else ""
+
+
+def _string_hint(node: _Node, value: str) -> str:
+    wanted = node.types
+    if "integer" in wanted:
+        if node.hides:
+            return ""
+        if re.fullmatch(r"0[0-9]*[89][0-9]*", value):
+            return f"YAML reads {value} as text, as 8 and 9 are no octal digits: write {int(value)}"
+        if re.fullmatch(r"[0-9]+", value):
+            return "remove the quotes"
+        if re.fullmatch(r"[0-9]+e[0-9]+", value):
+            return "YAML reads 1e3 as text: write the digits"
+        return ""
+    if "boolean" in wanted:
+        if value.lower() in ("y", "n"):
+            return "YAML reads y and n as text: write true or false"
+        if value.lower() in ("true", "false", "yes", "no", "on", "off"):
+            return "remove the quotes"
+        return ""
+    if "list" in wanted:
+        return "write it as a list, with - or []"
+    if "mapping" in wanted:
+        return "write keys with colons under it"
+    return ""
+
+
+def _text_hint(value: str) -> str:
+    if value == "":
+        return "it is empty"
+    if value != value.strip():
+        return "it begins or ends with a blank or a newline"
+    if "\n" in value:
+        return "it holds a newline"
+    if re.fullmatch(r"0[0-9]*[89][0-9]*", value):
+        return f"YAML reads {value} as text, as 8 and 9 are no octal digits: write {int(value)}"
+    return ""
+
+
+def _yaml_inline(value: Any) -> str:
+    """One value as a person would write it in YAML on one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, list):
+        return f"[{', '.join(_yaml_inline(item) for item in value)}]"
+    if isinstance(value, dict):
+        inside = ", ".join(f"{_yaml_inline(k)}: {_yaml_inline(v)}" for k, v in value.items())
+        return f"{{{inside}}}"
+    # YAML 1.1 takes a string like this for itself; all others are quoted.
+    special = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
+    plain = re.fullmatch(r"[A-Za-z/_.][A-Za-z0-9/_.+-]*(?::[A-Za-z/_][A-Za-z0-9/_.+-]*)?", value)
+    if plain and value.lower() not in special:
+        return value
+    return "'" + value.replace("'", "''") + "'"
+
+
+# --- The definition ---------------------------------------------------------------------------
+#
+# Patterns must mean the same in Python and in ECMAScript: classes are spelled out (no \d, \w),
+# ends are implied (a pattern has to match the whole value).
+
+_PATH = r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._@+-]+)+"
+_RELATIVE = r"(?!-)(?!\.\.?(?:/|$))[A-Za-z0-9._@+-]+(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._@+-]+)*"
+_PATH_SAYS = "an absolute path without . or .. in it, of letters, digits and ._@+-"
+_RELATIVE_SAYS = "a path inside the project, without . or .. in it, of letters, digits and ._@+-"
+_ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}"
+_ACCOUNT_SAYS = "a name of 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or _"
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = rf"{_LABEL}(?:\.{_LABEL})*"
+_PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
+_DOTTED = rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*"
+# No control character but the tab (DEL is one too), and no half of a surrogate pair, which YAML's
+# "\ud800" yields and no file can hold.
+_ONE_LINE = r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*"
+
+#: Accounts that a distribution, a cloud image or a service brings: a site that ran as one of
+#: them would share its files and powers (the cloud images' first users are root through sudo).
+_SYSTEM_ACCOUNTS = (
+    "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats "
+    "nobody nogroup messagebus sshd ssh syslog uuidd tcpdump tss landscape polkitd pollinate "
+    "ntp ntpsec chrony fwupd-refresh usbmux dnsmasq avahi rtkit lxd statd bind postfix exim "
+    "debian-exim dovecot vmail postgres mysql mariadb redis memcache memcached mongodb rabbitmq "
+    "elasticsearch nginx apache uwsgi salt docker libvirt-qemu prometheus grafana admin ubuntu "
+    "debian ec2-user default"
+).split()
+#: Groups that are as good as root, or open other people's data.
+_SYSTEM_GROUPS = (
+    "sudo wheel adm disk shadow kmem tty dialout cdrom floppy tape audio video plugdev staff "
+    "users utmp input kvm render sgx crontab ssl-cert netdev lxd sasl src operator"
+).split()
+
+
+def _words(words: list[str]) -> str:
+    return "(?:" + "|".join(re.escape(word).replace(r"\-", "-") for word in words) + ")"
+
+
+_RESERVED_ACCOUNT = (
+    rf"{_words(_SYSTEM_ACCOUNTS)}|systemd-.*|_.*",
+    "the name belongs to the system, to a service or to a cloud image's first user",
+)
+_RESERVED_GROUP = (
+    rf"{_words(_SYSTEM_GROUPS)}",
+    "the group belongs to the system, and some such groups are as good as root",
+)
+_RESERVED_SITE = (
+    r"emperor|.*-preflight",
+    "its units would carry the name of another service's",
+)
+_OPEN_PLACES = (
+    r"/(?:tmp|var/tmp|dev/shm)(?:/.*)?",
+    "anybody on the host can put a file of that name there first",
+)
+_SYSTEM_PLACES = (
+    r"/(?:bin|boot|dev|etc|home|lib|lib32|lib64|libx32|lost\+found|media|mnt|opt|proc|root|run"
+    r"|sbin|srv|sys|usr|var|var/[^/]*|usr/local|var/lib/[^/]*)"
+    r"|/(?:bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|root|run|sbin|sys)/.*|/usr/(?!local/).*",
+    "it is the system's own directory; a project lives in one of its own, like /srv/mysite",
+)
+_SYSTEM_SOCKET_PLACES = (
+    r"/(?:bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|root|sbin|sys|usr)(?:/.*)?"
+    r"|/run/(?:systemd|uwsgi-preflight[^/]*|dbus|udev|user|lock)/.*|/run/(?:nginx\.pid|salt.*)",
+    "that place is the system's or the formula's own",
+)
+
+_UNSAFE_OPTION = (
+    r"[\s\S]*(?:%|\$\(|@\()[\s\S]*",
+    "uWSGI replaces %, $( and @( in its configuration, and @(exec://...) even runs a command",
+)
+
+#: uWSGI options that the formula sets itself or that would break what it promises.
+_REFUSED_OPTIONS = (
+    (
+        r"daemonize2?|logto2?|log-syslog|syslog|rsyslog",
+        "systemd keeps uWSGI in the foreground and its log in the journal",
+    ),
+    (
+        r"(?:immediate-)?[ug]id|add-gid|chroot|cap|keep-caps?|uidname|gidname",
+        "the unit runs as project:user and project:group, with no powers to give up",
+    ),
+    (
+        r"s|socket|uwsgi-socket|suwsgi-socket|ssl-socket|shared-socket|undeferred-shared-socket"
+        r"|map-socket|puwsgi-socket|zerg|zerg-server|zerg-fallback|zerg-pool|zeus"
+        r"|fastcgi(?:-nph|-modifier1|-modifier2)?(?:-socket)?|scgi(?:-nph|-modifier1|-modifier2)?"
+        r"(?:-socket)?|raw-socket|udp|upd-socket|zmq|zeromq(?:-socket)?|mongrel2",
+        "systemd holds the site's one socket: see socket:path",
+    ),
+    (
+        r"https?2?|http11|https?2?-socket(?:-.*)?|http11-socket|http-to|http-to-https|https-to-http"
+        r"|http-raw-body|sni.*|rawrouter|sslrouter|fastrouter",
+        "the world's requests come through nginx: see listen",
+    ),
+    (
+        r"(?:chmod|chown)(?:-socket)?|abstract-socket|umask",
+        "systemd makes the socket: see socket:owner, socket:group and socket:mode",
+    ),
+    (r"l|listen", "systemd makes the socket: see socket:backlog"),
+    (
+        r"M|master|no-master|master-as-root|die-on-term|exit-on-reload|die-on-no-workers"
+        r"|lazy|lazy-apps|no-orphans|vacuum|need-app|no-need-app|hook-master-start",
+        "the formula sets it so that a start is proved and a stop finishes its requests",
+    ),
+    (
+        r"strict|no-strict|max-apps|single-interpreter|i|enable-threads|T|auto-procname",
+        "the formula sets it for every site",
+    ),
+    (r"p|processes|workers", "see uwsgi:processes"),
+    (r"threads", "see uwsgi:threads"),
+    (r"w|wsgi|module|wsgi-file|file|callable|mount|wsgi-manage-chunked-input", "see project:wsgi"),
+    (r"H|home|virtualenv|venv|pyhome", "see project:venv"),
+    (r"chdir2?|pythonpath|python-path|pp", "see project:path"),
+    (r"env|unenv|env-file|set-env", "see project:env, which keeps secrets out of the ini"),
+    (
+        r"ini|ini-paste.*|paste.*|xml|xmlconfig|yaml|yml|yamlconfig|json|js|sqlite3|pg|ldap.*"
+        r"|include|inherit|inherit-template|config|config-py|set|set-placeholder|set-ph|for.*"
+        r"|end-?for|if-.*|end-?if|emperor.*|vassal.*|early-emperor.*|exec-asap",
+        "a configuration pulled in that way would not be checked; for a project's own ini "
+        "see uwsgi:ini",
+    ),
+    (r"pidfile2?|safe-pidfile2?", "systemd knows the process"),
+)
+
+_PIP_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_PIP_REQUIREMENT = (
+    rf"{_PIP_NAME}(?:\[{_PIP_NAME}(?:,{_PIP_NAME})*\])?"
+    r"(?: ?(?:===?|~=|!=|<=?|>=?) ?[A-Za-z0-9.*+!_-]+"
+    r"(?:, ?(?:===?|~=|!=|<=?|>=?) ?[A-Za-z0-9.*+!_-]+)*)?"
+)
+_URL = r"(?:https?|file)://[A-Za-z0-9._~:/\[\]-]+"
+
+
+def _path(description: str, **more: Any) -> _Text:
+    return _Text(_PATH_SAYS, _PATH, most=1024, description=description, **more)
+
+
+def _repository(default: dict[str, Any], description: str) -> _Mapping:
+    return _Mapping(
+        {
+            "uris": _Text(
+                "an http, https or file URL without a user, a password or a query",
+                _URL,
+                default=default["uris"],
+                description="Where the packages are.",
+                example="https://mirror.example.org/nginx/ubuntu",
+            ),
+            "suites": _Text(
+                "the name of a suite",
+                r"[A-Za-z0-9][A-Za-z0-9._/-]*",
+                nullable=True,
+                default=None,
+                description="The suite; null is the release's codename.",
+                example="noble",
+            ),
+            "components": _List(
+                _Text("the name of a component", r"[A-Za-z0-9][A-Za-z0-9._/-]*"),
+                "a list with at least one component",
+                least=1,
+                unique=True,
+                default=default["components"],
+                description="The components.",
+                example=default["components"],
+            ),
+            "fingerprints": _List(
+                _Text(
+                    "a full fingerprint of 40 or 64 digits 0-9 and A-F",
+                    r"[0-9A-F]{40}(?:[0-9A-F]{24})?",
+                ),
+                "a list with at least one full fingerprint",
+                least=1,
+                unique=True,
+                default=default["fingerprints"],
+                description="The keys that may sign it, by full fingerprint; no other is accepted.",
+                example=default["fingerprints"][:1],
+            ),
+            "key": _Text(
+                "an http, https or file URL, a salt:// path or an absolute path",
+                rf"(?:https?|file)://[A-Za-z0-9._~:/?=&%+\[\]-]+|salt:/{_PATH}|{_PATH}",
+                default=default["key"],
+                description="Where the keys are fetched from; the fingerprints are checked.",
+                example="salt://keys/nginx.asc",
+            ),
+        },
+        description=description,
+    )
+
+
+_PPA = {
+    "uris": "https://ppa.launchpadcontent.net/nginx/stable/ubuntu",
+    "components": ["main"],
+    "fingerprints": ["8B3981E7A6852F782CC4951600A6F0A3C300EE8C"],
+    "key": (
+        "https://keyserver.ubuntu.com/pks/lookup?op=get&options=mr"
+        "&search=0x8B3981E7A6852F782CC4951600A6F0A3C300EE8C"
+    ),
+}
+# https://nginx.org/en/linux_packages.html: the key of 2011 and the two that nginx.org added in 2024.
+_NGINX_ORG = {
+    "uris": "https://nginx.org/packages/debian",
+    "components": ["nginx"],
+    "fingerprints": [
+        "573BFD6B3D8FBC641079A6ABABF5BD827BD9BF62",
+        "8540A6F18833A80E9C1653A42FD21310B49F6B46",
+        "9E9BE90EACBCDE69FE9B204CBCDCD8A38D88A2B3",
+    ],
+    "key": "https://nginx.org/keys/nginx_signing.key",
+}
+
+#: What differs between platforms, laid over the defaults in this order: by grain and its value.
+_PLATFORMS: tuple[tuple[str, str, dict], ...] = (
+    ("os_family", "Debian", {"nginx": {"repo": "distro"}}),
+    (
+        "os",
+        "Ubuntu",
+        {
+            "nginx": {"repo": "ppa"},
+            "lookup": {"repos": {"nginx.org": {"uris": "https://nginx.org/packages/ubuntu"}}},
+        },
+    ),
+)
+
+
+def _lookup() -> _Mapping:
+    package = r"[a-z0-9][a-z0-9.+-]+"
+    return _Mapping(
+        {
+            "nginx_dir": _path("nginx's configuration.", default="/etc/nginx"),
+            "nginx_package": _Text(
+                "the name of a Debian package",
+                package,
+                default="nginx",
+                description="The package that is nginx.",
+                example="nginx-full",
+            ),
+            "nginx_service": _Text(
+                "the name of a unit without .service",
+                r"[A-Za-z0-9][A-Za-z0-9_.-]*",
+                default="nginx",
+                description="nginx's systemd unit.",
+            ),
+            "uwsgi_dir": _path("The sites' uWSGI configuration.", default="/etc/uwsgi"),
+            "state_dir": _path(
+                "What the formula keeps on the host: virtual environments, staged trees.",
+                default="/var/lib/nginx_uwsgi_django",
+            ),
+            "unit_dir": _path("Where systemd units are written.", default="/etc/systemd/system"),
+            "repos": _Mapping(
+                {
+                    "ppa": _repository(_PPA, "The PPA nginx/stable, for `nginx:repo: ppa`."),
+                    "nginx.org": _repository(
+                        _NGINX_ORG, "nginx.org's packages, for `nginx:repo: nginx.org`."
+                    ),
+                },
+                description="The package sources that `nginx:repo` chooses from.",
+            ),
+        },
+        description="The platform's names and paths; rarely needed.",
+    )
+
+
+def _project() -> _Mapping:
+    account = {"pattern": _ACCOUNT, "most": 32}
+    return _Mapping(
+        {
+            "path": _path(
+                "Without a source: the project's tree, put there by somebody. With a source: the "
+                "directory that holds releases, current and shared.",
+                default=_Derived("/srv/SITE"),
+                example="/srv/mysite",
+                refuse=(_SYSTEM_PLACES, _OPEN_PLACES),
+            ),
+            "source": _Mapping(
+                {
+                    "salt": _Text(
+                        "a directory on Salt's file server, like salt://examples/mysite",
+                        rf"salt:/{_PATH}",
+                        description="A directory on Salt's file server.",
+                        example="salt://examples/mysite",
+                    ),
+                },
+                required=("salt",),
+                nullable=True,
+                default=None,
+                description="Where releases come from; null when somebody puts the tree there.",
+                example={"salt": "salt://examples/mysite"},
+            ),
+            "wsgi": _Text(
+                "module:callable",
+                rf"{_DOTTED}:{_DOTTED}",
+                description="The WSGI application: a Python module and the name in it.",
+                example="mysite.wsgi:application",
+                advice=(
+                    (
+                        rf"{_DOTTED}",
+                        "add the callable's name, like mysite.wsgi:application",
+                    ),
+                    (r".*\.py.*", "a module as Python imports it, not a file"),
+                ),
+            ),
+            "settings": _Text(
+                "a Python module, like mysite.settings",
+                _DOTTED,
+                description="Django's settings module, the value of DJANGO_SETTINGS_MODULE.",
+                example="mysite.settings",
+                advice=((r".*\.py|.*/.*", "a module as Python imports it, not a file"),),
+            ),
+            "requirements": _Text(
+                _RELATIVE_SAYS,
+                _RELATIVE,
+                most=1024,
+                nullable=True,
+                default=_Derived("requirements.txt; null where venv is given"),
+                description="The project's requirements file for pip; null when it has none.",
+                example="requirements.txt",
+            ),
+            "env": _Table(
+                _Text(
+                    "a name of letters, digits and _, not beginning with a digit",
+                    _IDENTIFIER,
+                    most=256,
+                    refuse=(
+                        ("DJANGO_SETTINGS_MODULE", "project:settings sets it"),
+                        ("UWSGI_.*", "uWSGI takes variables of that name for its options"),
+                        (
+                            "LISTEN_(?:FDS|PID|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_.*|MAINPID"
+                            "|INVOCATION_ID|CREDENTIALS_DIRECTORY|RUNTIME_DIRECTORY",
+                            "systemd sets it",
+                        ),
+                    ),
+                ),
+                _Text("text on one line", _ONE_LINE, most=65536, secret=True),
+                "a mapping of names and texts",
+                description="Environment variables of the application and of its management "
+                "commands. The place for secrets: never in a diff, a log or a job cache.",
+                example={"SECRET_KEY": "..."},
+                secret=True,
+            ),
+            "user": _Text(
+                _ACCOUNT_SAYS,
+                **account,
+                default=_Derived("the site's name"),
+                description="The system user that the application runs as; created when missing. "
+                "Each site has its own, and it is not nginx's.",
+                example="mysite",
+                refuse=(_RESERVED_ACCOUNT,),
+            ),
+            "group": _Text(
+                _ACCOUNT_SAYS,
+                **account,
+                default=_Derived("the user's name"),
+                description="The user's primary group; created when missing.",
+                example="mysite",
+                refuse=(_RESERVED_ACCOUNT, _RESERVED_GROUP),
+            ),
+            "python": _path(
+                "The interpreter that the virtual environment is made with.",
+                default="/usr/bin/python3",
+                example="/usr/bin/python3.11",
+            ),
+            "venv": _path(
+                "A virtual environment that the operator keeps (pyenv, for example); null: the "
+                "formula makes its own.",
+                nullable=True,
+                default=None,
+                example="/home/deploy/.pyenv/versions/mysite",
+            ),
+            "static": _Mapping(
+                {
+                    "url": _Text(
+                        "a path that begins and ends with /",
+                        r"/(?:(?!\.\.?/)[A-Za-z0-9._~@-]+/)+",
+                        most=256,
+                        default="/static/",
+                        description="Where nginx serves the collected files; Django's STATIC_URL.",
+                        example="/assets/",
+                        advice=((r"/.*[^/]", "add a / at the end"), (r"[^/].*", "begin with a /")),
+                    ),
+                    "collect": _Switch(
+                        default=True,
+                        description="Run collectstatic for a release, where STATIC_ROOT is set.",
+                    ),
+                },
+                description="Static files.",
+            ),
+            "migrate": _Switch(default=True, description="Run migrate when the plan is not empty."),
+            "exclude": _List(
+                _Text(
+                    "a glob of letters, digits and ._*?[]!/@+-",
+                    r"(?!-)[A-Za-z0-9._*?\[\]!/@+-]+",
+                    most=256,
+                ),
+                "a list of globs",
+                unique=True,
+                default=[],
+                description="Files of the project that a release does not consist of, such as "
+                "uploads and a database beside the code.",
+                example=["media/*", "db.sqlite3"],
+            ),
+        },
+        description="The Django project.",
+    )
+
+
+def _uwsgi() -> _Mapping:
+    scalar = _Plain(
+        _Text("text on one line", _ONE_LINE, least=1, most=4096, refuse=(_UNSAFE_OPTION,)),
+        _Number("a whole number", -(2**31), 2**63 - 1),
+        _Switch(),
+        says="text on one line, a whole number, true or false",
+    )
+    seconds = {"least": 1, "most": 3600}
+    return _Mapping(
+        {
+            "package": _Text(
+                "distro, or a requirement for pip without URL, like pyuwsgi==2.0.30.post1",
+                _PIP_REQUIREMENT,
+                most=256,
+                nullable=True,
+                default=_Derived("pyuwsgi==2.0.30.post1; null where binary is given"),
+                description="Where uWSGI comes from: a requirement for pip (`pyuwsgi==...` is "
+                "ready-made, `uwsgi==...` compiles), or `distro` for the distribution's "
+                "uwsgi-core and uwsgi-plugin-python3.",
+                example="uwsgi==2.0.31",
+            ),
+            "binary": _path(
+                "A uwsgi executable that the operator keeps.",
+                nullable=True,
+                default=None,
+                example="/home/deploy/.pyenv/versions/uwsgi-env/bin/uwsgi",
+            ),
+            "ini": _Text(
+                _RELATIVE_SAYS,
+                _RELATIVE,
+                most=1024,
+                nullable=True,
+                default=None,
+                description="The project's own uWSGI ini, inside the project. Its order and "
+                "comments are kept; its http lines go and the socket's lines come in.",
+                example=".config/uwsgi/mysite.ini",
+            ),
+            "processes": _Number(
+                "a whole number from 1 to 1024",
+                1,
+                1024,
+                default=2,
+                description="Worker processes.",
+                example=4,
+            ),
+            "threads": _Number(
+                "a whole number from 1 to 1024",
+                1,
+                1024,
+                default=1,
+                description="Threads in each worker.",
+                example=2,
+            ),
+            "options": _Table(
+                _Text(
+                    "a uWSGI option by its long name, of a-z, 0-9 and -",
+                    r"[a-z0-9][a-z0-9-]*",
+                    most=64,
+                    refuse=_REFUSED_OPTIONS,
+                ),
+                _Plain(
+                    *scalar.options,
+                    _List(scalar, "a list with at least one value", least=1),
+                    says="text on one line, a whole number, true, false, or a list of them",
+                ),
+                "a mapping of uWSGI options",
+                description="More uWSGI options, by their long names; a list repeats the option.",
+                example={"harakiri": 30, "buffer-size": 16384},
+            ),
+            "start_timeout": _Number(
+                "seconds from 1 to 3600",
+                **seconds,
+                default=60,
+                description="Seconds until a start that is not ready has failed.",
+                example=120,
+            ),
+            "stop_timeout": _Number(
+                "seconds from 1 to 3600",
+                **seconds,
+                default=60,
+                description="Seconds that an old generation has to finish its requests.",
+                example=120,
+            ),
+            "limits": _Table(
+                _Text(
+                    "a resource limit of systemd",
+                    choices=(
+                        "CPUQuota",
+                        "CPUWeight",
+                        "IOWeight",
+                        "LimitAS",
+                        "LimitCORE",
+                        "LimitFSIZE",
+                        "LimitNOFILE",
+                        "LimitNPROC",
+                        "MemoryHigh",
+                        "MemoryMax",
+                        "MemorySwapMax",
+                        "TasksMax",
+                    ),
+                ),
+                _Plain(
+                    _Number("a whole number", 0, 2**63 - 1),
+                    _Text("a size or a percentage", r"[0-9]{1,18}[KMGT%]?|infinity"),
+                    says="a whole number, a size like 512M, a percentage like 50% or infinity",
+                    as_text=True,
+                ),
+                "a mapping of systemd's resource limits",
+                description="Resource limits of the site's units, by systemd's names.",
+                example={"MemoryMax": "512M", "LimitNOFILE": 4096},
+            ),
+        },
+        description="The uWSGI instance.",
+    )
+
+
+def _site_keys() -> dict[str, _Node]:
+    return {
+        "server_names": _List(
+            _Text(
+                "a name like www.example.org, *.example.org, www.example.*, an IPv4 address or _",
+                rf"_|(?:\*\.|\.)?{_HOST}|{_HOST}\.\*",
+                most=253,
+                advice=(
+                    (r"https?://.*", "a name alone, without http:// and without a path"),
+                    (r"[^\[\]]*:[0-9]*", "a name alone; the port goes to listen"),
+                    (r"~.*", "regular expressions are not supported; use a wildcard"),
+                    (r".*[^\x00-\x7f].*", "write an international name in its xn-- form"),
+                    (r".*/.*", "a name alone, without a path"),
+                ),
+            ),
+            "a list with at least one name",
+            least=1,
+            unique=True,
+            description="The names that the site answers to.",
+            example=["www.example.org", "*.example.org"],
+        ),
+        "listen": _List(
+            _Plain(
+                _Number("a port from 1 to 65535", 1, 65535),
+                _Text(
+                    "a port, or address:port such as '127.0.0.1:8080' or '[::]:80', and perhaps "
+                    "default_server",
+                    rf"(?:(?:{_OCTET}(?:\.{_OCTET}){{3}}|\*|\[[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*\]):)?{_PORT}"
+                    r"(?: default_server)?",
+                    advice=(
+                        (r"unix:.*", "nginx listens on ports; uWSGI's socket is socket:path"),
+                        (r".*(?:ssl|http2).*", "TLS does not belong here"),
+                    ),
+                ),
+                says="a port from 1 to 65535, or a text such as '127.0.0.1:8080' or '[::]:80'",
+            ),
+            "a list with at least one port",
+            least=1,
+            unique=True,
+            default=[80],
+            description="Where nginx listens for the site: ports, or quoted texts with address and "
+            "port. `default_server` after a port makes the site answer for every other name too.",
+            example=[80, "[::]:80"],
+        ),
+        "charset": _Text(
+            "a charset's name, or 'off'",
+            r"[A-Za-z0-9][A-Za-z0-9._-]*",
+            most=40,
+            default="utf-8",
+            description="The charset in the Content-Type of texts.",
+            example="utf-8",
+        ),
+        "client_max_body_size": _Plain(
+            _Text("a size", r"[0-9]{1,15}|[0-9]{1,6}[kKmMgG]"),
+            _Number("a number of bytes", 0, 999_999_999_999_999),
+            says="a size in bytes, or with k, m or g; 0 is no limit",
+            as_text=True,
+            default="128M",
+            description="The largest request body that nginx accepts.",
+            example="10m",
+        ),
+        "project": _project(),
+        "uwsgi": _uwsgi(),
+        "socket": _Mapping(
+            {
+                "path": _Text(
+                    f"{_PATH_SAYS}; 107 bytes at most",
+                    _PATH,
+                    most=107,  # sun_path of unix(7), less its closing NUL
+                    default=_Derived("/run/uwsgi/SITE.sock"),
+                    description="The socket between nginx and uWSGI; systemd holds it.",
+                    example="/run/uwsgi/mysite.sock",
+                    refuse=(_OPEN_PLACES, _SYSTEM_SOCKET_PLACES),
+                ),
+                "owner": _Text(
+                    _ACCOUNT_SAYS,
+                    _ACCOUNT,
+                    most=32,
+                    default="root",
+                    description="The socket's owner.",
+                    example="deploy",
+                ),
+                "group": _Text(
+                    _ACCOUNT_SAYS,
+                    _ACCOUNT,
+                    most=32,
+                    default=_Derived("the primary group of nginx:user"),
+                    description="The socket's group.",
+                    example="deploy",
+                ),
+                "mode": _Text(
+                    "a quoted octal mode that lets others do nothing, like '0660'",
+                    r"0?[0-7]{2}0",
+                    default="0660",
+                    description="The socket's mode, quoted. Who can write to a uWSGI socket runs "
+                    "code as the site's user, so never everybody.",
+                    example="0660",
+                    mode=True,
+                    advice=(
+                        (
+                            r"0?[0-7]{2}[1-7]",
+                            "others may not connect: whoever can runs code as the site's user; "
+                            "let nginx in through socket:group",
+                        ),
+                        (r"[0-7]{5,}|[1-7][0-7]{3}", "no special bits: three digits after the 0"),
+                    ),
+                ),
+                "backlog": _Number(
+                    "a whole number from 1 to 65535",
+                    1,
+                    65535,
+                    default=4096,
+                    description="Connections that may wait for a free worker.",
+                    example=1024,
+                ),
+            },
+            description="The socket between nginx and uWSGI.",
+        ),
+        "health": _Mapping(
+            {
+                "path": _Text(
+                    "a path that begins with /, perhaps with a query",
+                    r"/[A-Za-z0-9._~/?&=+,:@-]*",
+                    most=1024,
+                    default="/",
+                    description="What is asked for to see whether the site works.",
+                    example="/health/",
+                ),
+                "status": _List(
+                    _Number("a status from 100 to 599", 100, 599),
+                    "a list with at least one status",
+                    least=1,
+                    unique=True,
+                    default=[200, 301, 302],
+                    description="The answers that mean yes.",
+                    example=[200],
+                ),
+                "host": _Text(
+                    "a host name",
+                    _HOST,
+                    most=253,
+                    default=_Derived(
+                        "the first of server_names, where '*.example.org' becomes "
+                        "health.example.org"
+                    ),
+                    description="The Host header of the question; Django's ALLOWED_HOSTS has to "
+                    "allow it.",
+                    example="www.example.org",
+                ),
+                "timeout": _Number(
+                    "seconds from 1 to 3600",
+                    1,
+                    3600,
+                    default=30,
+                    description="Seconds until no answer is a no.",
+                    example=10,
+                ),
+            },
+            description="How a new generation proves that it works, before any request reaches it.",
+        ),
+        "tls": _Mapping({}, description="Reserved for certificates.", secret=True),
+    }
+
+
+_DEFAULTS_OF_SITES = _Mapping(
+    _site_keys(),
+    description="Values for every site that does not say otherwise: mappings are merged, anything "
+    "else is replaced by the site's own.",
+)
+_SITE = _Mapping(
+    {
+        "absent": _Switch(
+            default=False,
+            description="true removes the site from the host; nothing else is needed then.",
+        ),
+        **_DEFAULTS_OF_SITES.keys,
+    },
+    description="One site.",
+)
+#: What a site that is not absent has to say, itself or through site_defaults.
+_REQUIRED_OF_SITE = (("server_names",), ("project", "wsgi"), ("project", "settings"))
+
+_SITE_NAME = _Text(
+    "a site's name: 1 to 31 of a-z, 0-9, _ and -, beginning with a letter",
+    r"[a-z][a-z0-9_-]{0,30}",
+    refuse=(_RESERVED_ACCOUNT, _RESERVED_GROUP, _RESERVED_SITE),
+)
+
+_PILLAR = _Mapping(
+    {
+        "lookup": _lookup(),
+        "purge": _Switch(
+            default=False,
+            description="true also removes sites that the formula made and the pillar no longer "
+            "names; otherwise a site goes only by `absent: true`.",
+        ),
+        "clean": _Mapping(
+            {
+                "data": _Switch(
+                    default=False,
+                    description="true: removing a site, or all by `nginx_uwsgi_django.clean`, "
+                    "removes its releases, database and uploads too.",
+                ),
+            },
+            description="What a removal removes.",
+        ),
+        "nginx": _Mapping(
+            {
+                "repo": _Text(
+                    "ppa, nginx.org or distro",
+                    choices=("ppa", "nginx.org", "distro"),
+                    default=_Derived("ppa on Ubuntu, distro elsewhere"),
+                    description="Where nginx comes from: the PPA nginx/stable (Ubuntu only), "
+                    "nginx.org, or the distribution.",
+                    example="nginx.org",
+                ),
+                "user": _Text(
+                    _ACCOUNT_SAYS,
+                    _ACCOUNT,
+                    most=32,
+                    default="deploy",
+                    description="The user of nginx's workers; created when missing.",
+                    example="www-data",
+                    refuse=(("root", "nginx's workers would be root"),),
+                ),
+            },
+            description="nginx as a whole.",
+        ),
+        "site_defaults": _DEFAULTS_OF_SITES,
+        "sites": _Table(
+            _SITE_NAME,
+            _SITE,
+            "a mapping of sites by name, with at least one",
+            least=1,
+            default=_REQUIRED,
+            description="The sites, by name. The name becomes that of the unit (uwsgi-NAME), the "
+            "nginx file, the user and the paths, unless they say otherwise.",
+        ),
+    },
+    required=("sites",),
+    description="Django sites served by nginx through uWSGI.",
+)
+
+
+# --- From the pillar to the settings ----------------------------------------------------------
+
+
+def _laid_over(base: Any, over: Any) -> Any:
+    """``over`` merged over ``base``: mappings key by key, anything else replaced."""
+    if isinstance(base, dict) and isinstance(over, dict):
+        merged = dict(base)
+        for key, value in over.items():
+            merged[key] = _laid_over(base[key], value) if key in base else value
+        return merged
+    return over
+
+
+def _platform(grains: dict) -> dict:
+    """What the platform says, by its grains, in the pillar's own shape."""
+    values: dict = {}
+    for grain, wanted, more in _PLATFORMS:
+        if grains.get(grain) == wanted:
+            values = _laid_over(values, more)
+    return values
+
+
+def _primary_group(user: str) -> str:
+    """
+    The primary group of a user. One that does not exist yet will get a group of its own name
+    (system_account makes it so).
+    """
+    try:
+        return grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
+    except KeyError:
+        return user
+
+
+def _concrete(name: str) -> str:
+    """A host name that a server name answers to."""
+    if name == "_":
+        return "localhost"
+    if name.startswith("*."):
+        return f"health{name[1:]}"
+    if name.endswith(".*"):
+        return f"{name[:-2]}.localhost"
+    return name.lstrip(".")
+
+
+def _derive(name: str, site: dict, nginx_group: str) -> dict:
+    """Put in what follows from other values, and the name."""
+    project, uwsgi, socket, health = (
+        site["project"],
+        site["uwsgi"],
+        site["socket"],
+        site["health"],
+    )
+    if project["path"] is _UNSET:
+        project["path"] = f"/srv/{name}"
+    if project["user"] is _UNSET:
+        project["user"] = name
+    if project["group"] is _UNSET:
+        project["group"] = project["user"]
+    if project["requirements"] is _UNSET:
+        project["requirements"] = None if project["venv"] else "requirements.txt"
+    if uwsgi["package"] is _UNSET:
+        uwsgi["package"] = None if uwsgi["binary"] else "pyuwsgi==2.0.30.post1"
+    if socket["path"] is _UNSET:
+        socket["path"] = f"/run/uwsgi/{name}.sock"
+    if socket["group"] is _UNSET:
+        socket["group"] = nginx_group
+    if site["server_names"] is _UNSET:
+        site["server_names"] = []
+    if health["host"] is _UNSET:
+        names = site["server_names"]
+        health["host"] = _concrete(names[0]) if names else "localhost"
+    # An absent site need not say what it runs.
+    for key in ("wsgi", "settings"):
+        if project[key] is _UNSET:
+            project[key] = None
+    return {"name": name, **site}
+
+
+def _resolve(taken: dict, grains: dict) -> dict:
+    """The settings: the platform's values, the pillar's over them, and the defaults beneath."""
+    values = _laid_over(_platform(grains), taken)
+    nginx = _PILLAR.keys["nginx"].fill(values.get("nginx", {}))
+    if nginx["repo"] is _UNSET:
+        nginx["repo"] = "distro"
+    group = _primary_group(nginx["user"])
+    defaults = values.get("site_defaults", {})
+    sites = {}
+    for name, site in values.get("sites", {}).items():
+        sites[name] = _derive(name, _SITE.fill(_laid_over(defaults, site)), group)
+    return {
+        "lookup": _PILLAR.keys["lookup"].fill(values.get("lookup", {})),
+        "purge": values.get("purge", False),
+        "clean": _PILLAR.keys["clean"].fill(values.get("clean", {})),
+        "nginx": nginx,
+        "site_defaults": defaults,
+        "sites": sites,
+    }
+
+
+# --- Errors that no schema can see ------------------------------------------------------------
+
+
+def _missing_of_sites(raw: dict, errors: list) -> None:
+    """What a site needs and neither it nor site_defaults says."""
+    defaults = raw.get("site_defaults")
+
+    def there(tree: Any, keys: tuple[str, ...]) -> bool:
+        for key in keys:
+            if not isinstance(tree, dict) or key not in tree:
+                return False
+            tree = tree[key]
+        return True
+
+    wanted = [keys for keys in _REQUIRED_OF_SITE if not there(defaults, keys)]
+    for name, site in raw["sites"].items():
+        if not isinstance(site, dict) or site.get("absent") is True:
+            continue
+        for keys in wanted:
+            if there(site, keys):
+                continue
+            parent: Any = site
+            for key in keys[:-1]:
+                parent = parent.get(key, {}) if isinstance(parent, dict) else None
+            if not isinstance(parent, dict):
+                continue  # its wrong type has been reported
+            node: _Node = _SITE
+            for key in keys:
+                node = node.keys[key]  # type: ignore[attr-defined]
+            errors.append(_missing(("sites", _safe_key(name), *keys), node))
+
+
+def _address(listen: int | str) -> tuple[str, str, bool]:
+    """Where nginx listens: address (* for all IPv4), port, and whether by default_server."""
+    text, _, flag = str(listen).partition(" ")
+    host, _, port = text.rpartition(":")
+    if host in ("", "0.0.0.0"):
+        host = "*"
+    return host.lower(), port, bool(flag)
+
+
+def _check_host(raw: dict, grains: dict, errors: list) -> None:
+    family, system = grains.get("os_family"), grains.get("os")
+    if family != "Debian":
+        errors.append(
+            _meaning(
+                (),
+                f"a host of the os_family {family or 'unknown'} ({system or 'unknown'})",
+                "Debian or Ubuntu, the systems that the formula supports",
+            )
+        )
+    nginx = raw.get("nginx")
+    if isinstance(nginx, dict) and nginx.get("repo") == "ppa" and system != "Ubuntu":
+        errors.append(
+            _meaning(
+                ("nginx", "repo"),
+                f"'ppa' on {system or 'an unknown system'}",
+                "nginx.org or distro: Launchpad builds the PPA for Ubuntu alone",
+            )
+        )
+
+
+def _check_listen(name: str, site: dict, taken: dict, errors: list) -> None:
+    """One site's addresses and names against those of the sites before it (``taken``)."""
+    seen: dict[tuple[str, str], int] = {}
+    path = ("sites", name)
+    for number, listen in enumerate(site["listen"]):
+        host, port, default = _address(listen)
+        if host.startswith("["):
+            try:
+                host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+            except ValueError:
+                errors.append(
+                    _meaning(
+                        (*path, "listen", number),
+                        f"{listen!r} (string)",
+                        "a valid IPv6 address between the brackets",
+                    )
+                )
+                continue
+        if (host, port) in seen:
+            errors.append(
+                _meaning(
+                    (*path, "listen", number),
+                    f"{listen!r}, which is item {seen[host, port]} again",
+                    "each address and port once",
+                )
+            )
+            continue
+        seen[host, port] = number
+        if default:
+            other = taken.setdefault(("default", host, port), name)
+            if other != name:
+                errors.append(
+                    _meaning(
+                        (*path, "listen", number),
+                        f"{listen!r}, while the site {other} is the default there already",
+                        "one default_server for an address and port",
+                    )
+                )
+    for number, written in enumerate(site["server_names"]):
+        lower = written.lower()
+        # nginx takes .example.org as example.org and *.example.org.
+        names = [lower[1:], f"*{lower}"] if lower.startswith(".") else [lower]
+        clash = None
+        for host, port in seen:
+            for one in names:
+                other = taken.setdefault((one, host, port), (name, number))
+                if other != (name, number) and clash is None:
+                    clash = (other, host, port)
+        if clash is not None:
+            (other_site, other_number), host, port = clash
+            where = f"port {port}" if host == "*" else f"{host}:{port}"
+            whose = (
+                f"item {other_number} of the same list"
+                if other_site == name
+                else f"the site {other_site}"
+            )
+            errors.append(
+                _meaning(
+                    (*path, "server_names", number),
+                    f"{written!r}, which {whose} has on {where} too",
+                    "a name that is there once on its address and port",
+                )
+            )
+
+
+#: What each of systemd's limits takes, where that is less than the shape allows.
+_LIMIT_RULES = (
+    (r"CPUQuota", r"[1-9][0-9]*%", "a percentage like 150%"),
+    (r"(?:CPU|IO)Weight", r"[1-9][0-9]{0,3}|10000", "a weight from 1 to 10000"),
+    (r"Limit.*", r"[0-9]+[KMGT]?|infinity", "a number, a size or infinity"),
+)
+
+
+def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
+    """One site in itself."""
+    path = ("sites", name)
+    project, uwsgi, socket = site["project"], site["uwsgi"], site["socket"]
+    if project["user"] == nginx["user"]:
+        errors.append(
+            _meaning(
+                (*path, "project", "user"),
+                f"{project['user']!r}, the user of nginx",
+                "a user of the site's own, so that nginx's workers and the site cannot read "
+                "each other's files",
+                "set project:user, or another nginx:user",
+            )
+        )
+    if uwsgi["binary"] and uwsgi["package"]:
+        errors.append(
+            _meaning(
+                (*path, "uwsgi", "binary"),
+                "an executable as well as a package",
+                "one of uwsgi:package and uwsgi:binary",
+                "write package: null where site_defaults names one",
+            )
+        )
+    if not uwsgi["binary"] and not uwsgi["package"]:
+        errors.append(
+            _meaning(
+                (*path, "uwsgi", "package"),
+                "nothing (null), without a binary",
+                "a package, or the path of an executable in uwsgi:binary",
+            )
+        )
+    mode = int(socket["mode"], 8)
+    if not (mode & 0o020 or (mode & 0o200 and socket["owner"] == nginx["user"])):
+        errors.append(
+            _meaning(
+                (*path, "socket", "mode"),
+                f"{socket['mode']!r}, with which nginx cannot connect",
+                "a mode that lets the group write, like '0660'",
+            )
+        )
+    for limit, value in uwsgi["limits"].items():
+        for which, pattern, says in _LIMIT_RULES:
+            if re.fullmatch(which, limit) and not re.fullmatch(pattern, value):
+                errors.append(_meaning((*path, "uwsgi", "limits", limit), f"{value!r}", says))
+                break
+
+
+def _check_across(raw: dict, settings: dict, errors: list) -> None:
+    """The sites against each other and against nginx."""
+    listening: dict = {}
+    folded: dict[str, str] = {}
+    owned: dict[tuple[str, str], str] = {}
+    paths: dict[str, str] = {}
+    for name, site in settings["sites"].items():
+        path = ("sites", name)
+        plain = name.replace("_", "-")
+        other = folded.setdefault(plain, name)
+        if other != name:
+            errors.append(
+                _meaning(
+                    path,
+                    f"a name that differs from the site {other} in - and _ alone",
+                    "names that nobody mistakes for each other",
+                )
+            )
+        if site["absent"]:
+            continue
+        _check_site(name, site, settings["nginx"], errors)
+        _check_listen(name, site, listening, errors)
+        for keys, what in (
+            (("project", "user"), "a user"),
+            (("socket", "path"), "a socket"),
+        ):
+            value = site[keys[0]][keys[1]]
+            other = owned.setdefault((what, value), name)
+            if other != name:
+                errors.append(
+                    _meaning(
+                        (*path, *keys),
+                        f"{value!r}, which the site {other} has too",
+                        f"{what} of the site's own",
+                    )
+                )
+        paths.setdefault(site["project"]["path"], name)
+        if paths[site["project"]["path"]] != name:
+            errors.append(
+                _meaning(
+                    (*path, "project", "path"),
+                    f"{site['project']['path']!r}, which the site "
+                    f"{paths[site['project']['path']]} has too",
+                    "a directory of the site's own",
+                )
+            )
+    _check_nested(settings, paths, errors)
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:end]) for end in range(2, len(parts))]
+
+
+def _check_nested(settings: dict, paths: dict[str, str], errors: list) -> None:
+    """No site's project inside another's, and none in what a removal with its data removes."""
+    for path, name in paths.items():
+        for parent in _parents(path):
+            if parent in paths:
+                errors.append(
+                    _meaning(
+                        ("sites", name, "project", "path"),
+                        f"{path!r}, inside {parent!r} of the site {paths[parent]}",
+                        "a directory outside the other sites' projects",
+                    )
+                )
+    if not settings["clean"]["data"]:
+        return
+    going = {
+        site["project"]["path"]: name for name, site in settings["sites"].items() if site["absent"]
+    }
+    for path, name in paths.items():
+        for parent in (path, *_parents(path)):
+            if parent in going:
+                errors.append(
+                    _meaning(
+                        ("sites", name, "project", "path"),
+                        f"{path!r}, which goes with the absent site {going[parent]}, as "
+                        "clean:data is true",
+                        "a directory that stays",
+                    )
+                )
+
+
+def _evaluate(pillar: Any, grains: dict) -> tuple[list, dict | None]:
+    """Every error, and the settings where there is none."""
+    errors: list = []
+    broken = pillar.get("_errors") if isinstance(pillar, dict) else None
+    if broken:
+        # Its text quotes the pillar's lines, with their secrets: it stays where it is.
+        errors.append(
+            _meaning(
+                (),
+                f"a pillar that did not render ({len(broken)} errors)",
+                "a pillar that renders",
+                "see the log of the master, or of salt-call --local pillar.items; a key that is "
+                "written twice is one cause",
+            )
+        )
+    if not isinstance(pillar, dict) or _ROOT not in pillar:
+        if not broken:
+            hint = _did_you_mean(_ROOT, pillar) if isinstance(pillar, dict) and pillar else ""
+            near = re.fullmatch(r"did you mean (.*)\?", hint)
+            errors.append(
+                _error(
+                    (),
+                    None,
+                    None,
+                    "the formula's pillar, with at least one site under sites (none is removed "
+                    "for want of it)",
+                    (
+                        f"is it {near.group(1)}?"
+                        if near
+                        else "is the pillar assigned to this minion in the pillar's top.sls?"
+                    ),
+                )
+            )
+            errors[-1]["found"] = "no such key in the pillar"
+        return errors, None
+    raw = pillar[_ROOT]
+    if not isinstance(raw, dict):
+        _PILLAR.take(raw, (), errors)
+        return errors, None
+    taken = _PILLAR.take(raw, (), errors)
+    if not isinstance(raw.get("sites"), dict):
+        return errors, None
+    _missing_of_sites(raw, errors)
+    _check_host(raw, grains, errors)
+    # A value that is wrong has been left out of `taken`, so its default stands in for it here.
+    settings = _resolve(taken, grains)
+    _check_across(raw, settings, errors)
+    return errors, None if errors else settings
+
+
+def _relevant(grains: Any) -> dict:
+    return {key: grains.get(key) for key in ("os", "os_family")}
+
+
+def _verdict() -> tuple[list, dict | None]:
+    """
+    :py:func:`_evaluate` of this minion's pillar, once per pillar and not once per state.
+
+    The pillar in memory is the same object for a whole run; should it be another, its content
+    decides. (Equality would not do: True == 1.)
+    """
+    raw = __pillar__.get(_ROOT)
+    cached = __context__.get("site_pillar")
+    grains = _relevant(__grains__)
+    if cached is not None and cached["grains"] == grains and not __pillar__.get("_errors"):
+        if cached["raw"] is raw and raw is not None:
+            return cached["verdict"]
+        if cached["digest"] == _digest(raw):
+            cached["raw"] = raw
+            return cached["verdict"]
+    pillar: dict = {}
+    for key in (_ROOT, "_errors"):
+        if key in __pillar__:
+            pillar[key] = __pillar__[key]
+    if _ROOT not in pillar:
+        # Only the names of the other keys matter, for a hint.
+        pillar.update({key: None for key in __pillar__ if isinstance(key, str)})
+    verdict = _evaluate(pillar, grains)
+    __context__["site_pillar"] = {
+        "raw": raw,
+        "digest": _digest(raw),
+        "grains": grains,
+        "verdict": verdict,
+    }
+    return verdict
+
+
+def _digest(raw: Any) -> str:
+    return hashlib.sha256(json.dumps(raw, default=repr).encode()).hexdigest()
+
+
+# --- What other modules and people call -------------------------------------------------------
+
+
+def check(pillar: dict | None = None) -> list:
+    """
+    Every error in the pillar.
+
+    pillar
+        a whole pillar to check instead of this minion's: a mapping with the key
+        ``nginx_uwsgi_django``
+
+    Returns a list, empty when the pillar is valid. Each error is a mapping of strings: ``path``
+    (as in ``nginx_uwsgi_django:sites:mysite:listen:0``), ``found`` (the value with its YAML
+    type; never one that may be a secret), ``expected``, ``hint`` (may be empty) and ``rule``:
+    ``shape`` for what the JSON Schema says too, ``meaning`` for what takes more than one value
+    or the host to see.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_pillar.check
+
+    .. versionadded:: 0.1.0
+    """
+    if pillar is None:
+        return copy.deepcopy(_verdict()[0])
+    return _evaluate(pillar, _relevant(__grains__))[0]
+
+
+def report(pillar: dict | None = None) -> str:
+    """
+    Every error in the pillar, as text: one line each.
+
+    pillar
+        as in :py:func:`check`
+
+    Returns the text, empty when the pillar is valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_pillar.report
+
+    .. versionadded:: 0.1.0
+    """
+    errors = check(pillar)
+    if not errors:
+        return ""
+    count = f"{len(errors)} errors" if len(errors) > 1 else "1 error"
+    return "\n".join([f"{count} in the pillar:", *(f"- {_sentence(error)}" for error in errors)])
+
+
+def _sentence(error: dict) -> str:
+    hint = f" ({error['hint']})" if error["hint"] else ""
+    return f"{error['path']}: found {error['found']}, expected {error['expected']}{hint}"
+
+
+def settings() -> dict:
+    """
+    What the pillar asks for, checked whole, with every default filled in.
+
+    Returns a mapping of ``lookup``, ``purge``, ``clean``, ``nginx``, ``site_defaults`` and
+    ``sites``. It is shared by all callers of one run: read it, do not change it.
+
+    Raises CommandExecutionError with the first error and the number of errors when the pillar is
+    not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_pillar.settings
+
+    .. versionadded:: 0.1.0
+    """
+    errors, values = _verdict()
+    if errors or values is None:
+        more = f" (and {len(errors) - 1} more: see site_pillar.check)" if len(errors) > 1 else ""
+        raise CommandExecutionError(f"the pillar is not valid: {_sentence(errors[0])}{more}")
+    return values
+
+
+def site(name: str) -> dict:
+    """
+    What the pillar asks for one site, with every default filled in.
+
+    name
+        the site's name, as under ``nginx_uwsgi_django:sites``
+
+    Returns a mapping of the caller's own: ``name``, ``absent``, ``server_names`` and the rest.
+
+    Raises CommandExecutionError when the pillar is not valid or has no such site.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_pillar.site mysite
+
+    .. versionadded:: 0.1.0
+    """
+    sites = settings()["sites"]
+    if name not in sites:
+        hint = _did_you_mean(str(name), sites)
+        raise CommandExecutionError(
+            f"the pillar has no site {name!r} under {_ROOT}:sites{'; ' + hint if hint else ''}"
+        )
+    return copy.deepcopy(sites[name])
+
+
+def _flat(node: _Node, value: Any, path: tuple[str, ...]) -> Any:
+    """The leaves of settings: (path, node, value)."""
+    if isinstance(node, _Mapping) and isinstance(value, dict) and node.keys:
+        for key, child in node.keys.items():
+            yield from _flat(child, value.get(key), (*path, key))
+    elif isinstance(node, _Table) and isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flat(node.value, item, (*path, key))
+    else:
+        yield path, node, value
+
+
+def _says(tree: Any, path: tuple[str, ...]) -> bool:
+    """Whether a tree says something about the path: it, or a value above it."""
+    for key in path:
+        if not isinstance(tree, dict):
+            return tree is not None
+        if key not in tree:
+            return False
+        tree = tree[key]
+    return True
+
+
+def show(name: str | None = None) -> dict:
+    """
+    The settings in force and where each comes from, without secrets.
+
+    name
+        one site's name; without it, everything
+
+    Returns a mapping from pillar path to ``value`` and ``origin``: ``default``, ``platform``
+    (a default that the os or os_family grain decides), ``derived`` (from other values),
+    ``lookup``, ``pillar``, ``site_defaults`` or ``site``. Secrets are shown as asterisks.
+
+    Raises CommandExecutionError when the pillar is not valid or has no such site.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_pillar.show mysite
+
+    .. versionadded:: 0.1.0
+    """
+    values = settings()
+    raw = __pillar__[_ROOT]
+    platform = _platform(_relevant(__grains__))
+    shown: dict[str, dict] = {}
+
+    def add(path: tuple[str, ...], node: _Node, value: Any, origin: str) -> None:
+        secret = node.hides and value not in (None, {}, [])
+        shown[":".join(path)] = {
+            "value": _MASK if secret else copy.deepcopy(value),
+            "origin": origin,
+        }
+
+    def unsaid(node: _Node) -> str:
+        return "derived" if isinstance(node.default, _Derived) else "default"
+
+    if name is None:
+        for key in ("lookup", "purge", "clean", "nginx"):
+            for path, node, value in _flat(_PILLAR.keys[key], values[key], (key,)):
+                if _says(raw, path):
+                    origin = "lookup" if key == "lookup" else "pillar"
+                else:
+                    origin = "platform" if _says(platform, path) else unsaid(node)
+                add(path, node, value, origin)
+    for one in values["sites"] if name is None else [site(name)["name"]]:
+        for path, node, value in _flat(_SITE, values["sites"][one], ()):
+            if _says(raw["sites"][one], path):
+                origin = "site"
+            elif _says(raw.get("site_defaults"), path):
+                origin = "site_defaults"
+            else:
+                origin = unsaid(node)
+            add(("sites", one, *path), node, value, origin)
+    return shown
+
+
+def defaults() -> dict:
+    """
+    The defaults of every key, and what differs between platforms.
+
+    Returns a mapping of ``defaults`` (a whole pillar; one site, called SITE; a default that is
+    derived is a sentence in angle brackets) and ``platforms`` (by grain, then by its value).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_pillar.defaults
+
+    .. versionadded:: 0.1.0
+    """
+
+    def plain(node: _Node) -> Any:
+        if isinstance(node, _Mapping) and node.default is _BY_KEYS:
+            return {key: plain(child) for key, child in node.keys.items()}
+        if node.default is _REQUIRED:
+            return "<required>"
+        if isinstance(node.default, _Derived):
+            return f"<{node.default.says}>"
+        return copy.deepcopy(node.default)
+
+    values = {
+        key: plain(node)
+        for key, node in _PILLAR.keys.items()
+        if key not in ("sites", "site_defaults")
+    }
+    values["site_defaults"] = {}
+    values["sites"] = {"SITE": plain(_SITE)}
+    platforms: dict[str, dict] = {}
+    for grain, wanted, more in _PLATFORMS:
+        platforms.setdefault(grain, {})[wanted] = copy.deepcopy(more)
+    return {"defaults": values, "platforms": platforms}
+
+
+def schema() -> dict:
+    """
+    The pillar's shape as JSON Schema 2020-12, for editors and for checks without Salt.
+
+    Returns the schema of a whole pillar file; other formulas' keys beside
+    ``nginx_uwsgi_django`` are none of its business.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_pillar.schema --out=json
+
+    .. versionadded:: 0.1.0
+    """
+    root = _PILLAR.schema()
+    # The two share everything but `absent`: written once, referred to twice.
+    shared = _DEFAULTS_OF_SITES.schema()["properties"]
+    absent = _SITE.keys["absent"].schema()
+    reference = {key: {"$ref": f"#/$defs/{key}"} for key in shared}
+    root["properties"]["site_defaults"] = {
+        "description": _DEFAULTS_OF_SITES.description,
+        "type": "object",
+        "properties": dict(reference),
+        "additionalProperties": False,
+    }
+    root["properties"]["sites"]["additionalProperties"] = {
+        "description": _SITE.description,
+        "type": "object",
+        "properties": {"absent": absent, **reference},
+        "additionalProperties": False,
+    }
+    root["allOf"] = [_required_unless_default(keys) for keys in _REQUIRED_OF_SITE]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Pillar of nginx_uwsgi_django",
+        "type": "object",
+        "properties": {_ROOT: root},
+        "required": [_ROOT],
+        "$defs": shared,
+    }
+
+
+def _required_unless_default(keys: tuple[str, ...]) -> dict:
+    """A site says it, unless site_defaults does or the site is absent."""
+    # Without a type: these are conditions, and a wrong type is reported where it stands.
+    needed: dict = {"required": [keys[-1]]}
+    for key in reversed(keys[:-1]):
+        needed = {"required": [key], "properties": {key: needed}}
+    by_default: dict = {"type": "object", "required": [keys[-1]]}
+    for key in reversed(keys[:-1]):
+        by_default = {"type": "object", "required": [key], "properties": {key: by_default}}
+    return {
+        "if": {"properties": {"site_defaults": by_default}, "required": ["site_defaults"]},
+        "else": {
+            "properties": {
+                "sites": {
+                    "additionalProperties": {
+                        "if": {"properties": {"absent": {"const": True}}, "required": ["absent"]},
+                        "else": needed,
+                    }
+                }
+            }
+        },
+    }
