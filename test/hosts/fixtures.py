@@ -1,0 +1,39 @@
+"""
+The pytest fixtures of throwaway hosts; ``test/conftest.py`` imports them.
+
+A module that uses one gets a fresh host of its own, removed when the module is done.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .host import Host
+
+
+def _name(request: Any) -> str:
+    """A hostname that says whose it is; xdist's workers may run one module's name twice."""
+    module = request.module.__name__.rpartition(".")[2].removeprefix("test_")
+    word = re.sub("[^a-z0-9]+", "-", module.lower()).strip("-")[:14] or "module"
+    return f"{word}-{Host.tag()}"
+
+
+@pytest.fixture(scope="module")
+def host(request: Any) -> Iterator[Host]:
+    """
+    A booted throwaway host, fresh for this module: Debian 12.
+
+    For both releases: ``@pytest.mark.parametrize("host", ["bookworm", "trixie"], indirect=True,
+    scope="module")``.
+    """
+    with Host.create(_name(request), release=getattr(request, "param", "bookworm")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def trixie_host(request: Any) -> Iterator[Host]:
+    """A booted throwaway host, fresh for this module: Debian 13."""
+    with Host.create(_name(request), release="trixie") as made:
+        yield made
