@@ -108,6 +108,39 @@ def _names(units: str | Iterable[str]) -> list[str]:
     return names
 
 
+def escape(value: str, words: bool = False, command: bool = False) -> str:
+    """
+    A value as a unit file has to spell it.
+
+    value
+        what systemd shall understand: a path, a sentence
+    words
+        the setting takes a list of words (``ReadWritePaths=``): put it in quotes where needed
+    command
+        it is a word of a command line (``ExecStart=``): as ``words``, and ``$`` is doubled
+
+    Returns text. ``%`` is doubled, because systemd expands specifiers nearly everywhere (``%o`` in
+    a path becomes the operating system's name); see systemd.unit(5) and systemd.syntax(7).
+
+    Raises CommandExecutionError for control characters, which would begin a new line of the unit.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' systemd_unit.escape '/srv/50%off' words=True
+    """
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        raise CommandExecutionError(f"{value!r} cannot be written in a unit file")
+    text = value.replace("%", "%%")
+    if command:
+        text = text.replace("$", "$$")
+    if (words or command) and not re.fullmatch(r"[A-Za-z0-9_./:@%$+=,-]+", text):
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+        text = f'"{text}"'
+    return text
+
+
 def actions() -> int:
     """
     How many times this run has acted on units through this module.

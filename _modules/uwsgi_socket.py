@@ -1,0 +1,329 @@
+"""
+The listening socket of a site, held by systemd.
+
+systemd listens, every generation of uWSGI only inherits: that is what lets two generations share
+one socket, and what makes a restart lose nothing (a connection made meanwhile waits in the
+socket's queue).
+
+.. versionadded:: 0.1.0
+"""
+
+import contextlib
+import ctypes
+import grp
+import os
+import pwd
+import re
+import socket
+import stat
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "uwsgi_socket"
+
+# pidfd_getfd(2), since Linux 5.6, the same number on every architecture that Debian releases.
+_PIDFD_GETFD = 438
+
+# Where anybody may put a file, so that somebody else's socket may be there first.
+_PUBLIC = ("/tmp/", "/var/tmp/", "/dev/shm/")
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def names(site: str) -> dict[str, str]:
+    """
+    The names of the units that hold a site's socket.
+
+    site
+        the site's name
+
+    Returns ``socket`` (the listening socket) and ``anchor`` (the service that it activates, which
+    is also the name that an operator starts, stops and restarts).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.names mysite
+    """
+    return {"socket": f"uwsgi-{site}.socket", "anchor": f"uwsgi-{site}.service"}
+
+
+def unit_files(site: str) -> dict[str, str]:
+    """
+    The unit files that hold a site's socket, as they shall be.
+
+    site
+        the site's name
+
+    Returns a dictionary by path of the files' text.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.unit_files mysite
+    """
+    wanted = __salt__["site_pillar.site"](site)["socket"]
+    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
+    unit = names(site)
+    path = __salt__["systemd_unit.escape"](wanted["path"])
+    return {
+        f"{directory}/{unit['socket']}": f"""\
+[Unit]
+Description=Listening socket of the Django site "{site}"
+
+[Socket]
+ListenStream={path}
+SocketUser={wanted["owner"]}
+SocketGroup={wanted["group"]}
+SocketMode={wanted["mode"]}
+DirectoryMode=0755
+# The kernel caps it at net.core.somaxconn.
+Backlog={wanted["backlog"]:d}
+RemoveOnStop=yes
+# Not the application, see there.
+Service={unit["anchor"]}
+
+[Install]
+WantedBy=sockets.target
+""",
+        f"{directory}/{unit['anchor']}": f"""\
+[Unit]
+Description=Django site "{site}"
+# A connection activates this unit, which stays active: so systemd does not watch the socket
+# itself and never starts a stopped generation.  The enabled generation, uwsgi-{site}@*.service,
+# is part of this unit: it is started, stopped and restarted with it.
+Requires={unit["socket"]}
+After={unit["socket"]}
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+
+[Install]
+WantedBy=multi-user.target
+""",
+    }
+
+
+def status(site: str) -> dict[str, Any]:
+    """
+    How a site's socket is on the host now.
+
+    site
+        the site's name
+
+    Returns a dictionary: ``path`` (where systemd listens, None when it does not), ``owner``,
+    ``group`` and ``mode`` of the socket's file (None without one), ``backlog`` (the length of the
+    queue that the listening socket really has, None when it is not known), ``listening``,
+    ``active`` and ``enabled`` (of both units together) and ``anchor`` (active or not).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.status mysite
+    """
+    unit = names(site)
+    shown = __salt__["systemd_unit.show"](
+        [unit["socket"], unit["anchor"]], ["ActiveState", "UnitFileState", "Listen", "LoadState"]
+    )
+    held, anchor = shown[unit["socket"]], shown[unit["anchor"]]
+    active = held.get("ActiveState") == "active"
+    found = re.match(r"(/.*) \(Stream\)$", held.get("Listen", "").split("\n")[0])
+    path = found[1] if found and active else None
+    answer: dict[str, Any] = {
+        "path": path,
+        "owner": None,
+        "group": None,
+        "mode": None,
+        "backlog": None,
+        "listening": False,
+        "active": active,
+        "anchor": anchor.get("ActiveState") == "active",
+        "enabled": held.get("UnitFileState") == "enabled"
+        and anchor.get("UnitFileState") == "enabled",
+    }
+    if path is None:
+        return answer
+    with contextlib.suppress(FileNotFoundError):
+        entry = os.lstat(path)
+        if stat.S_ISSOCK(entry.st_mode):
+            answer["owner"] = _user(entry.st_uid)
+            answer["group"] = _group(entry.st_gid)
+            answer["mode"] = f"{stat.S_IMODE(entry.st_mode):04o}"
+            answer["listening"] = bool(_listeners(path))
+            answer["backlog"] = _backlog(path)
+    return answer
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _listeners(path: str) -> list[int]:
+    """The inodes of the sockets that listen on a path, from proc(5): flag 0x10000, __SO_ACCEPTCON."""
+    inodes = []
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+        next(table)
+        for line in table:
+            fields = line.rstrip("\n").split(maxsplit=7)
+            if len(fields) == 8 and int(fields[3], 16) & 0x10000 and fields[7] == path:
+                inodes.append(int(fields[6]))
+    return inodes
+
+
+def _backlog(path: str) -> int | None:
+    """The length of the queue that a listening socket has, as ss(8) knows it; without ss, None."""
+    found = __salt__["cmd.run_all"](
+        ["ss", "--no-header", "--listening", "--unix", "src", path],
+        python_shell=False,
+        ignore_retcode=True,
+        env={"LC_ALL": "C"},
+    )
+    for line in found["stdout"].splitlines():
+        fields = line.split()
+        if len(fields) > 4 and fields[4] == path:
+            return int(fields[3])
+    return None
+
+
+def somaxconn() -> int:
+    """
+    The longest queue of connections that the kernel allows (net.core.somaxconn).
+
+    Returns a number.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.somaxconn
+    """
+    with open("/proc/sys/net/core/somaxconn", encoding="ascii") as limit:
+        return int(limit.read())
+
+
+def insecure(site: str) -> list[str]:
+    """
+    What makes a site's socket, as the pillar has it, open to more than nginx.
+
+    site
+        the site's name
+
+    Returns a list of sentences, empty when there is nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.insecure mysite
+    """
+    wanted = __salt__["site_pillar.site"](site)["socket"]
+    answer = []
+    if int(wanted["mode"], 8) & 0o002:
+        answer.append(
+            f"mode {wanted['mode']} lets every local user talk to uWSGI as nginx does "
+            "(and pose as any logged-in visitor)"
+        )
+    if wanted["path"].startswith(_PUBLIC):
+        answer.append(
+            f"{wanted['path']} is in a directory where any local user may put a socket first"
+        )
+    return answer
+
+
+def set_owner(path: str, owner: str, group: str, mode: str) -> bool:
+    """
+    Give a live socket's file another owner, group and mode. No connection is lost.
+
+    path
+        the socket
+    owner, group
+        names
+    mode
+        a quoted octal string
+
+    Returns True.
+
+    Raises CommandExecutionError when there is no socket, or no such user or group.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.set_owner /run/uwsgi/mysite.sock root www-data '0660'
+    """
+    try:
+        uid, gid = pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise CommandExecutionError(str(error.args[0])) from None
+    # By way of a handle, so that it is this socket and not what a link puts in its place.
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+            raise CommandExecutionError(f"{path} is not a socket")
+        os.chown(f"/proc/self/fd/{handle}", uid, gid)
+        os.chmod(f"/proc/self/fd/{handle}", int(mode, 8))
+    finally:
+        os.close(handle)
+    return True
+
+
+def set_backlog(path: str, backlog: int) -> bool:
+    """
+    Give a live listening socket a longer or a shorter queue. No connection is lost.
+
+    listen(2) may be called again on a listening socket; systemd, which holds it, has no word for
+    that, so its descriptor is borrowed for the call.
+
+    path
+        the socket
+    backlog
+        how many connections may wait; the kernel caps it at net.core.somaxconn
+
+    Returns True when it was done, False when the kernel did not lend the descriptor.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.set_backlog /run/uwsgi/mysite.sock 4096
+    """
+    wanted = {f"socket:[{inode}]" for inode in _listeners(path)}
+    library = ctypes.CDLL(None, use_errno=True)
+    holder = os.pidfd_open(1)
+    try:
+        for entry in os.listdir("/proc/1/fd"):
+            try:
+                target = os.readlink(f"/proc/1/fd/{entry}")
+            except FileNotFoundError:
+                continue
+            if target not in wanted:
+                continue
+            borrowed = library.syscall(_PIDFD_GETFD, holder, int(entry), 0)
+            if borrowed < 0:
+                return False
+            with socket.socket(fileno=borrowed) as listening:
+                listening.listen(backlog)
+            return True
+    except PermissionError:
+        return False
+    finally:
+        os.close(holder)
+    return False

@@ -1,0 +1,223 @@
+"""
+States of the listening socket of a site, which systemd holds.
+
+.. versionadded:: 0.1.0
+"""
+
+import os
+from typing import Any
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "uwsgi_socket"
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def _lacks(name: str) -> dict[str, dict[str, Any]]:
+    """What is not yet as the pillar says, by what it is."""
+    wanted = __salt__["site_pillar.site"](name)["socket"]
+    units = __salt__["uwsgi_socket.names"](name)
+    changes: dict[str, dict[str, Any]] = {}
+    for path, text in __salt__["uwsgi_socket.unit_files"](name).items():
+        if __salt__["durable_file.differs"](path, text):
+            there = os.path.lexists(path)
+            changes[path] = {"old": "other content" if there else None, "new": "written"}
+    now = __salt__["uwsgi_socket.status"](name)
+    reload = __salt__["systemd_unit.show"](list(units.values()), ["NeedDaemonReload"])
+    if any(unit.get("NeedDaemonReload") == "yes" for unit in reload.values()):
+        changes["systemd"] = {"old": "older unit files", "new": "reloaded"}
+    if now["path"] != wanted["path"]:
+        changes["path"] = {"old": now["path"], "new": wanted["path"]}
+    elif not now["listening"]:
+        changes["listening"] = {"old": False, "new": True}
+    if now["mode"] is not None and now["path"] == wanted["path"]:
+        for key in ("owner", "group", "mode"):
+            new = f"{int(wanted[key], 8):04o}" if key == "mode" else wanted[key]
+            if now[key] != new:
+                changes[key] = {"old": now[key], "new": new}
+        backlog = min(wanted["backlog"], __salt__["uwsgi_socket.somaxconn"]())
+        if now["backlog"] is not None and now["backlog"] != backlog:
+            changes["backlog"] = {"old": now["backlog"], "new": backlog}
+    if not now["anchor"]:
+        changes[units["anchor"]] = {"old": "inactive", "new": "active"}
+    if not now["enabled"]:
+        changes["enabled"] = {"old": False, "new": True}
+    return changes
+
+
+def _remarks(name: str) -> str:
+    wanted = __salt__["site_pillar.site"](name)["socket"]
+    remarks = [f"insecure: {why}" for why in __salt__["uwsgi_socket.insecure"](name)]
+    limit = __salt__["uwsgi_socket.somaxconn"]()
+    if wanted["backlog"] > limit:
+        remarks.append(
+            f"the kernel caps the backlog of {wanted['backlog']} at net.core.somaxconn = {limit}"
+        )
+    return "".join(f"; {remark}" for remark in remarks)
+
+
+def _costly(changes: dict[str, dict[str, Any]]) -> str:
+    """What it costs to move a live socket: said before it is done."""
+    if changes.get("path", {}).get("old"):
+        return (
+            " (nginx asks at the old path until it is reloaded: requests of the seconds between "
+            "are lost)"
+        )
+    return ""
+
+
+def listening(name: str) -> dict[str, Any]:
+    """
+    systemd listens for a site: path, owner, group, mode and backlog are the pillar's
+    (``sites:SITE:socket``), now and after a reboot.
+
+    Owner, group, mode and backlog of a live socket are changed in place, which loses no request.
+    Another path cannot be: the generation is stopped with the old socket, and started on the
+    new one by :py:func:`uwsgi_generation.running`.
+
+    name
+        the site
+
+    .. code-block:: yaml
+
+        "mysite: systemd holds the socket":
+          uwsgi_socket.listening:
+            - name: mysite
+
+    .. versionadded:: 0.1.0
+    """
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    try:
+        wanted = __salt__["site_pillar.site"](name)["socket"]
+        changes = _lacks(name)
+        remarks = _remarks(name)
+        if not changes:
+            ret["comment"] = f"systemd listens on {wanted['path']}{remarks}"
+            return ret
+        ret["changes"] = changes
+        if __opts__["test"]:
+            ret["result"] = None
+            ret["comment"] = (
+                f"systemd would listen on {wanted['path']}{_costly(changes)}{remarks}"
+            )
+            return ret
+        _listen(name, wanted, changes)
+        left = _lacks(name)
+    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    if left:
+        ret["result"] = False
+        ret["comment"] = "done, and yet not as it should be: " + ", ".join(
+            f"{what} is {change['old']}, not {change['new']}" for what, change in left.items()
+        )
+        return ret
+    ret["comment"] = f"systemd listens on {wanted['path']}{_costly(changes)}{remarks}"
+    return ret
+
+
+def _listen(name: str, wanted: dict[str, Any], changes: dict[str, dict[str, Any]]) -> None:
+    units = __salt__["uwsgi_socket.names"](name)
+    anew = "path" in changes or "listening" in changes
+    if anew:
+        # Before systemd reads another path: it would close the socket of the old one.  And it
+        # does not start a socket whose service is active (core/socket.c).
+        stop = __salt__["site_pillar.site"](name)["uwsgi"]["stop_timeout"]
+        loaded = __salt__["systemd_unit.show"](list(units.values()), ["LoadState"])
+        there = [unit for unit, shown in loaded.items() if shown["LoadState"] == "loaded"]
+        if there:
+            __salt__["systemd_unit.stop"](there, timeout=stop + 30)
+            __salt__["systemd_unit.reset_failed"](there)
+    for path, text in __salt__["uwsgi_socket.unit_files"](name).items():
+        __salt__["durable_file.write"](path, text)
+    __salt__["systemd_unit.daemon_reload"](force="systemd" in changes)
+    if "enabled" in changes:
+        __salt__["systemd_unit.enable"](list(units.values()))
+    if anew:
+        __salt__["systemd_unit.start"](units["socket"])
+    else:
+        # Twice for a socket that has just been made by an old unit; nothing for a right one.
+        __salt__["uwsgi_socket.set_owner"](
+            wanted["path"], wanted["owner"], wanted["group"], wanted["mode"]
+        )
+        if "backlog" in changes and not __salt__["uwsgi_socket.set_backlog"](
+            wanted["path"], wanted["backlog"]
+        ):
+            raise CommandExecutionError(
+                "the kernel does not let the backlog of a live socket be changed here: "
+                f"systemctl restart {units['socket']} does it, and stops the site for that time"
+            )
+    __salt__["systemd_unit.start"](units["anchor"])
+
+
+def absent(name: str) -> dict[str, Any]:
+    """
+    Nobody listens for a site any more, and the units are gone.
+
+    name
+        the site
+
+    .. code-block:: yaml
+
+        "mysite: the socket is gone":
+          uwsgi_socket.absent:
+            - name: mysite
+
+    .. versionadded:: 0.1.0
+    """
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    try:
+        gone = _there(name)
+        if not gone:
+            ret["comment"] = "there is no socket"
+            return ret
+        ret["changes"] = gone
+        if __opts__["test"]:
+            ret["result"] = None
+            ret["comment"] = "the socket would be removed"
+            return ret
+        _remove(name)
+        left = _there(name)
+    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    if left:
+        ret["result"] = False
+        ret["comment"] = "removed, and yet there: " + ", ".join(left)
+        return ret
+    ret["comment"] = "the socket is gone"
+    return ret
+
+
+def _there(name: str) -> dict[str, dict[str, Any]]:
+    units = __salt__["uwsgi_socket.names"](name)
+    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
+    found: dict[str, dict[str, Any]] = {}
+    for unit, shown in __salt__["systemd_unit.show"](list(units.values())).items():
+        if os.path.lexists(f"{directory}/{unit}"):
+            found[f"{directory}/{unit}"] = {"old": "there", "new": None}
+        if shown["ActiveState"] not in ("inactive", "failed"):
+            found[unit] = {"old": shown["ActiveState"], "new": "inactive"}
+    return found
+
+
+def _remove(name: str) -> None:
+    units = __salt__["uwsgi_socket.names"](name)
+    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
+    files = [f"{directory}/{unit}" for unit in units.values()]
+    # Stop and disable in one go: a connection between the two would activate the anchor again.
+    loaded = [
+        unit
+        for unit, shown in __salt__["systemd_unit.show"](list(units.values())).items()
+        if shown["LoadState"] == "loaded"
+    ]
+    if loaded:
+        __salt__["systemd_unit.stop"](loaded)
+        __salt__["systemd_unit.reset_failed"](loaded)
+        __salt__["systemd_unit.disable"](loaded)
+    for path in files:
+        __salt__["durable_file.remove"](path)
+    __salt__["systemd_unit.daemon_reload"]()
