@@ -206,7 +206,7 @@ class _Text(_Node):
             return f"{self.expected()} ({self.least} to {self.most} characters)"
         for pattern, why in self._refuse:
             if pattern.fullmatch(value):
-                return f"another value: {why}"
+                return f"another one: {why}"
         return None
 
     def read(self, value: str, path: tuple, errors: list) -> Any:
@@ -743,6 +743,12 @@ _DOTTED = rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*"
 # "\ud800" yields and no file can hold.
 _ONE_LINE = r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*"
 
+# The same, not empty and without blanks around it, which uWSGI would drop.
+_INK = (
+    r"[^\x00-\x20\x7f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff\ud800-\udfff]"
+)
+_TRIMMED = rf"{_INK}(?:{_ONE_LINE}{_INK})?"
+
 #: Accounts that a distribution, a cloud image or a service brings: a site that ran as one of
 #: them would share its files and powers (the cloud images' first users are root through sudo).
 _SYSTEM_ACCOUNTS = (
@@ -752,16 +758,17 @@ _SYSTEM_ACCOUNTS = (
     "debian-exim dovecot vmail postgres mysql mariadb redis memcache memcached mongodb rabbitmq "
     "elasticsearch nginx apache uwsgi salt docker libvirt-qemu prometheus grafana admin ubuntu "
     "debian ec2-user default"
-).split()
+)
 #: Groups that are as good as root, or open other people's data.
 _SYSTEM_GROUPS = (
     "sudo wheel adm disk shadow kmem tty dialout cdrom floppy tape audio video plugdev staff "
     "users utmp input kvm render sgx crontab ssl-cert netdev lxd sasl src operator"
-).split()
+)
 
 
-def _words(words: list[str]) -> str:
-    return "(?:" + "|".join(re.escape(word).replace(r"\-", "-") for word in words) + ")"
+def _words(words: str) -> str:
+    """A pattern for any of some words; ECMAScript knows no escaped dash."""
+    return "(?:" + "|".join(re.escape(word).replace(r"\-", "-") for word in words.split()) + ")"
 
 
 _RESERVED_ACCOUNT = (
@@ -781,14 +788,18 @@ _OPEN_PLACES = (
     "anybody on the host can put a file of that name there first",
 )
 _SYSTEM_PLACES = (
-    r"/(?:bin|boot|dev|etc|home|lib|lib32|lib64|libx32|lost\+found|media|mnt|opt|proc|root|run"
-    r"|sbin|srv|sys|usr|var|var/[^/]*|usr/local|var/lib/[^/]*)"
-    r"|/(?:bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|root|run|sbin|sys)/.*|/usr/(?!local/).*",
+    (
+        r"/(?:bin|boot|dev|etc|home|lib|lib32|lib64|libx32|lost\+found|media|mnt|opt|proc|root|run"
+        r"|sbin|srv|sys|usr|var|var/[^/]*|usr/local|var/lib/[^/]*)"
+        r"|/(?:bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|root|run|sbin|sys)/.*|/usr/(?!local/).*"
+    ),
     "it is the system's own directory; a project lives in one of its own, like /srv/mysite",
 )
 _SYSTEM_SOCKET_PLACES = (
-    r"/(?:bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|root|sbin|sys|usr)(?:/.*)?"
-    r"|/run/(?:systemd|uwsgi-preflight[^/]*|dbus|udev|user|lock)/.*|/run/(?:nginx\.pid|salt.*)",
+    (
+        r"/(?:bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|root|sbin|sys|usr)(?:/.*)?"
+        r"|/run/(?:systemd|uwsgi-preflight[^/]*|dbus|udev|user|lock)/.*|/run/(?:nginx\.pid|salt.*)"
+    ),
     "that place is the system's or the formula's own",
 )
 
@@ -799,54 +810,57 @@ _UNSAFE_OPTION = (
 
 #: uWSGI options that the formula sets itself or that would break what it promises.
 _REFUSED_OPTIONS = (
+    (r"d|daemonize2?", "systemd keeps uWSGI in the foreground"),
     (
-        r"daemonize2?|logto2?|log-syslog|syslog|rsyslog",
-        "systemd keeps uWSGI in the foreground and its log in the journal",
-    ),
-    (
-        r"(?:immediate-)?[ug]id|add-gid|chroot|cap|keep-caps?|uidname|gidname",
+        r"(?:immediate-)?[ug]id|add-gid|no-initgroups|chroot|cap|drop-after-(?:init|apps)",
         "the unit runs as project:user and project:group, with no powers to give up",
     ),
     (
-        r"s|socket|uwsgi-socket|suwsgi-socket|ssl-socket|shared-socket|undeferred-shared-socket"
-        r"|map-socket|puwsgi-socket|zerg|zerg-server|zerg-fallback|zerg-pool|zeus"
-        r"|fastcgi(?:-nph|-modifier1|-modifier2)?(?:-socket)?|scgi(?:-nph|-modifier1|-modifier2)?"
-        r"(?:-socket)?|raw-socket|udp|upd-socket|zmq|zeromq(?:-socket)?|mongrel2",
-        "systemd holds the site's one socket: see socket:path",
+        (
+            r"s|(?:[a-z]+-)?socket|(?:undeferred-)?shared-socket|fastcgi-.*|scgi-.*|raw-.*|udp|web3"
+            r"|(?:socket-)?protocol|shutdown-sockets|zerg.*|http.*|http-socket.*|sni.*"
+            r"|enable-proxy-protocol|upload-progress|vhost.*"
+        ),
+        "systemd holds the site's one socket, behind nginx: see socket and listen",
     ),
     (
-        r"https?2?|http11|https?2?-socket(?:-.*)?|http11-socket|http-to|http-to-https|https-to-http"
-        r"|http-raw-body|sni.*|rawrouter|sslrouter|fastrouter",
-        "the world's requests come through nginx: see listen",
-    ),
-    (
-        r"(?:chmod|chown)(?:-socket)?|abstract-socket|umask",
+        r"(?:chmod|chown)(?:-socket)?",
         "systemd makes the socket: see socket:owner, socket:group and socket:mode",
     ),
     (r"l|listen", "systemd makes the socket: see socket:backlog"),
     (
-        r"M|master|no-master|master-as-root|die-on-term|exit-on-reload|die-on-no-workers"
-        r"|lazy|lazy-apps|no-orphans|vacuum|need-app|no-need-app|hook-master-start",
-        "the formula sets it so that a start is proved and a stop finishes its requests",
+        (
+            r"master|no-master|master-as-root|die-on-term|exit-on-reload|lazy|lazy-apps|no-orphans"
+            r"|vacuum|need-app|hook-master-start"
+        ),
+        "the formula sets it, so that a start is proved and a stop finishes its requests",
     ),
     (
-        r"strict|no-strict|max-apps|single-interpreter|i|enable-threads|T|auto-procname",
-        "the formula sets it for every site",
+        r"strict|max-apps|single-interpreter|i|stats(?:-server|-http)?|notify-socket",
+        "the formula sets it itself",
     ),
     (r"p|processes|workers", "see uwsgi:processes"),
     (r"threads", "see uwsgi:threads"),
-    (r"w|wsgi|module|wsgi-file|file|callable|mount|wsgi-manage-chunked-input", "see project:wsgi"),
-    (r"H|home|virtualenv|venv|pyhome", "see project:venv"),
-    (r"chdir2?|pythonpath|python-path|pp", "see project:path"),
-    (r"env|unenv|env-file|set-env", "see project:env, which keeps secrets out of the ini"),
+    (r"w|wsgi|module|wsgi-file|file|callable|mount", "see project:wsgi"),
+    (r"home|virtualenv|venv|pyhome", "see project:venv"),
+    (r"chdir2?|force-cwd", "see project:path"),
+    (r"env|unenv|envdir|early-envdir", "see project:env, which keeps secrets out of the ini"),
     (
-        r"ini|ini-paste.*|paste.*|xml|xmlconfig|yaml|yml|yamlconfig|json|js|sqlite3|pg|ldap.*"
-        r"|include|inherit|inherit-template|config|config-py|set|set-placeholder|set-ph|for.*"
-        r"|end-?for|if-.*|end-?if|emperor.*|vassal.*|early-emperor.*|exec-asap",
-        "a configuration pulled in that way would not be checked; for a project's own ini "
-        "see uwsgi:ini",
+        (
+            r"ini|ini-paste.*|paste|xml|xmlconfig|yaml|yml|json|js|include|inherit|config|config-py"
+            r"|fallback-config|set|set-placeholder|set-ph|declare-option2?|for|for-.*|end-?for|if-.*"
+            r"|ifexists|ifenv|ifdir|ifplugin|end-?if|(?:early-)?emperor.*|vassal.*|eval|exec-asap"
+        ),
+        ("what it brings in would not be checked here; for a project's own ini see uwsgi:ini"),
     ),
-    (r"pidfile2?|safe-pidfile2?", "systemd knows the process"),
+    (r"(?:safe-)?pidfile2?", "systemd knows the process"),
+    (
+        (
+            r"help|h|version|usage|exit|stop|reload|pause|suspend|resume|test|no-server|dump-options"
+            r"|show-config|build-plugin|connect-and-read|extract|command-mode|pyshell.*|python-version"
+        ),
+        "it makes uWSGI do something else than serve",
+    ),
 )
 
 _PIP_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
@@ -1050,8 +1064,10 @@ def _project() -> _Mapping:
                         ("DJANGO_SETTINGS_MODULE", "project:settings sets it"),
                         ("UWSGI_.*", "uWSGI takes variables of that name for its options"),
                         (
-                            "LISTEN_(?:FDS|PID|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_.*|MAINPID"
-                            "|INVOCATION_ID|CREDENTIALS_DIRECTORY|RUNTIME_DIRECTORY",
+                            (
+                                "LISTEN_(?:FDS|PID|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_.*|MAINPID"
+                                "|INVOCATION_ID|CREDENTIALS_DIRECTORY|RUNTIME_DIRECTORY"
+                            ),
                             "systemd sets it",
                         ),
                     ),
@@ -1103,6 +1119,19 @@ def _project() -> _Mapping:
                         example="/assets/",
                         advice=((r"/.*[^/]", "add a / at the end"), (r"[^/].*", "begin with a /")),
                     ),
+                    "root": _path(
+                        "A directory whose files nginx serves under url by itself; null: they "
+                        "come from the application.",
+                        nullable=True,
+                        default=None,
+                        example="/srv/mysite/shared/static",
+                        refuse=(
+                            (
+                                r"/(?!(?:srv|var|home|opt|mnt|media)/).*|/var/(?!(?:www|lib|cache)/.*).*",
+                                "nginx would hand out the system's own files",
+                            ),
+                        ),
+                    ),
                     "collect": _Switch(
                         default=True,
                         description="Run collectstatic for a release, where STATIC_ROOT is set.",
@@ -1131,7 +1160,12 @@ def _project() -> _Mapping:
 
 def _uwsgi() -> _Mapping:
     scalar = _Plain(
-        _Text("text on one line", _ONE_LINE, least=1, most=4096, refuse=(_UNSAFE_OPTION,)),
+        _Text(
+            "text on one line, without blanks around it",
+            _TRIMMED,
+            most=4096,
+            refuse=(_UNSAFE_OPTION,),
+        ),
         _Number("a whole number", -(2**31), 2**63 - 1),
         _Switch(),
         says="text on one line, a whole number, true or false",
@@ -1346,8 +1380,10 @@ def _site_keys() -> dict[str, _Node]:
                     advice=(
                         (
                             r"0?[0-7]{2}[1-7]",
-                            "others may not connect: whoever can runs code as the site's user; "
-                            "let nginx in through socket:group",
+                            (
+                                "others may not connect: whoever can runs code as the site's user; "
+                                "let nginx in through socket:group"
+                            ),
                         ),
                         (r"[0-7]{5,}|[1-7][0-7]{3}", "no special bits: three digits after the 0"),
                     ),
@@ -1606,6 +1642,8 @@ def _missing_of_sites(raw: dict, errors: list) -> None:
     for name, site in raw["sites"].items():
         if not isinstance(site, dict) or site.get("absent") is True:
             continue
+        if not isinstance(name, str) or _SITE_NAME.wrong(name):
+            continue  # the name has been reported, and what is under it may be anything
         for keys in wanted:
             if there(site, keys):
                 continue
