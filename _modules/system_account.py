@@ -1,0 +1,434 @@
+"""
+System accounts: nginx's user, one per site, and what runs under them.
+
+An account that this module makes says so in its comment field (GECOS), so that the record of who
+made it is written in the same instant as the account itself, and :py:func:`remove` never touches
+one that somebody else made. A group of its own name comes and goes with its user; a group of
+another name is noted under ``STATE_DIR/accounts`` before it is made.
+
+.. versionadded:: 0.1.0
+"""
+
+import grp
+import logging
+import os
+import pwd
+import signal
+import subprocess
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "system_account"
+
+log = logging.getLogger(__name__)
+
+_NOLOGIN = "/usr/sbin/nologin"
+# util-linux, which Debian and Ubuntu mark Essential.
+_SETPRIV = "/usr/bin/setpriv"
+# What useradd and its kin may take; they wait for a lock on /etc/passwd for a few seconds.
+_TOOL_TIMEOUT = 60
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def _settings() -> dict[str, Any]:
+    return __salt__["site_pillar.settings"]()
+
+
+def _comment(name: str) -> str:
+    # A colon would end the GECOS field, a comma its first part.
+    return "nginx_uwsgi_django nginx" if name == "nginx" else f"nginx_uwsgi_django site {name}"
+
+
+def _group_record(group: str) -> str:
+    return os.path.join(_settings()["lookup"]["state_dir"], "accounts", f"group-{group}")
+
+
+def _tool(*argv: str) -> None:
+    try:
+        done = subprocess.run(
+            argv,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TOOL_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CommandExecutionError(f"{argv[0]}: {error}") from error
+    if done.returncode:
+        raise CommandExecutionError(
+            f"{' '.join(argv)} ended with {done.returncode}: {(done.stderr or done.stdout).strip()}"
+        )
+
+
+def _user(name: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def _group(name: str) -> grp.struct_group | None:
+    try:
+        return grp.getgrnam(name)
+    except KeyError:
+        return None
+
+
+def home(name: str) -> str:
+    """
+    The home of a site's user: the directory for what the site keeps outside its code.
+
+    name
+        the site
+
+    Returns an absolute path, ``STATE_DIR/sites/SITE``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' system_account.home mysite
+    """
+    return os.path.join(_settings()["lookup"]["state_dir"], "sites", name)
+
+
+def wanted(name: str) -> dict[str, Any]:
+    """
+    The account that the pillar asks for.
+
+    name
+        ``nginx`` for the user of nginx's workers, else a site
+
+    Returns ``{"user", "group", "home", "comment"}``; ``home`` is None for nginx's user.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' system_account.wanted mysite
+    """
+    if name == "nginx":
+        user = _settings()["nginx"]["user"]
+        return {"user": user, "group": user, "home": None, "comment": _comment(name)}
+    project = __salt__["site_pillar.site"](name)["project"]
+    return {
+        "user": project["user"],
+        "group": project["group"],
+        "home": home(name),
+        "comment": _comment(name),
+    }
+
+
+def missing(name: str) -> dict[str, Any]:
+    """
+    What of an account is not on the host yet.
+
+    name
+        ``nginx`` or a site
+
+    Returns a dictionary with any of ``user``, ``group`` and ``home`` (their names); empty when
+    nothing is to be done. An account that exists is right as it is, whoever made it.
+
+    Raises CommandExecutionError when the pillar asks for root: a site's code would run as root.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' system_account.missing mysite
+    """
+    account = wanted(name)
+    user = _user(account["user"])
+    if account["user"] == "root" or (user is not None and user.pw_uid == 0):
+        raise CommandExecutionError(
+            f"the user {account['user']!r} is root, and nothing is to run as root: name another "
+            f"under nginx_uwsgi_django:"
+            + ("nginx:user" if name == "nginx" else f"sites:{name}:project:user")
+        )
+    lacks = {}
+    if user is None:
+        lacks["user"] = account["user"]
+    # The user of nginx may exist with a group of another name (www-data, nogroup): left as is.
+    if _group(account["group"]) is None and (name != "nginx" or user is None):
+        lacks["group"] = account["group"]
+    if account["home"] and not _home_is_right(account):
+        lacks["home"] = account["home"]
+    return lacks
+
+
+def _home_is_right(account: dict[str, Any]) -> bool:
+    user, group = _user(account["user"]), _group(account["group"])
+    try:
+        status = os.lstat(account["home"])
+    except FileNotFoundError:
+        return False
+    return (
+        user is not None
+        and group is not None
+        and (status.st_uid, status.st_gid, status.st_mode) == (user.pw_uid, group.gr_gid, 0o40751)
+    )
+
+
+def create(name: str) -> dict[str, Any]:
+    """
+    Make what is missing of an account: a system user without a login shell or a password, its
+    group, and for a site its home (0751: others pass through it to static files and uploads).
+
+    name
+        ``nginx`` or a site
+
+    Returns what was made, as :py:func:`missing` named it.
+
+    Raises CommandExecutionError with the words of useradd or groupadd.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' system_account.create mysite
+    """
+    account = wanted(name)
+    lacks = missing(name)
+    own_group = "user" in lacks and account["group"] == account["user"]
+    if "group" in lacks and not own_group:
+        record = _group_record(account["group"])
+        __salt__["durable_file.directory"](os.path.dirname(record), mode="0700")
+        __salt__["durable_file.write"](record, f"{account['comment']}\n", mode="0600")
+        _tool("groupadd", "--system", "--", account["group"])
+    if "user" in lacks:
+        membership = (
+            ["--user-group"]
+            if own_group and "group" in lacks
+            else ["--no-user-group", "--gid", account["group"]]
+        )
+        _tool(
+            "useradd",
+            "--system",
+            *membership,
+            "--no-create-home",
+            "--home-dir",
+            account["home"] or "/nonexistent",
+            "--shell",
+            _NOLOGIN,
+            "--comment",
+            account["comment"],
+            "--",
+            account["user"],
+        )
+    if account["home"] and not _home_is_right(account):
+        # A home that outlived its account belongs to a number that may be anybody's by now.
+        if os.path.isdir(account["home"]):
+            adopt(account["home"], account["user"], account["group"])
+        # The user could replace a directory inside its own by a link, but not this one: its
+        # parents are root's.
+        __salt__["durable_file.directory"](
+            account["home"], user=account["user"], group=account["group"], mode="0751"
+        )
+    return lacks
+
+
+def adopt(path: str, user: str, group: str) -> int:
+    """
+    Give what belonged to a directory's former owner to a user: data that outlived an account
+    which was removed and made again with another number. Links are not followed; what belongs to
+    anybody else stays.
+
+    path
+        the directory
+    user, group
+        the new owner
+
+    Returns how many files and directories changed hands; 0 when the directory is the user's.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' system_account.adopt /srv/mysite/shared mysite mysite
+    """
+    account, primary = _user(user), _group(group)
+    if account is None or primary is None:
+        raise CommandExecutionError(f"the account {user}:{group} does not exist")
+    old = os.lstat(path)
+    # What is root's was not left by an account.
+    if old.st_uid in (account.pw_uid, 0):
+        return 0
+    count = 0
+    for _, folders, files, handle in os.fwalk(path, topdown=False, follow_symlinks=False):
+        for entry in (*folders, *files):
+            status = os.stat(entry, dir_fd=handle, follow_symlinks=False)
+            if status.st_uid == old.st_uid:
+                os.chown(
+                    entry, account.pw_uid, primary.gr_gid, dir_fd=handle, follow_symlinks=False
+                )
+                count += 1
+    # Last: with the directory itself given away, a run that died here would count as done.
+    os.chown(path, account.pw_uid, primary.gr_gid, follow_symlinks=False)
+    return count + 1
+
+
+def removable(name: str) -> dict[str, Any]:
+    """
+    What of an account was made by :py:func:`create` and is needed by nobody else.
+
+    name
+        ``nginx`` or a site
+
+    Returns a dictionary with any of ``user`` and ``group``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' system_account.removable mysite
+    """
+    settings = _settings()
+    account = wanted(name)
+    # Removing one site of several leaves alone what another one still uses. Where everything is
+    # removed, no site is marked absent and the account that was made for this one goes with it.
+    others = set()
+    if name != "nginx" and settings["sites"][name]["absent"]:
+        others = {
+            field
+            for other in settings["sites"].values()
+            if not other["absent"]
+            for field in (other["project"]["user"], other["project"]["group"])
+        } | {settings["nginx"]["user"]}
+    found = {}
+    user = _user(account["user"])
+    if user and user.pw_gecos == account["comment"] and account["user"] not in others:
+        found["user"] = account["user"]
+    if (
+        account["group"] not in others
+        and _group(account["group"])
+        and os.path.isfile(_group_record(account["group"]))
+    ):
+        found["group"] = account["group"]
+    return found
+
+
+def remove(name: str) -> dict[str, Any]:
+    """
+    Remove what :py:func:`removable` names. The home is data and stays.
+
+    name
+        ``nginx`` or a site
+
+    Returns what was removed.
+
+    Raises CommandExecutionError with the words of userdel, e.g. that a process still runs as
+    the user.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' system_account.remove mysite
+    """
+    found = removable(name)
+    if "user" in found:
+        # Its group of the same name goes with it (USERGROUPS_ENAB, Debian's default), unless it
+        # has other members.
+        _tool("userdel", "--", found["user"])
+    if "group" in found:
+        if _group(found["group"]):
+            _tool("groupdel", "--", found["group"])
+        __salt__["durable_file.remove"](_group_record(found["group"]))
+    return found
+
+
+def run(
+    user: str,
+    group: str,
+    argv: list[str],
+    cwd: str,
+    env: dict[str, str],
+    timeout: int,
+    umask: int = 0o027,
+    stdin: str = "",
+    merge: bool = True,
+) -> dict[str, Any]:
+    """
+    Run a program as a user, with this environment and no other, in a session of its own.
+
+    user, group
+        names; the user's further groups are set as in a login
+    argv
+        the program and its arguments; no shell is involved
+    cwd
+        the working directory
+    env
+        the whole environment: nothing of Salt's own (its onedir sets LD_LIBRARY_PATH and PYTHON
+        variables) reaches the program
+    timeout
+        seconds; then everything in its session's process group is killed
+    umask
+        for the files it makes
+    stdin
+        text for its standard input
+    merge
+        put standard error into ``stdout``, in order
+
+    Returns ``{"retcode", "stdout", "stderr", "timed_out"}``.
+
+    Raises CommandExecutionError when the account does not exist or the working directory cannot
+    be entered. A program that cannot be started is a return code of 126 or 127 with a sentence.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' system_account.run mysite mysite '["id"]' / '{}' 10
+    """
+    account, primary = _user(user), _group(group)
+    if account is None:
+        raise CommandExecutionError(f"the user {user!r} does not exist")
+    if primary is None:
+        raise CommandExecutionError(f"the group {group!r} does not exist")
+    try:
+        process = subprocess.Popen(  # pylint: disable=consider-using-with
+            # With this process killed, its child is too, and does not go on writing beside the
+            # next run; and no set-uid program helps it to more than it has.
+            [_SETPRIV, "--pdeathsig", "KILL", "--no-new-privs", "--", *argv],
+            cwd=cwd,
+            env=env,
+            user=account.pw_uid,
+            group=primary.gr_gid,
+            extra_groups=os.getgrouplist(user, primary.gr_gid),
+            umask=umask,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merge else subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        # The file that the error names is the working directory when that is the one in the way.
+        raise CommandExecutionError(
+            f"{argv[0]} cannot be started as {user} in {cwd}: "
+            f"{error.strerror}: {error.filename or argv[0]}"
+        ) from error
+    timed_out = False
+    try:
+        stdout, stderr = process.communicate(stdin, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+        os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return {
+        "retcode": process.returncode,
+        "stdout": stdout,
+        "stderr": stderr or "",
+        "timed_out": timed_out,
+    }
