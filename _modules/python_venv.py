@@ -1,0 +1,584 @@
+"""
+Virtual environments by content: one directory per interpreter and requirements, made once and
+never changed.
+
+A site's environment lives at ``STATE_DIR/venvs/SITE/DIGEST``. Releases that need the same things
+share it, a rollback finds the old one as it was, and a process that still runs from an old one
+is not disturbed. Scripts inside name their interpreter by its full path, so it is built where it
+will stay; it counts only once ``.complete`` is there, written last by root after everything else
+is on the disk. Without it the directory is the remains of a run that died, and is built anew.
+
+Building runs as the site's user (the ``setup.py`` of a source distribution is a program from the
+network), with nothing of Salt's environment; afterwards everything belongs to root and the site's
+group reads it, so that the site cannot change its own code.
+
+.. versionadded:: 0.1.0
+"""
+
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "python_venv"
+
+_COMPLETE = ".complete"
+_BUILD = ".build"
+# Seconds. Compiling uWSGI takes one to two minutes on a small host; a slow index many more.
+_VENV_TIMEOUT = 300
+_PIP_TIMEOUT = 3600
+# A change of how an environment is made gives all of them new digests.
+_FORMAT = 1
+_MESSAGE_LINES = 40
+
+# `-r file`, `-rfile`, `--requirement file`, `--requirement=file`, and the same for constraints:
+# https://pip.pypa.io/en/stable/reference/requirements-file-format/
+_INCLUDE = re.compile(r"\A(?:-r|-c|--requirement|--constraint)(?:\s*=\s*|\s*)(?P<file>\S+)")
+_LOCAL = re.compile(r"\A(?:-e\b|--editable\b|\.{0,2}/|\.(?:\s|\[|\Z)|file:)|\s@\s+file:")
+_HASH = re.compile(r"(?:\s|\\\n|\A)--hash[=\s]")
+_NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def _site(name: str) -> dict[str, Any]:
+    return __salt__["site_pillar.site"](name)
+
+
+def _key(name: str, rest: str) -> str:
+    return f"nginx_uwsgi_django:sites:{name}:{rest}"
+
+
+def _parent(name: str) -> str:
+    state_dir = __salt__["site_pillar.settings"]()["lookup"]["state_dir"]
+    return os.path.join(state_dir, "venvs", name)
+
+
+def _environment(name: str, scratch: str) -> dict[str, str]:
+    account = _site(name)["project"]["user"]
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        # Not the home of the site's user: what the site left there (a pip.conf, a .pth file) has
+        # no say in what is installed. The host's own /etc/pip.conf has.
+        "HOME": os.path.join(scratch, "home"),
+        "TMPDIR": os.path.join(scratch, "tmp"),
+        "USER": account,
+        "LOGNAME": account,
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONNOUSERSITE": "1",
+    }
+
+
+def _interpreter(name: str, path: str) -> tuple[str, str]:
+    """The interpreter's real path and its version as far as an environment depends on it."""
+    real = os.path.realpath(path)
+    if not os.access(real, os.X_OK) or os.path.isdir(real):
+        raise CommandExecutionError(
+            f"the interpreter {path} ({_key(name, 'project:python')}) is not there or not "
+            "executable: install it, or name another"
+        )
+    # /usr/bin/python3 is a link to python3.11: its name tells what an environment depends on
+    # (a patch release keeps the ABI and the paths) without starting it.
+    match = re.fullmatch(r"python(3\.[0-9]+)", os.path.basename(real))
+    if match:
+        return real, match.group(1)
+    try:
+        done = subprocess.run(
+            [real, "-I", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"],
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CommandExecutionError(f"the interpreter {path} does not start: {error}") from error
+    if done.returncode or not re.fullmatch(r"3\.[0-9]+\.[0-9]+\s*", done.stdout):
+        raise CommandExecutionError(
+            f"the interpreter {path} ({_key(name, 'project:python')}) is no Python 3: "
+            f"{(done.stderr or done.stdout).strip()}"
+        )
+    return real, done.stdout.strip()
+
+
+def _requirements(name: str, source: str, entry: str) -> dict[str, str]:
+    """The text of a requirements file and of all that it includes, by path within the project."""
+    texts: dict[str, str] = {}
+    pending = [(entry, None)]
+    while pending:
+        relative, including = pending.pop()
+        if relative in texts:
+            continue
+        if os.path.isabs(relative) or relative.split(os.sep)[0] == os.pardir:
+            raise CommandExecutionError(
+                f"{relative}, included by {including or _key(name, 'project:requirements')}, is "
+                "outside the project: an environment is made of the project's own files"
+            )
+        path = os.path.join(source, relative)
+        try:
+            with open(path, encoding="utf-8-sig") as stream:
+                text = stream.read()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            where = f"included by {including}" if including else "asked for by "
+            where += "" if including else _key(name, "project:requirements")
+            raise CommandExecutionError(
+                f"there is no requirements file {relative} in {source}, {where}: add it to the "
+                f"project, or set {_key(name, 'project:requirements')} to another or to null"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandExecutionError(f"{path} cannot be read: {error}") from error
+        texts[relative] = text
+        for line in text.splitlines():
+            match = _INCLUDE.match(line.strip())
+            if match and "://" not in match.group("file"):
+                included = os.path.join(os.path.dirname(relative), match.group("file"))
+                pending.append((os.path.normpath(included), relative))
+    return texts
+
+
+def _server(name: str) -> str | None:
+    """The pip requirement that brings uWSGI, or None when it comes from elsewhere."""
+    uwsgi = _site(name)["uwsgi"]
+    if uwsgi.get("binary") or uwsgi.get("package") in (None, "distro"):
+        return None
+    return uwsgi["package"]
+
+
+def _server_path(name: str, venv: str) -> str | None:
+    uwsgi = _site(name)["uwsgi"]
+    if uwsgi.get("binary"):
+        return uwsgi["binary"]
+    if uwsgi.get("package") == "distro":
+        return "/usr/bin/uwsgi"
+    server = _server(name)
+    if server is None:
+        return None
+    match = _NAME.match(server)
+    if match is None:
+        raise CommandExecutionError(
+            f"{_key(name, 'uwsgi:package')} is no requirement that begins with a package's name"
+        )
+    script = "pyuwsgi" if match.group().lower().replace("_", "-") == "pyuwsgi" else "uwsgi"
+    return os.path.join(venv, "bin", script)
+
+
+def _kept_by_hand(name: str, path: str) -> dict[str, Any]:
+    """The description of an environment that the operator made and keeps."""
+    config = os.path.join(path, "pyvenv.cfg")
+    python = os.path.join(path, "bin", "python")
+    try:
+        with open(config, "rb") as stream:
+            parts: list[Any] = [path, stream.read().decode(errors="replace")]
+    except (FileNotFoundError, NotADirectoryError):
+        raise CommandExecutionError(
+            f"{path} ({_key(name, 'project:venv')}) is no virtual environment: it has no "
+            "pyvenv.cfg. Make it, or set the key to null to have one made"
+        ) from None
+    if not os.access(python, os.X_OK):
+        raise CommandExecutionError(f"{python} is not there or not executable")
+    for packages in sorted(glob.glob(os.path.join(path, "lib", "python3*", "site-packages"))):
+        # pip renames directories into place here: an upgrade shows in the names (NAME-VERSION.
+        # dist-info), a reinstallation in the time.
+        parts.append([packages, sorted(os.listdir(packages)), os.stat(packages).st_mtime_ns])
+    return {
+        "digest": hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12],
+        "path": path,
+        "binary": python,
+        "uwsgi": _server_path(name, path),
+        "by_hand": True,
+    }
+
+
+def desired(name: str) -> dict[str, Any]:
+    """
+    The virtual environment that a site is to run in, as told by the pillar and the project's
+    files. Reads only, and starts no process where the interpreter's file is named
+    ``python3.MINOR``.
+
+    name
+        the site
+
+    Returns ``{"digest", "path", "binary", "uwsgi", "by_hand"}``: 12 hexadecimal digits over the
+    interpreter, the requirements with what they include, and the uWSGI package; the directory;
+    its Python; the uWSGI executable (None when the pillar names none); whether the operator keeps
+    it (then it is used as it is).
+
+    Raises CommandExecutionError when the interpreter or a requirements file is missing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' python_venv.desired mysite
+    """
+    project = _site(name)["project"]
+    if project.get("venv"):
+        return _kept_by_hand(name, project["venv"])
+    release = __salt__["django_release.desired"](name)
+    real, version = _interpreter(name, project["python"])
+    texts = {}
+    if project["requirements"]:
+        texts = _requirements(name, release["source"], os.path.normpath(project["requirements"]))
+    parts: list[Any] = [_FORMAT, real, version, sorted(texts.items()), _server(name)]
+    if any(_LOCAL.search(line.strip()) for text in texts.values() for line in text.splitlines()):
+        # A package inside the project: the project's content is part of the environment.
+        parts.append([release["id"], release["path"]])
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    path = os.path.join(_parent(name), digest)
+    return {
+        "digest": digest,
+        "path": path,
+        "binary": os.path.join(path, "bin", "python"),
+        "uwsgi": _server_path(name, path),
+        "by_hand": False,
+    }
+
+
+def complete(path: str) -> bool:
+    """
+    Whether an environment was finished.
+
+    path
+        its directory
+
+    Returns True when root wrote its ``.complete`` for this very directory.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' python_venv.complete /var/lib/nginx_uwsgi_django/venvs/mysite/4f2a9c01d7e3
+    """
+    marker = os.path.join(path, _COMPLETE)
+    text = __salt__["durable_file.read"](marker)
+    if text is None:
+        return False
+    # While it is built the directory is the site user's, whose programs could put anything here.
+    if os.lstat(marker).st_uid != 0 or os.lstat(path).st_uid != 0:
+        return False
+    try:
+        return json.loads(text)["digest"] == os.path.basename(path)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def lacking(name: str) -> str | None:
+    """
+    What keeps a site's environment from being ready.
+
+    name
+        the site
+
+    Returns None when it is ready, else a sentence.
+
+    Raises CommandExecutionError as :py:func:`desired` does, and when an environment kept by hand
+    lacks the uWSGI executable: nothing is ever installed into it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' python_venv.lacking mysite
+    """
+    wanted = desired(name)
+    if wanted["by_hand"]:
+        if _server(name) and not os.access(wanted["uwsgi"], os.X_OK):
+            raise CommandExecutionError(
+                f"{wanted['uwsgi']} is not there, and an environment kept by hand is used as it "
+                f"is: install {_server(name)} into it, or set {_key(name, 'uwsgi:package')} to "
+                f"distro or {_key(name, 'uwsgi:binary')} to a path"
+            )
+        return None
+    if not os.path.isdir(wanted["path"]):
+        return f"{wanted['path']} is to be built"
+    if not complete(wanted["path"]):
+        return f"{wanted['path']} was left half built and is to be built anew"
+    return None
+
+
+def _last_lines(text: str) -> str:
+    lines = text.strip().splitlines()
+    return "\n".join(lines[-_MESSAGE_LINES:])
+
+
+def _step(name: str, argv: list[str], cwd: str, scratch: str, timeout: int, what: str) -> None:
+    project = _site(name)["project"]
+    done = __salt__["system_account.run"](
+        project["user"],
+        project["group"],
+        argv,
+        cwd,
+        _environment(name, scratch),
+        timeout,
+    )
+    if done["timed_out"]:
+        raise CommandExecutionError(
+            f"{what} took longer than {timeout} seconds and was stopped:\n"
+            + _last_lines(done["stdout"])
+        )
+    if done["retcode"]:
+        message = _last_lines(done["stdout"])
+        if "ensurepip is not" in done["stdout"] or "No module named ensurepip" in done["stdout"]:
+            message = (
+                f"{argv[0]} has no ensurepip, which Debian and Ubuntu ship apart: install "
+                f"python3-venv (or the python3.X-venv of that interpreter).\n{message}"
+            )
+        raise CommandExecutionError(f"{what} ended with {done['retcode']}:\n{message}")
+
+
+def _hand_over(folder: int, gid: int, path: str) -> None:
+    """
+    Make a directory (an open descriptor) and all in it root's, read by the group, with no link
+    followed: what is in it was written by programs of the site's user.
+    """
+    os.fchown(folder, 0, gid)
+    os.fchmod(folder, 0o750)
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    for entry in names:
+        status = os.stat(entry, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISLNK(status.st_mode):
+            os.chown(entry, 0, gid, dir_fd=folder, follow_symlinks=False)
+            continue
+        if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+            raise CommandExecutionError(f"{path}/{entry} is neither a file nor a directory")
+        kind = os.O_DIRECTORY if stat.S_ISDIR(status.st_mode) else 0
+        handle = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | kind, dir_fd=folder)
+        try:
+            if kind:
+                _hand_over(handle, gid, os.path.join(path, entry))
+                continue
+            # The other name of a file could be one that the site's user must not read.
+            if os.fstat(handle).st_nlink != 1:
+                raise CommandExecutionError(f"{path}/{entry} has a second name somewhere")
+            os.fchown(handle, 0, gid)
+            os.fchmod(handle, 0o750 if status.st_mode & 0o100 else 0o640)
+        finally:
+            os.close(handle)
+
+
+def build(name: str) -> bool:
+    """
+    Build a site's environment if it is not complete: ``python -m venv`` with the interpreter from
+    the pillar, then pip, both as the site's user. Where the requirements carry hashes, all of
+    them must (``--require-hashes``).
+
+    name
+        the site; its release must be on the host
+
+    Returns True when it was built, False when it was complete.
+
+    Raises CommandExecutionError with the tool's own words; then nothing is left of the attempt,
+    and other environments are as they were.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' python_venv.build mysite
+    """
+    if lacking(name) is None:
+        return False
+    wanted = desired(name)
+    path = wanted["path"]
+    site = _site(name)
+    user, group = site["project"]["user"], site["project"]["group"]
+    parent = _parent(name)
+    __salt__["durable_file.directory"](os.path.dirname(parent), mode="0755")
+    __salt__["durable_file.directory"](parent, group=group, mode="0750")
+    if os.path.lexists(path):
+        shutil.rmtree(path)
+    __salt__["durable_file.directory"](path, user=user, group=group, mode="0700")
+    try:
+        _fill(name, wanted)
+        gid = os.lstat(parent).st_gid
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            _hand_over(handle, gid, path)
+        finally:
+            os.close(handle)
+        if wanted["uwsgi"] and _server(name) and not os.access(wanted["uwsgi"], os.X_OK):
+            raise CommandExecutionError(
+                f"{_server(name)} ({_key(name, 'uwsgi:package')}) was installed and brought no "
+                f"{wanted['uwsgi']}"
+            )
+        # Thousands of small files: one flush of everything is far cheaper than one of each.
+        os.sync()
+        __salt__["durable_file.write"](
+            os.path.join(path, _COMPLETE),
+            json.dumps({"digest": wanted["digest"], "python": site["project"]["python"]}) + "\n",
+            group=group,
+            mode="0640",
+        )
+    except BaseException:
+        shutil.rmtree(path)
+        raise
+    return True
+
+
+def _fill(name: str, wanted: dict[str, Any]) -> None:
+    site = _site(name)
+    project = site["project"]
+    path = wanted["path"]
+    scratch = os.path.join(path, _BUILD)
+    # By the site's user, not by root: inside a directory that is not root's a link could lie in
+    # the way.
+    folders = [scratch, os.path.join(scratch, "home"), os.path.join(scratch, "tmp")]
+    _step(name, ["/bin/mkdir", *folders], path, scratch, _VENV_TIMEOUT, "making room to build")
+    _step(
+        name,
+        [project["python"], "-m", "venv", path],
+        path,
+        scratch,
+        _VENV_TIMEOUT,
+        f"making a virtual environment with {project['python']}",
+    )
+    pip = [
+        wanted["binary"],
+        "-m",
+        "pip",
+        "install",
+        "--no-input",
+        "--disable-pip-version-check",
+        # Packages cached in the home of the site's user would be the site's to replace.
+        "--no-cache-dir",
+        "--progress-bar=off",
+    ]
+    server = [_server(name)] if _server(name) else []
+    if project["requirements"]:
+        release = __salt__["django_release.desired"](name)
+        entry = os.path.normpath(project["requirements"])
+        texts = _requirements(name, release["path"], entry)
+        options = ["-r", os.path.join(release["path"], entry)]
+        if any(_HASH.search(text) for text in texts.values()):
+            # With one hash in the file pip wants one for every requirement of the call, and the
+            # uWSGI package comes from the pillar: it has a call of its own.
+            options.insert(0, "--require-hashes")
+            _step(
+                name,
+                [*pip, *options],
+                release["path"],
+                scratch,
+                _PIP_TIMEOUT,
+                f"installing {entry}, whose hashes are enforced,",
+            )
+        else:
+            what = " and ".join([entry, *server])
+            # One call for both, so that a project which pins uWSGI itself to another version is
+            # told so instead of getting two in turn.
+            _step(
+                name,
+                [*pip, *options, *server],
+                release["path"],
+                scratch,
+                _PIP_TIMEOUT,
+                f"installing {what}",
+            )
+            server = []
+    if server:
+        _step(
+            name,
+            [*pip, *server],
+            path,
+            scratch,
+            _PIP_TIMEOUT,
+            f"installing {server[0]}",
+        )
+    shutil.rmtree(scratch)
+
+
+def stored(name: str) -> list[str]:
+    """
+    The environments of a site that are on the host.
+
+    name
+        the site
+
+    Returns their digests, sorted; half built ones and other things that lie there included.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' python_venv.stored mysite
+    """
+    try:
+        return sorted(os.listdir(_parent(name)))
+    except FileNotFoundError:
+        return []
+
+
+def prune(name: str, keep: list[str], test: bool = False) -> list[str]:
+    """
+    Remove the environments of a site that nothing needs.
+
+    name
+        the site
+    keep
+        digests that stay; so does the desired one, and any that a process runs from
+    test
+        only say which would go
+
+    Returns the digests that were (or would be) removed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' python_venv.prune mysite '["4f2a9c01d7e3"]' test=True
+    """
+    parent = _parent(name)
+    staying = {*keep, desired(name)["digest"]} | {
+        digest
+        for digest in stored(name)
+        if __salt__["django_release.in_use"](os.path.join(parent, digest))
+    }
+    going = [digest for digest in stored(name) if digest not in staying]
+    if not test:
+        for digest in going:
+            _discard(os.path.join(parent, digest))
+    return going
+
+
+def _discard(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        # First what makes it count, so that a run that dies here leaves no half one that does.
+        __salt__["durable_file.remove"](os.path.join(path, _COMPLETE))
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def remove(name: str) -> bool:
+    """
+    Remove all environments that were built for a site. One kept by hand stays.
+
+    name
+        the site
+
+    Returns True when something was removed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' python_venv.remove mysite
+    """
+    parent = _parent(name)
+    if not os.path.lexists(parent):
+        return False
+    for digest in stored(name):
+        _discard(os.path.join(parent, digest))
+    os.rmdir(parent)
+    return True
