@@ -1,0 +1,1304 @@
+"""
+Releases of a Django project: its files on the host, checked, its database and static files made
+ready, and the link to the one that is served.
+
+Two ways lead to a release. Where the pillar names a ``project:source``, its files are copied to
+``PATH/releases/ID``: beside its place first, flushed to the disk, then renamed, so that a release
+is whole or not there; it belongs to root and never changes again. Where it names none, the
+project is a tree that somebody copied to ``PATH``, and runs from there. In both, the ID is a
+fingerprint of the content, so that the same files are the same release on every host, and
+another file is another release.
+
+What outlives releases is in one directory of the site's user, :py:func:`directories`; the
+project learns it from two environment variables, ``DJANGO_DATA_DIR`` and ``DJANGO_STATIC_ROOT``.
+A project that knows neither and keeps its SQLite file, its uploads or its collected static files
+beside its code finds links to that directory there (only where the release is a copy).
+
+.. versionadded:: 0.1.0
+"""
+
+import fnmatch
+import grp
+import hashlib
+import json
+import os
+import pwd
+import re
+import shutil
+import stat
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "django_release"
+
+#: Releases that stay for a way back, the live one included.
+KEEP = 5
+
+# Seconds. A migration of a large table takes long, and being killed does not make it shorter.
+_FACTS_TIMEOUT = 120
+_PREPARE_TIMEOUT = 7200
+_MESSAGE_LINES = 60
+_HISTORY = 50
+
+# Not part of a release: what tools and the running site write into a tree.
+_EXCLUDED_FOLDERS = {
+    ".git",
+    ".hg",
+    ".svn",
+    ".tox",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    "__pycache__",
+    "node_modules",
+}
+_EXCLUDED_FILES = ("*.pyc", "*.pyo", "*.sqlite3", "*.sqlite3-*", "*.log", "*.pid", "*.swp")
+
+# Runs in the site's own Python, as the site's user, in the release. What the project prints goes
+# to standard error; the answer alone is on standard output.
+_DRIVER = r"""
+import importlib, json, os, sys, traceback
+
+request = json.loads(sys.stdin.read())
+answer = {"step": "settings"}
+channel = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+sys.path[0] = os.getcwd()
+
+
+def facts():
+    from django.conf import settings
+
+    answer["static_root"] = str(getattr(settings, "STATIC_ROOT", None) or "")
+    answer["media_root"] = str(getattr(settings, "MEDIA_ROOT", None) or "")
+    answer["collects"] = "django.contrib.staticfiles" in settings.INSTALLED_APPS
+    answer["databases"] = [
+        str(database["NAME"])
+        for database in settings.DATABASES.values()
+        if database.get("ENGINE", "").endswith(("sqlite3", "spatialite")) and database.get("NAME")
+    ]
+
+
+def prepare():
+    answer["step"] = "import"
+    module, _, path = request["wsgi"].partition(":")
+    found = importlib.import_module(module)
+    for part in (path or "application").split("."):
+        found = getattr(found, part)
+    if not callable(found):
+        raise TypeError("%s is not callable" % request["wsgi"])
+    from django.core.management import call_command
+
+    answer["step"] = "check"
+    call_command("check")
+    answer["step"] = "migrate"
+    from django.db import connections
+    from django.db.migrations.executor import MigrationExecutor
+
+    connection = connections["default"]
+    answer["pending"] = []
+    if connection.settings_dict["ENGINE"] != "django.db.backends.dummy":
+        executor = MigrationExecutor(connection)
+        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        answer["pending"] = ["%s.%s" % (item.app_label, item.name) for item, _ in plan]
+        if plan and request["migrate"]:
+            call_command("migrate", interactive=False, verbosity=1)
+    if request["collect"]:
+        answer["step"] = "collectstatic"
+        # For whichever server hands them out; they are public.
+        os.umask(0o022)
+        call_command("collectstatic", interactive=False, verbosity=1)
+    answer["step"] = None
+    # This process ends without Python's own tidying up; SQLite's log is merged on closing.
+    connections.close_all()
+
+
+try:
+    {"facts": facts, "prepare": prepare}[request["do"]]()
+    answer["done"] = True
+except BaseException as error:
+    answer["done"] = False
+    if type(error).__name__ in ("SystemCheckError", "CommandError"):
+        print(error, file=sys.stderr)
+    elif not (isinstance(error, SystemExit) and error.code in (0, None)):
+        traceback.print_exc()
+sys.stdout.flush()
+sys.stderr.flush()
+channel.write(json.dumps(answer))
+channel.close()
+os._exit(0)
+"""
+
+_STEPS = {
+    "settings": "reading the settings {settings}",
+    "import": "importing {wsgi}",
+    "check": "manage.py check",
+    "migrate": "manage.py migrate",
+    "collectstatic": "manage.py collectstatic",
+}
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def _site(name: str) -> dict[str, Any]:
+    return __salt__["site_pillar.site"](name)
+
+
+def _key(name: str, rest: str) -> str:
+    return f"nginx_uwsgi_django:sites:{name}:{rest}"
+
+
+def _state_dir() -> str:
+    return __salt__["site_pillar.settings"]()["lookup"]["state_dir"]
+
+
+def _records(name: str) -> str:
+    return os.path.join(_state_dir(), "prepared", name)
+
+
+def _read_record(name: str, record: str) -> Any:
+    text = __salt__["durable_file.read"](os.path.join(_records(name), record))
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        # Nothing is lost with it: all of it can be found out again.
+        return None
+
+
+def _write_record(name: str, record: str, value: Any) -> None:
+    folder = _records(name)
+    __salt__["durable_file.directory"](os.path.dirname(folder), mode="0700")
+    __salt__["durable_file.directory"](folder, mode="0700")
+    __salt__["durable_file.write"](
+        os.path.join(folder, record), json.dumps(value, indent=1) + "\n", mode="0600"
+    )
+
+
+# --- Fingerprints ----------------------------------------------------------------------------
+
+
+def _excluded(relative: str, patterns: list[str]) -> bool:
+    base = os.path.basename(relative)
+    return any(
+        fnmatch.fnmatchcase(relative, pattern.rstrip("/"))
+        or fnmatch.fnmatchcase(base, pattern.rstrip("/"))
+        for pattern in patterns
+    )
+
+
+def _files(
+    root: str, patterns: list[str], outside: set[str], only: set[str] | None = None
+) -> Iterator[tuple[str, os.stat_result]]:
+    """
+    The files and links of a tree that are part of a release: relative path and status, sorted.
+
+    ``outside`` are paths within the tree that are not; ``only``, where given, are the ones that
+    can be.
+    """
+
+    def there(relative: str) -> bool:
+        return only is None or relative in only
+
+    def folder(relative: str) -> Iterator[tuple[str, os.stat_result]]:
+        with os.scandir(os.path.join(root, relative)) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+        names = {entry.name for entry in entries}
+        if relative and "pyvenv.cfg" in names and there(f"{relative}/pyvenv.cfg"):
+            return
+        for entry in entries:
+            path = os.path.join(relative, entry.name)
+            if path in outside or _excluded(path, patterns):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name in _EXCLUDED_FOLDERS or path in (".venv", "venv"):
+                    continue
+                # Uploads; but a Python package may have that name.
+                if path == "media" and not os.path.exists(
+                    os.path.join(root, "media", "__init__.py")
+                ):
+                    continue
+                yield from folder(path)
+            elif entry.is_symlink() or entry.is_file(follow_symlinks=False):
+                if there(path) and not _excluded(entry.name, list(_EXCLUDED_FILES)):
+                    yield path, entry.stat(follow_symlinks=False)
+
+    yield from folder("")
+
+
+def _entry(root: str, relative: str, status: os.stat_result) -> str:
+    """One line of the fingerprint: what this file is."""
+    path = os.path.join(root, relative)
+    if stat.S_ISLNK(status.st_mode):
+        kind, content = "link", os.readlink(path)
+    else:
+        kind = "program" if status.st_mode & 0o100 else "file"
+        with open(path, "rb") as stream:
+            digest = hashlib.sha256()
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        content = digest.hexdigest()
+    return json.dumps([relative, kind, content])
+
+
+def _manifest(
+    root: str, patterns: list[str], outside: set[str], only: set[str] | None = None
+) -> dict[str, str]:
+    """Every file of a tree with its line. Contents are read again only where a status changed."""
+    files = list(_files(root, patterns, outside, only))
+    signature = [
+        (
+            path,
+            status.st_ino,
+            status.st_mode,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
+        for path, status in files
+    ]
+    cache = __context__.setdefault("django_release.manifests", {})
+    known = cache.get(root)
+    if known is None or known[0] != signature:
+        known = (signature, {path: _entry(root, path, status) for path, status in files})
+        cache[root] = known
+    return known[1]
+
+
+def _fingerprint(manifest: dict[str, str]) -> str:
+    text = "\n".join(manifest[path] for path in sorted(manifest))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
+
+
+def _written_by_site(name: str, root: str) -> set[str]:
+    """What the settings, when last read, said that the site itself writes inside a tree."""
+    facts = _read_record(name, "facts.json") or {}
+    found = set()
+    for path in (facts.get("static_root"), facts.get("media_root"), *facts.get("databases", [])):
+        if path and os.path.isabs(path):
+            relative = os.path.relpath(os.path.normpath(path), root)
+            if relative != os.curdir and relative.split(os.sep)[0] != os.pardir:
+                found.add(relative)
+                found.update(relative + end for end in ("-journal", "-wal", "-shm"))
+    return found
+
+
+# --- Sources ---------------------------------------------------------------------------------
+
+
+def _from_salt(name: str, url: str, refresh: bool) -> tuple[str, set[str]]:
+    """
+    A directory of Salt's file server in Salt's own cache: where it is, and which of the files
+    there are the server's now (the cache keeps what was deleted on the server).
+    """
+    cache = __context__.setdefault("django_release.fetched", {})
+    if not refresh and url in cache and os.path.isdir(cache[url][0]):
+        return cache[url]
+    address, _, query = url.partition("?")
+    saltenv = dict(urllib.parse.parse_qsl(query)).get("saltenv") or __opts__["saltenv"] or "base"
+    inside = address[len("salt://") :].strip("/")
+    # Neither history nor build leftovers are worth sending.
+    unwanted = r"E@(^|/)(\.git|\.hg|\.svn|node_modules|__pycache__|\.venv|\.tox)(/|$)"
+    paths = __salt__["cp.cache_dir"](f"salt://{inside}", saltenv=saltenv, exclude_pat=unwanted)
+    offered = [
+        path
+        for path in __salt__["cp.list_master"](saltenv, prefix=f"{inside}/")
+        if path.startswith(f"{inside}/") and not re.search(unwanted[2:], path)
+    ]
+    if not offered:
+        raise CommandExecutionError(
+            f"{url} ({_key(name, 'project:source:salt')}) holds no file: is the directory in "
+            f"the file_roots of the environment {saltenv}?"
+        )
+    if len(set(paths)) != len(set(offered)):
+        raise CommandExecutionError(
+            f"{url}: {len(set(offered)) - len(set(paths))} of {len(set(offered))} files did not "
+            "arrive from Salt's file server"
+        )
+    # All cached paths are one directory and the path on the server.
+    root = min(paths)[: -len(min(offered))] + inside
+    found = root, {os.path.relpath(path, root) for path in paths}
+    cache[url] = found
+    return found
+
+
+def _source(name: str, refresh: bool = False) -> tuple[str, dict[str, str]]:
+    """Where the project's files are now, and the manifest of them."""
+    project = _site(name)["project"]
+    patterns = list(project["exclude"])
+    if project["source"]:
+        root, only = _from_salt(name, project["source"]["salt"], refresh)
+        return root, _manifest(root, patterns, set(), only)
+    root = project["path"]
+    if not os.path.isdir(root):
+        raise CommandExecutionError(
+            f"there is no project at {root} ({_key(name, 'project:path')}): copy it there, name "
+            f"another path, or set {_key(name, 'project:source')} to have it fetched"
+        )
+    manifest = _manifest(root, patterns, _written_by_site(name, root))
+    if not manifest:
+        raise CommandExecutionError(
+            f"the directory {root} ({_key(name, 'project:path')}) holds no file of a project"
+        )
+    return root, manifest
+
+
+def desired(name: str, refresh: bool = False) -> dict[str, Any]:
+    """
+    The release that a site is to run. Reads only (from Salt's file server into Salt's cache,
+    where the source is one).
+
+    name
+        the site
+    refresh
+        ask Salt's file server again, where the source is there and was asked before by this
+        process
+
+    Returns ``{"id", "path", "source"}``: 12 hexadecimal digits over the content, the directory
+    that it runs from, and a directory that holds the same files now, before the release is on
+    the host too.
+
+    Raises CommandExecutionError when the project is not there.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.desired mysite
+    """
+    project = _site(name)["project"]
+    root, manifest = _source(name, refresh)
+    identity = _fingerprint(manifest)
+    path = os.path.join(project["path"], "releases", identity) if project["source"] else root
+    return {"id": identity, "path": path, "source": root}
+
+
+def directories(name: str) -> dict[str, str]:
+    """
+    Where a site keeps what outlives its releases.
+
+    name
+        the site
+
+    Returns ``{"shared", "data", "static", "media"}``: the directory of it all, ``PATH/shared``
+    for releases that are copies, else the home of the site's user; and, in it, the places for
+    data that only the site reads, for collected static files and for uploads.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.directories mysite
+    """
+    project = _site(name)["project"]
+    shared = (
+        os.path.join(project["path"], "shared")
+        if project["source"]
+        else __salt__["system_account.home"](name)
+    )
+    return {
+        "shared": shared,
+        "data": os.path.join(shared, "data"),
+        "static": os.path.join(shared, "static"),
+        "media": os.path.join(shared, "media"),
+    }
+
+
+# Others may pass through to the static files and uploads, which a web server hands out, but not
+# list what is there; the data is the site's alone.
+_MODES = {"shared": "0751", "data": "0750", "static": "0755", "media": "0755"}
+
+
+def environment(name: str) -> dict[str, str]:
+    """
+    The environment of everything that runs for a site: its uWSGI and its management commands.
+    May hold secrets.
+
+    name
+        the site
+
+    Returns a dictionary; the pillar's ``project:env`` has the last word.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.environment mysite
+    """
+    project = _site(name)["project"]
+    places = directories(name)
+    venv = __salt__["python_venv.desired"](name)
+    return {
+        "PATH": f"{venv['path']}/bin:/usr/local/bin:/usr/bin:/bin",
+        "HOME": __salt__["system_account.home"](name),
+        "USER": project["user"],
+        "LOGNAME": project["user"],
+        "LANG": "C.UTF-8",
+        # The code is not the site's to write, compiled or not.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "DJANGO_SETTINGS_MODULE": project["settings"],
+        "DJANGO_DATA_DIR": places["data"],
+        "DJANGO_STATIC_ROOT": places["static"],
+        **{
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in project["env"].items()
+        },
+    }
+
+
+# --- The files on the host ---------------------------------------------------------------------
+
+
+def _releases(name: str) -> str:
+    return os.path.join(_site(name)["project"]["path"], "releases")
+
+
+def _links_out(name: str, root: str) -> set[str]:
+    """The links in a release that lead to the site's own directory, by their path in it."""
+    shared = directories(name)["shared"] + os.sep
+    found = set()
+    for folder, folders, files in os.walk(root):
+        for entry in (*folders, *files):
+            path = os.path.join(folder, entry)
+            if os.path.islink(path) and os.readlink(path).startswith(shared):
+                found.add(os.path.relpath(path, root))
+    return found
+
+
+def _differences(name: str, path: str, wanted: dict[str, str]) -> list[str]:
+    """The paths in which a release on the host is not what it was made as."""
+    # What the pillar excludes from the source is not expected here, and would be found: no
+    # patterns.
+    there = _manifest(path, [], _links_out(name, path))
+    return sorted(
+        relative for relative in {*there, *wanted} if there.get(relative) != wanted.get(relative)
+    )
+
+
+def _unreadable(name: str, root: str, manifest: dict[str, str]) -> str | None:
+    """The first path of a tree that the site's user cannot read, if any."""
+    project = _site(name)["project"]
+    uid, gid = _ids(name)
+    groups = set(os.getgrouplist(project["user"], gid))
+
+    def allowed(path: str, bits: int) -> bool:
+        status = os.stat(path)
+        mode = status.st_mode
+        if status.st_uid == uid:
+            mode >>= 6
+        elif status.st_gid in groups:
+            mode >>= 3
+        return mode & bits == bits
+
+    parts = root.strip(os.sep).split(os.sep)
+    ways = [os.sep + os.sep.join(parts[: count + 1]) for count in range(len(parts))]
+    folders = sorted({os.path.dirname(relative) for relative in manifest})
+    doubtful = [path for path in ways if not allowed(path, 1)]
+    # Python lists the directories of packages (namespace packages, migrations).
+    doubtful += [
+        os.path.join(root, folder) for folder in folders if not allowed(f"{root}/{folder}", 5)
+    ]
+    for relative in sorted(manifest):
+        path = os.path.join(root, relative)
+        # A link with no target is nothing that could be read by anybody.
+        if os.path.exists(path) and not allowed(path, 4):
+            doubtful.append(path)
+    # Access lists can allow what the mode does not show: only the system knows.
+    for start in range(0, len(doubtful), 500):
+        done = __salt__["system_account.run"](
+            project["user"],
+            project["group"],
+            [
+                "/usr/bin/find",
+                "-L",
+                *doubtful[start : start + 500],
+                *("-maxdepth", "0", "("),
+                *("(", "-type", "d", "!", "-executable", ")"),
+                *("-o", "(", "!", "-type", "d", "!", "-readable", ")"),
+                *(")", "-print", "-quit"),
+            ],
+            "/",
+            {"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+            60,
+            merge=False,
+        )
+        if done["stdout"].strip():
+            return done["stdout"].splitlines()[0]
+        if done["retcode"]:
+            return doubtful[start]
+    return None
+
+
+def lacking(name: str, refresh: bool = False) -> list[str]:
+    """
+    What keeps the desired release from being complete on the host.
+
+    name
+        the site
+    refresh
+        as in :py:func:`desired`
+
+    Returns sentences; none when it is complete.
+
+    Raises CommandExecutionError when the project is not there, or its tree cannot be read by the
+    site's user.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.lacking mysite
+    """
+    project = _site(name)["project"]
+    wanted = desired(name, refresh)
+    sentences = []
+    known_user = _has_account(name)
+    if project["source"]:
+        for entry in _unfinished(name):
+            sentences.append(f"{entry} was left by a run that died, and is to be removed")
+        if not os.path.isdir(wanted["path"]):
+            sentences.append(f"{wanted['path']} is to be copied from {wanted['source']}")
+        else:
+            changed = _differences(name, wanted["path"], _source(name)[1])
+            if changed:
+                sentences.append(
+                    f"{len(changed)} files of {wanted['path']} were changed by hand and are to "
+                    f"be restored: {', '.join(changed[:5])}"
+                )
+    elif known_user:
+        unreadable = _unreadable(name, wanted["path"], _source(name)[1])
+        if unreadable:
+            raise CommandExecutionError(
+                f"the site's user {project['user']} cannot read {unreadable}, and the project "
+                f"runs from where it is ({_key(name, 'project:path')}): give it leave (e.g. "
+                f"chgrp -R {project['group']} {wanted['path']} && chmod -R g+rX "
+                f"{wanted['path']}), or have it copied by {_key(name, 'project:source')}"
+            )
+    for kind, path in directories(name).items():
+        # The home of the site's user comes with the account.
+        if not known_user or (not project["source"] and kind == "shared"):
+            continue
+        if not _directory_is_right(name, kind, path):
+            sentences.append(f"the directory {path} is to be made")
+    return sentences
+
+
+def _ids(name: str) -> tuple[int, int]:
+    project = _site(name)["project"]
+    try:
+        return pwd.getpwnam(project["user"]).pw_uid, grp.getgrnam(project["group"]).gr_gid
+    except KeyError as error:
+        raise CommandExecutionError(f"the account of the site is missing: {error}") from error
+
+
+def _has_account(name: str) -> bool:
+    try:
+        _ids(name)
+    except CommandExecutionError:
+        return False
+    return True
+
+
+def _directory_is_right(name: str, kind: str, path: str) -> bool:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return (
+        stat.S_ISDIR(status.st_mode)
+        and (status.st_uid, status.st_gid) == _ids(name)
+        and stat.S_IMODE(status.st_mode) == int(_MODES[kind], 8)
+    )
+
+
+def _unfinished(name: str) -> list[str]:
+    folder = _releases(name)
+    try:
+        entries = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return sorted(os.path.join(folder, entry) for entry in entries if entry.startswith("."))
+
+
+def fetch(name: str) -> list[str]:
+    """
+    Make the desired release complete on the host: copied whole where it has a source, and the
+    site's own directories made.
+
+    name
+        the site
+
+    Returns what was done, as :py:func:`lacking` names it.
+
+    Raises CommandExecutionError as :py:func:`lacking` does, and when the source changed while it
+    was copied; a release is never half there.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.fetch mysite
+    """
+    lacks = lacking(name)
+    if not lacks:
+        return []
+    project = _site(name)["project"]
+    user, group = project["user"], project["group"]
+    directory = __salt__["durable_file.directory"]
+    if project["source"]:
+        wanted = desired(name)
+        directory(_releases(name), group=group, mode="0750")
+        for left in _unfinished(name):
+            shutil.rmtree(left)
+        root, manifest = _source(name)
+        if not os.path.isdir(wanted["path"]):
+            _copy(name, root, manifest, wanted)
+        else:
+            _restore(name, root, manifest, wanted["path"])
+    for kind, path in directories(name).items():
+        if project["source"] and kind == "shared":
+            if os.path.isdir(path):
+                __salt__["system_account.adopt"](path, user, group)
+            directory(path, user=user, group=group, mode=_MODES[kind])
+        elif not _directory_is_right(name, kind, path):
+            _make_inside(name, directories(name)["shared"], kind, int(_MODES[kind], 8))
+    return lacks
+
+
+def _make_inside(name: str, folder: str, relative: str, mode: int) -> None:
+    """
+    Make a directory of the site's user inside one that is not root's, with no link followed on
+    the way: there, one could lie anywhere.
+    """
+    uid, gid = _ids(name)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    handle = os.open(folder, flags)
+    try:
+        for part in relative.split(os.sep):
+            made = False
+            try:
+                os.mkdir(part, 0o700, dir_fd=handle)
+                made = True
+            except FileExistsError:
+                pass
+            try:
+                below = os.open(part, flags, dir_fd=handle)
+            except OSError as error:
+                raise CommandExecutionError(
+                    f"{os.path.join(folder, relative)} is to be a directory of the site's, and "
+                    f"{part} in it is none: {error.strerror}"
+                ) from error
+            os.fsync(handle)
+            os.close(handle)
+            handle = below
+            if made:
+                os.fchown(handle, uid, gid)
+                os.fchmod(handle, mode)
+        os.fchown(handle, uid, gid)
+        os.fchmod(handle, mode)
+    finally:
+        os.close(handle)
+
+
+def _copy_file(source: str, target: str, gid: int) -> None:
+    status = os.lstat(source)
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(source), target)
+        os.chown(target, 0, gid, follow_symlinks=False)
+        return
+    with open(source, "rb") as stream:
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "wb") as copy:
+            shutil.copyfileobj(stream, copy, 1 << 20)
+            os.fchown(handle, 0, gid)
+            os.fchmod(handle, 0o750 if status.st_mode & 0o100 else 0o640)
+            copy.flush()
+            os.fsync(handle)
+
+
+def _folders(manifest: dict[str, str]) -> list[str]:
+    """The directories that the files of a manifest need, parents first."""
+    found = set()
+    for relative in manifest:
+        parent = os.path.dirname(relative)
+        while parent:
+            found.add(parent)
+            parent = os.path.dirname(parent)
+    return sorted(found)
+
+
+def _copy(name: str, root: str, manifest: dict[str, str], wanted: dict[str, Any]) -> None:
+    group = _site(name)["project"]["group"]
+    folder = _releases(name)
+    partial = os.path.join(folder, f".{wanted['id']}.partial")
+    directory = __salt__["durable_file.directory"]
+    try:
+        directory(partial, group=group, mode="0750")
+        gid = os.stat(partial).st_gid
+        for below in _folders(manifest):
+            directory(os.path.join(partial, below), group=group, mode="0750")
+        for relative in manifest:
+            _copy_file(os.path.join(root, relative), os.path.join(partial, relative), gid)
+        if _fingerprint(_manifest(partial, [], set())) != wanted["id"]:
+            raise CommandExecutionError(
+                f"{root} changed while it was copied to {folder}: apply again"
+            )
+        for below in [*_folders(manifest), ""]:
+            _sync(os.path.join(partial, below))
+        os.rename(partial, wanted["path"])
+        _sync(folder)
+    except BaseException:
+        if os.path.lexists(partial):
+            shutil.rmtree(partial)
+        raise
+
+
+def _sync(folder: str) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _restore(name: str, root: str, manifest: dict[str, str], path: str) -> None:
+    """Bring a release that was edited by hand back to what its name says, file by file."""
+    group = _site(name)["project"]["group"]
+    for relative in _differences(name, path, manifest):
+        target = os.path.join(path, relative)
+        if relative not in manifest:
+            os.unlink(target)
+            continue
+        source = os.path.join(root, relative)
+        if os.path.isdir(target) and not os.path.islink(target):
+            shutil.rmtree(target)
+        __salt__["durable_file.directory"](os.path.dirname(target), group=group, mode="0750")
+        if os.path.islink(source):
+            __salt__["durable_file.link"](target, os.readlink(source))
+            continue
+        with open(source, "rb") as stream:
+            content = stream.read()
+        mode = "0750" if os.stat(source).st_mode & 0o100 else "0640"
+        __salt__["durable_file.write"](target, content, group=group, mode=mode)
+
+
+# --- Checked and prepared ----------------------------------------------------------------------
+
+
+def marker(name: str) -> str:
+    """
+    The name of what a site was prepared for: its release, its virtual environment, its process
+    environment and what the pillar says of preparing.
+
+    name
+        the site
+
+    Returns 12 hexadecimal digits.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.marker mysite
+    """
+    project = _site(name)["project"]
+    parts = [
+        desired(name)["id"],
+        desired(name)["path"],
+        __salt__["python_venv.desired"](name)["digest"],
+        environment(name),
+        project["wsgi"],
+        project["user"],
+        project["group"],
+        project["migrate"],
+        project["static"]["collect"],
+    ]
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def is_prepared(name: str) -> bool:
+    """
+    Whether the desired release was checked and prepared on this host as the pillar asks now.
+    Starts no process: migrations that somebody added or undid in the database since are not
+    noticed here, but by :py:func:`pending`.
+
+    name
+        the site
+
+    Returns True or False.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.is_prepared mysite
+    """
+    record = _read_record(name, f"{marker(name)}.json")
+    if record is None:
+        return False
+    # What a restored or emptied disk shows for the price of a look.
+    return all(os.path.exists(path) for path in record["made"])
+
+
+def _hidden(name: str, text: str) -> str:
+    """Text with every value of the site's own environment that could be a secret blanked."""
+    secrets = set()
+    for value in _site(name)["project"]["env"].values():
+        value = value if isinstance(value, str) else json.dumps(value)
+        secrets |= {value, repr(value)[1:-1], *value.splitlines()}
+        try:
+            password = urllib.parse.urlsplit(value).password
+        except ValueError:
+            password = None
+        if password:
+            secrets |= {password, urllib.parse.unquote(password)}
+    # Blanking `1`, `True` or `en` would hide nothing and make the rest unreadable.
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) > 4 and secret.lower() not in ("false", "debug"):
+            text = text.replace(secret, "**********")
+    return text
+
+
+def _ask(name: str, do: str, timeout: int, **request: Any) -> dict[str, Any]:
+    project = _site(name)["project"]
+    wanted = desired(name)
+    venv = __salt__["python_venv.desired"](name)
+    done = __salt__["system_account.run"](
+        project["user"],
+        project["group"],
+        [venv["binary"], "-c", _DRIVER],
+        wanted["path"],
+        environment(name),
+        timeout,
+        stdin=json.dumps({"do": do, "wsgi": project["wsgi"], **request}),
+        merge=False,
+    )
+    said = "\n".join(_hidden(name, done["stderr"]).strip().splitlines()[-_MESSAGE_LINES:])
+    try:
+        answer = json.loads(done["stdout"])
+    except ValueError:
+        answer = {"done": False, "step": None}
+    if not answer["done"]:
+        step = answer["step"]
+        what = _STEPS[step].format(**project) if step else f"the release's Python ({do})"
+        if done["timed_out"]:
+            how = f"took longer than {timeout} seconds and was stopped"
+        elif step is None:
+            how = f"ended with {done['retcode']}"
+        else:
+            how = "failed"
+        raise CommandExecutionError(
+            f"{what} {how}, as {project['user']} in {wanted['path']}:\n{said}"
+        )
+    answer["said"] = said
+    return answer
+
+
+def _link_out(name: str, path: str, target: str) -> None:
+    """Make a path inside a release lead to the site's own directory, unless the release has it."""
+    release = desired(name)["path"]
+    relative = os.path.relpath(os.path.normpath(path), release)
+    if relative == os.curdir or relative.split(os.sep)[0] == os.pardir:
+        return
+    where = os.path.join(release, relative)
+    if os.path.lexists(where) and not (
+        os.path.islink(where) and os.readlink(where).startswith(directories(name)["shared"])
+    ):
+        return
+    group = _site(name)["project"]["group"]
+    folder = os.path.dirname(where)
+    missing = []
+    while not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for each in reversed(missing):
+        __salt__["durable_file.directory"](each, group=group, mode="0750")
+    __salt__["durable_file.link"](where, target)
+
+
+def _make_room(name: str, facts: dict[str, Any]) -> None:
+    """What the settings say that the site writes beside its code gets a place where it can."""
+    project = _site(name)["project"]
+    places = directories(name)
+    release = desired(name)["path"]
+    if project["source"]:
+        if facts["static_root"]:
+            _link_out(name, facts["static_root"], places["static"])
+        if facts["media_root"]:
+            _link_out(name, facts["media_root"], places["media"])
+        for database in facts["databases"]:
+            if os.path.isabs(database):
+                target = os.path.join(places["data"], os.path.basename(database))
+                _link_out(name, database, target)
+        return
+    # The tree is somebody's. The one thing added to it is the directory that the project's own
+    # settings name for collected files.
+    static = os.path.relpath(os.path.normpath(facts["static_root"] or os.sep), release)
+    if (
+        facts["collects"]
+        and project["static"]["collect"]
+        and static != os.curdir
+        and static.split(os.sep)[0] != os.pardir
+        and not os.path.lexists(os.path.join(release, static))
+    ):
+        _make_inside(name, release, static, 0o755)
+
+
+def prepare(name: str) -> dict[str, Any]:
+    """
+    Check the desired release and make it ready for traffic, as the site's user with the site's
+    environment, in the release: import the WSGI callable, ``check``, ``migrate`` where the plan
+    is not empty, ``collectstatic`` where STATIC_ROOT is set. Files that an older release collected
+    stay, so that pages rendered before the switch find theirs.
+
+    name
+        the site; its release and virtual environment must be complete
+
+    Returns ``{"migrated", "pending", "collected"}``: migrations applied, migrations that the
+    pillar leaves to somebody else, and the directory of static files (None where there is none).
+
+    Raises CommandExecutionError with the failing step's own words, secrets of the pillar blanked.
+    The release that is served is not touched by any of it, the database is.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.prepare mysite
+    """
+    project = _site(name)["project"]
+    facts = _ask(name, "facts", _FACTS_TIMEOUT)
+    kept = {key: facts[key] for key in ("static_root", "media_root", "databases", "collects")}
+    # Before anything is written where it says: from here on those places are not code.
+    _write_record(name, "facts.json", kept)
+    _make_room(name, facts)
+    collect = bool(project["static"]["collect"] and facts["collects"] and facts["static_root"])
+    answer = _ask(name, "prepare", _PREPARE_TIMEOUT, migrate=project["migrate"], collect=collect)
+    result = {
+        "migrated": answer["pending"] if project["migrate"] else [],
+        "pending": [] if project["migrate"] else answer["pending"],
+        "collected": facts["static_root"] if collect else None,
+    }
+    # Asked again: the fingerprint of a tree leaves out what the facts just named.
+    _write_record(
+        name,
+        f"{marker(name)}.json",
+        {
+            "release": desired(name)["id"],
+            "venv": __salt__["python_venv.desired"](name)["digest"],
+            "made": [
+                path
+                for path in (result["collected"], *facts["databases"])
+                if path and os.path.isabs(path) and os.path.exists(path)
+            ],
+            **result,
+        },
+    )
+    return result
+
+
+def pending(name: str) -> list[str]:
+    """
+    The migrations of the desired release that the database has not had, asked of the database
+    itself. Nothing is applied.
+
+    name
+        the site, prepared
+
+    Returns ``app.migration`` names in the order of the plan.
+
+    Raises CommandExecutionError when the release does not import or the database does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.pending mysite
+    """
+    return _ask(name, "prepare", _FACTS_TIMEOUT, migrate=False, collect=False)["pending"]
+
+
+# --- Live, kept and removed --------------------------------------------------------------------
+
+
+def current(name: str) -> str | None:
+    """
+    The release that ``current`` points at.
+
+    name
+        the site
+
+    Returns its ID, or None: no release was live yet, or the project is a tree that is run where
+    it is.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.current mysite
+    """
+    link = os.path.join(_site(name)["project"]["path"], "current")
+    if not os.path.islink(link):
+        return None
+    return os.path.basename(os.readlink(link))
+
+
+def stored(name: str) -> list[str]:
+    """
+    The complete releases of a site on this host.
+
+    name
+        the site
+
+    Returns IDs, those that were live first to last, then those that never were.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.stored mysite
+    """
+    if not _site(name)["project"]["source"]:
+        return []
+    try:
+        there = [entry for entry in os.listdir(_releases(name)) if not entry.startswith(".")]
+    except FileNotFoundError:
+        return []
+    order = [entry["release"] for entry in _history(name)]
+    return sorted(there, key=lambda each: (each not in order, _last(order, each), each))
+
+
+def _last(order: list[str], each: str) -> int:
+    return len(order) - 1 - order[::-1].index(each) if each in order else -1
+
+
+def _history(name: str) -> list[dict[str, str]]:
+    return _read_record(name, "history.json") or []
+
+
+def in_use(path: str) -> bool:
+    """
+    Whether a process runs from a directory, or a uWSGI generation on this host names it.
+
+    path
+        a release or a virtual environment
+
+    Returns True or False.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.in_use /srv/mysite/releases/4f2a9c01d7e3
+    """
+    inside = path.rstrip(os.sep) + os.sep
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            for link in ("cwd", "exe", "root"):
+                if (os.readlink(f"/proc/{process}/{link}") + os.sep).startswith(inside):
+                    return True
+            with open(f"/proc/{process}/maps", encoding="utf-8", errors="replace") as maps:
+                if inside in maps.read():
+                    return True
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            # It ended meanwhile, or is a thread of the kernel.
+            continue
+    uwsgi_dir = __salt__["site_pillar.settings"]()["lookup"]["uwsgi_dir"]
+    for folder, _, files in os.walk(uwsgi_dir):
+        for entry in files:
+            text = __salt__["durable_file.read"](os.path.join(folder, entry)) or b""
+            if re.search(re.escape(path.rstrip(os.sep)).encode() + rb"(?![\w.-])", text):
+                return True
+    return False
+
+
+def superfluous(name: str) -> list[str]:
+    """
+    The releases that may go: not live, not desired, not in use, and not among the last
+    five that were live. One that never was live did not get there, and keeps no
+    place that a good one needs.
+
+    name
+        the site
+
+    Returns IDs.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.superfluous mysite
+    """
+    staying = {current(name), desired(name)["id"], *_recent(name, "release")}
+    return [
+        each
+        for each in stored(name)
+        if each not in staying and not in_use(os.path.join(_releases(name), each))
+    ]
+
+
+def _recent(name: str, what: str) -> list[str]:
+    """The releases (or their environments) that were live last, each once."""
+    newest_first = [entry[what] for entry in reversed(_history(name))]
+    return list(dict.fromkeys(newest_first))[:KEEP]
+
+
+def switch(name: str) -> dict[str, Any]:
+    """
+    Make ``current`` point at the desired release, note that it was live, and remove releases and
+    virtual environments that nothing needs any more.
+
+    name
+        the site
+
+    Returns what was done, as :py:func:`to_switch` names it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.switch mysite
+    """
+    todo = to_switch(name)
+    project = _site(name)["project"]
+    wanted = desired(name)
+    if "current" in todo:
+        if not os.path.isdir(wanted["path"]):
+            raise CommandExecutionError(f"the release {wanted['path']} is not there")
+        __salt__["durable_file.link"](
+            os.path.join(project["path"], "current"), os.path.join("releases", wanted["id"])
+        )
+    if "live" in todo:
+        _write_record(name, "history.json", [*_history(name), todo["live"]["new"]][-_HISTORY:])
+    # Now that the live one is another, more may be superfluous.
+    gone = _superfluous(name)
+    for each in gone.get("releases", {}).get("old", []):
+        path = os.path.join(_releases(name), each)
+        aside = os.path.join(_releases(name), f".{each}.removed")
+        os.rename(path, aside)
+        shutil.rmtree(aside)
+    if "venvs" in gone:
+        __salt__["python_venv.prune"](name, _recent(name, "venv"))
+    _forget(name)
+    return {**todo, **gone}
+
+
+def _forget(name: str) -> None:
+    """Drop the records of releases that are neither live nor a way back nor on the host."""
+    staying = {desired(name)["id"], *_recent(name, "release"), *stored(name)}
+    for entry in os.listdir(_records(name)):
+        record = _read_record(name, entry)
+        if isinstance(record, dict) and record.get("release", desired(name)["id"]) not in staying:
+            __salt__["durable_file.remove"](os.path.join(_records(name), entry))
+
+
+def to_switch(name: str) -> dict[str, Any]:
+    """
+    What :py:func:`switch` would do.
+
+    name
+        the site
+
+    Returns a dictionary of ``{"old", "new"}``, empty when there is nothing to do: ``current``
+    (IDs), ``live`` (release and virtual environment), ``releases`` and ``venvs`` (what nothing
+    needs any more and goes).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.to_switch mysite
+    """
+    wanted = desired(name)
+    todo: dict[str, Any] = {}
+    before = current(name)
+    if _site(name)["project"]["source"] and before != wanted["id"]:
+        todo["current"] = {"old": before, "new": wanted["id"]}
+    note = {"release": wanted["id"], "venv": __salt__["python_venv.desired"](name)["digest"]}
+    last = (_history(name) or [None])[-1]
+    if last != note:
+        todo["live"] = {"old": last, "new": note}
+    return {**todo, **_superfluous(name)}
+
+
+def _superfluous(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    releases = superfluous(name)
+    if releases:
+        found["releases"] = {"old": releases, "new": None}
+    if not _site(name)["project"].get("venv"):
+        venvs = __salt__["python_venv.prune"](name, _recent(name, "venv"), test=True)
+        if venvs:
+            found["venvs"] = {"old": venvs, "new": None}
+    return found
+
+
+def data_may_go() -> bool:
+    """
+    Whether the pillar allows removing what cannot be made again: releases, databases, uploads.
+
+    Returns True when ``nginx_uwsgi_django:clean:data`` is true.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.data_may_go
+    """
+    return __salt__["site_pillar.settings"]()["clean"]["data"] is True
+
+
+def removable(name: str) -> list[str]:
+    """
+    What of a site on this host this formula made and :py:func:`remove` takes away.
+
+    name
+        the site
+
+    Returns absolute paths. A project's tree that somebody copied is never among them.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.removable mysite
+    """
+    project = _site(name)["project"]
+    paths = [_records(name), __salt__["system_account.home"](name)]
+    if project["source"]:
+        paths += [os.path.join(project["path"], part) for part in ("current", "releases", "shared")]
+    return [path for path in paths if os.path.lexists(path)]
+
+
+def remove(name: str) -> list[str]:
+    """
+    Remove a site's releases, its data and what is known of them.
+
+    name
+        the site
+
+    Returns the paths that were removed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.remove mysite
+    """
+    project = _site(name)["project"]
+    paths = removable(name)
+    for path in paths:
+        if os.path.islink(path):
+            __salt__["durable_file.remove"](path)
+        else:
+            shutil.rmtree(path)
+    if project["source"] and os.path.isdir(project["path"]) and not os.listdir(project["path"]):
+        os.rmdir(project["path"])
+    return paths

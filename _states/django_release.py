@@ -1,0 +1,214 @@
+"""
+States of a Django project's releases.
+
+.. versionadded:: 0.1.0
+"""
+
+import os
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "django_release"
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def _ret(name: str) -> dict[str, Any]:
+    return {"name": name, "result": True, "changes": {}, "comment": ""}
+
+
+def present(name: str) -> dict[str, Any]:
+    """
+    The release that the pillar asks for is complete on the host: copied from its source, or, where
+    it has none, the tree at ``project:path`` is there and the site's user can read it. The tree
+    is never changed.
+
+    name
+        the site
+
+    .. code-block:: yaml
+
+        "mysite: the release is complete on this host":
+          django_release.present:
+            - name: mysite
+
+    A release on the host that was edited by hand is brought back to its content.
+
+    .. versionadded:: 0.1.0
+    """
+    ret = _ret(name)
+    try:
+        lacks = __salt__["django_release.lacking"](name, refresh=True)
+        wanted = __salt__["django_release.desired"](name)
+        if not lacks:
+            ret["comment"] = f"the release {wanted['id']} is complete in {wanted['path']}"
+            return ret
+        changes = {"release": {"old": None, "new": wanted["path"]}}
+        if os.path.isdir(wanted["path"]):
+            changes = {"done": {"old": None, "new": lacks}}
+        if __opts__["test"]:
+            ret.update(result=None, changes=changes, comment="\n".join(lacks))
+            return ret
+        __salt__["django_release.fetch"](name)
+        still = __salt__["django_release.lacking"](name)
+    except (CommandExecutionError, OSError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    ret["changes"] = changes
+    if still:
+        ret.update(result=False, comment="done, and yet:\n" + "\n".join(still))
+        return ret
+    ret["comment"] = f"the release {wanted['id']} is now complete in {wanted['path']}"
+    return ret
+
+
+def prepared(name: str) -> dict[str, Any]:
+    """
+    The release is checked and ready for traffic, before it gets any: its WSGI callable imports,
+    ``manage.py check`` passes, migrations are applied (``project:migrate``) where the plan is not
+    empty, static files are collected (``project:static:collect``) where STATIC_ROOT is set. All
+    of it as the site's user, with the site's environment.
+
+    name
+        the site
+
+    .. code-block:: yaml
+
+        "mysite: the release is prepared":
+          django_release.prepared:
+            - name: mysite
+
+    Done once for a release, a virtual environment and a process environment together; then
+    nothing is started. What somebody else does to the database afterwards is not noticed here:
+    ask with ``django_release.pending``.
+
+    .. versionadded:: 0.1.0
+    """
+    ret = _ret(name)
+    try:
+        if __opts__["test"] and (
+            __salt__["django_release.lacking"](name) or __salt__["python_venv.lacking"](name)
+        ):
+            ret.update(
+                result=None,
+                changes={"prepared": {"old": None, "new": "once it is on the host"}},
+                comment="would be checked and prepared once it is on the host",
+            )
+            return ret
+        if __salt__["django_release.is_prepared"](name):
+            ret["comment"] = "checked and prepared"
+            return ret
+        wanted = __salt__["django_release.desired"](name)
+        if __opts__["test"]:
+            ret.update(
+                result=None,
+                changes={"prepared": {"old": None, "new": wanted["id"]}},
+                comment=f"the release {wanted['id']} would be checked and prepared",
+            )
+            return ret
+        done = __salt__["django_release.prepare"](name)
+        ready = __salt__["django_release.is_prepared"](name)
+        # A tree that collected static files for the first time has them left out from now on.
+        wanted = __salt__["django_release.desired"](name)
+    except (CommandExecutionError, OSError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    ret["changes"]["prepared"] = {"old": None, "new": wanted["id"]}
+    if done["migrated"]:
+        ret["changes"]["migrated"] = {"old": None, "new": done["migrated"]}
+    if done["collected"]:
+        ret["changes"]["collected"] = {"old": None, "new": done["collected"]}
+    if not ready:
+        ret.update(result=False, comment="prepared, and yet the project changed meanwhile")
+        return ret
+    ret["comment"] = f"the release {wanted['id']} is checked and prepared"
+    if done["pending"]:
+        ret["comment"] += "; left to you (project:migrate is false): " + ", ".join(done["pending"])
+    return ret
+
+
+def live(name: str) -> dict[str, Any]:
+    """
+    ``current`` points at the release that is served, five releases are kept for a way back, and
+    what nothing needs any more is gone.
+
+    name
+        the site
+
+    .. code-block:: yaml
+
+        "mysite: current is the release that is served":
+          django_release.live:
+            - name: mysite
+            - require:
+              - uwsgi_generation: "mysite: uWSGI runs the desired generation"
+
+    .. versionadded:: 0.1.0
+    """
+    ret = _ret(name)
+    try:
+        todo = __salt__["django_release.to_switch"](name)
+        wanted = __salt__["django_release.desired"](name)
+        if not todo:
+            ret["comment"] = f"the release {wanted['id']} is live"
+            return ret
+        if __opts__["test"]:
+            ret.update(
+                result=None, changes=todo, comment=f"the release {wanted['id']} would be live"
+            )
+            return ret
+        ret["changes"] = __salt__["django_release.switch"](name)
+        still = __salt__["django_release.to_switch"](name)
+    except (CommandExecutionError, OSError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    if still:
+        ret.update(result=False, comment=f"switched, and yet to do: {', '.join(sorted(still))}")
+        return ret
+    ret["comment"] = f"the release {wanted['id']} is live"
+    return ret
+
+
+def absent(name: str) -> dict[str, Any]:
+    """
+    A site's releases and data are gone, if the pillar says that data may go
+    (``nginx_uwsgi_django:clean:data``); else they stay. A project's tree that somebody copied to
+    the host stays always.
+
+    name
+        the site
+
+    .. code-block:: yaml
+
+        "mysite: its releases are gone":
+          django_release.absent:
+            - name: mysite
+
+    .. versionadded:: 0.1.0
+    """
+    ret = _ret(name)
+    try:
+        found = __salt__["django_release.removable"](name)
+        if not found:
+            ret["comment"] = "there are none"
+            return ret
+        if not __salt__["django_release.data_may_go"]():
+            ret["comment"] = "kept, nginx_uwsgi_django:clean:data is not true: " + ", ".join(found)
+            return ret
+        ret["changes"] = {"removed": {"old": found, "new": None}}
+        if __opts__["test"]:
+            ret.update(result=None, comment="would be removed")
+            return ret
+        __salt__["django_release.remove"](name)
+        still = __salt__["django_release.removable"](name)
+    except (CommandExecutionError, OSError) as error:
+        ret.update(result=False, changes={}, comment=str(error))
+        return ret
+    if still:
+        ret.update(result=False, comment="removed, and yet there: " + ", ".join(still))
+        return ret
+    ret["comment"] = "removed"
+    return ret
