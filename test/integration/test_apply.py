@@ -1,0 +1,105 @@
+"""bin/apply as a newcomer runs it: on a bare host, on one that is not fit, and where there is no systemd."""
+
+import os
+import re
+import subprocess
+import urllib.request
+
+import pytest
+
+from test.hosts.paths import FORMULA
+
+APPLY = "/srv/formula/bin/apply"
+
+
+def output(outcome) -> str:
+    return outcome.stdout + outcome.stderr
+
+
+@pytest.fixture(scope="module")
+def applied(host):
+    outcome = host.run(APPLY, timeout=600, check=False)
+    assert outcome.returncode == 0, output(outcome)
+    return host, outcome
+
+
+def test_refusals_are_one_sentence_and_change_nothing(host):
+    """Before anything is installed; the fixture below would hide what a refusal leaves behind."""
+    before = host.run("find / -xdev -newer /etc/hostname -type f -path '/var/lib/nginx*'").stdout
+
+    missing = host.run(APPLY, "/nowhere.sls", check=False)
+    assert missing.returncode == 1
+    assert "/nowhere.sls" in missing.stderr
+    assert "Traceback" not in output(missing)
+
+    host.run("useradd", "--create-home", "visitor")
+    plain = host.run("setpriv", "--reuid=visitor", "--regid=visitor", "--clear-groups", APPLY, check=False)
+    assert plain.returncode == 1
+    assert "Root is needed" in plain.stderr
+
+    release = host.read("/etc/os-release")
+    host.write("/usr/lib/os-release", 'ID=fedora\nPRETTY_NAME="Fedora Linux 43"\n')
+    other = host.run(APPLY, check=False)
+    assert other.returncode == 1
+    assert "Fedora Linux 43" in other.stderr
+    host.write("/usr/lib/os-release", release)
+
+    route = host.run("ip route show default").stdout.strip()
+    host.run("ip", "link", "set", "host0", "down")
+    offline = host.run(APPLY, check=False, timeout=300)
+    host.run("ip", "link", "set", "host0", "up")
+    host.run(f"ip route replace {route}")
+    assert offline.returncode == 1
+    assert len(offline.stderr.strip().splitlines()) == 1, offline.stderr
+    assert host.run("find / -xdev -newer /etc/hostname -type f -path '/var/lib/nginx*'").stdout == before
+    assert not host.exists("/etc/nginx")
+
+
+def test_a_bare_host_ends_with_an_address_that_answers(applied):
+    host, outcome = applied
+    print(outcome.stdout)
+    assert re.search(r"\[ ?\d+/\d+\] mysite: uWSGI runs the desired generation", outcome.stdout)
+    url = re.search(r"mysite: (http://\S+) answers \(200 ", outcome.stdout)[1]
+    with urllib.request.urlopen(url, timeout=10) as page:
+        assert page.status == 200
+
+
+def test_a_second_run_changes_nothing_and_says_so(applied):
+    host, _ = applied
+    outcome = host.run(APPLY, timeout=120)
+    assert "nothing to change" in outcome.stdout
+    assert " answers (200 " in outcome.stdout
+
+
+def test_a_pillar_with_errors_is_told_by_its_path(applied):
+    host, _ = applied
+    host.write("/root/bad.sls", "nginx_uwsgi_django:\n  sites:\n    mysite:\n      listen: eighty\n")
+    outcome = host.run(APPLY, "/root/bad.sls", check=False)
+    assert outcome.returncode == 1
+    assert "nginx_uwsgi_django:sites:mysite:listen" in outcome.stderr
+    assert "Traceback" not in output(outcome)
+    host.write("/root/worse.sls", "nginx_uwsgi_django:\n  sites: [\n")
+    outcome = host.run(APPLY, "/root/worse.sls", check=False)
+    assert outcome.returncode == 1
+    assert "Traceback" not in output(outcome)
+    assert host.get("/", "a.compute.amazonaws.com")[0] == 200
+
+
+@pytest.mark.skipif(
+    os.path.isdir("/run/systemd/system"),
+    reason="systemd is this machine's init: bin/apply would apply to the machine itself",
+)
+def test_without_systemd_it_boots_a_host_and_says_where():
+    clean = ["python3", "-m", "test.hosts", "down", "apply"]
+    try:
+        outcome = subprocess.run(
+            [str(FORMULA / "bin/apply")], text=True, capture_output=True, timeout=900, check=False
+        )
+        assert outcome.returncode == 0, output(outcome)
+        assert "not systemd" in outcome.stdout
+        assert "test.hosts down apply" in outcome.stdout
+        url = re.search(r"mysite: (http://\S+) answers \(200 ", outcome.stdout)[1]
+        with urllib.request.urlopen(url, timeout=10) as page:
+            assert page.status == 200
+    finally:
+        subprocess.run(clean, cwd=FORMULA, check=True, timeout=60)

@@ -1,0 +1,189 @@
+"""The whole formula, masterless, on a bare host: every step of the job, again, after a reboot, and back."""
+
+import json
+
+import pytest
+import yaml
+
+from test.hosts.paths import FORMULA
+
+PILLAR = yaml.safe_load((FORMULA / "pillar.example").read_text())
+
+
+def snapshot(host) -> dict:
+    """What a run that has nothing to do must not touch: processes, and files by inode and times."""
+    files = host.run(
+        "find", "/etc", "/srv", "/var/lib/nginx_uwsgi_django", "/run/uwsgi", "-xdev",
+        "-not", "-path", "*/apply-*", "-printf", "%p %i %T@ %C@ %u:%g %m\n",
+    ).stdout.splitlines()
+    processes = host.run("ps", "-eo", "pid,lstart,args", "--no-headers").stdout.splitlines()
+    return {
+        "files": sorted(files),
+        "processes": sorted(
+            " ".join(line.split()) for line in processes if "uwsgi" in line or "nginx:" in line
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def applied(host):
+    """A bare host to which the example was applied once, with nothing of ours in Salt's cache."""
+    run = host.apply(pillar=PILLAR, cold=True)
+    assert run.ok, run.failed
+    return host, run
+
+
+def test_the_first_run_says_what_it_changed(applied):
+    _, run = applied
+    changed = {result.id for result in run.changed}
+    assert "nginx: its package is installed" in changed
+    assert "mysite: uWSGI runs the desired generation" in changed
+    assert "nginx: its tree is the one of the pillar" in changed
+
+
+def test_a_second_run_changes_and_touches_nothing(applied):
+    host, _ = applied
+    before = snapshot(host)
+    run = host.apply(pillar=PILLAR)
+    assert run.ok, run.failed
+    assert run.changed == []
+    assert snapshot(host) == before
+    dry = host.apply(pillar=PILLAR, test=True)
+    assert [result.id for result in dry.results if result.result is not True] == []
+
+
+def test_nginx_is_installed_and_runs_as_the_user_of_the_pillar(applied):
+    host, _ = applied
+    assert host.salt_call("nginx_uwsgi_django.version", pillar=PILLAR)["nginx"]
+    packaged = host.run(
+        "sh -c 'cd /tmp && apt-get -q download nginx-common && dpkg-deb --fsys-tarfile nginx-common_*.deb"
+        " | tar -xO ./etc/nginx/nginx.conf'"
+    ).stdout
+    packaged = packaged[packaged.index("user www-data;") :]
+    assert host.read("/etc/nginx/nginx.conf") == packaged.replace(
+        "user www-data;", "user deploy;", 1
+    )
+    assert host.run("stat", "-c", "%U", "/proc/" + worker(host)).stdout.strip() == "deploy"
+
+
+def worker(host) -> str:
+    return host.run("pgrep", "-f", "nginx: worker process").stdout.split()[0]
+
+
+def test_the_site_is_linked_and_the_packaged_default_is_not(applied):
+    host, _ = applied
+    links = host.run("find /etc/nginx/sites-enabled -mindepth 1 -printf '%f %l\\n'").stdout
+    assert links.split() == ["mysite.conf", "/etc/nginx/sites-available/mysite.conf"]
+    site = host.read("/etc/nginx/sites-available/mysite.conf")
+    for directive in (
+        "listen 80;",
+        "server_name *.compute.amazonaws.com;",
+        "charset utf-8;",
+        "client_max_body_size 128M;",
+        "include uwsgi_params;",
+        "uwsgi_pass unix:/run/uwsgi/mysite.sock;",
+    ):
+        assert directive in " ".join(site.split()), directive
+
+
+def test_the_socket_is_nginx_s_and_nobody_else_s(applied):
+    host, _ = applied
+    assert (
+        host.run("stat", "-c", "%U:%G %a", "/run/uwsgi/mysite.sock").stdout.strip()
+        == "root:deploy 660"
+    )
+
+
+def test_the_page_and_its_static_files_come_through_nginx(applied):
+    host, _ = applied
+    status, _, body = host.get("/", "ec2-13-124-186-240.ap-northeast-2.compute.amazonaws.com")
+    assert status == 200, body
+    assert b"<html" in body
+
+
+def test_status_answers_what_an_operator_asks(applied):
+    host, _ = applied
+    status = host.salt_call("nginx_uwsgi_django.status", pillar=PILLAR)
+    nginx, site = status["nginx"], status["sites"]["mysite"]
+    assert (nginx["loaded"], nginx["active"], nginx["running"]) == (True, True, True)
+    assert site["service"] == "loaded active running"
+    assert site["socket"].startswith("loaded active")
+    assert site["enabled"] is True
+    assert site["healthy"] is True
+    assert site["status"] == 200
+    logs = host.salt_call("nginx_uwsgi_django.logs", pillar=PILLAR)
+    assert logs["nginx"]["where"] == "/var/log/nginx/error.log"
+    assert any("uWSGI" in line for line in logs["mysite"]["lines"])
+
+
+def test_status_tells_when_a_site_is_down(applied):
+    host, _ = applied
+    digest = host.salt_call("nginx_uwsgi_django.status", pillar=PILLAR)["sites"]["mysite"]["generation"]
+    host.run("systemctl", "stop", "nginx")
+    site = host.salt_call("nginx_uwsgi_django.status", pillar=PILLAR)["sites"]["mysite"]
+    assert site["healthy"] is False
+    assert site["generation"] == digest
+    run = host.apply(pillar=PILLAR)
+    assert [result.id for result in run.changed] == ["nginx: it runs what is on disk"]
+    assert host.salt_call("nginx_uwsgi_django.status", pillar=PILLAR)["sites"]["mysite"]["healthy"]
+
+
+def test_a_reboot_brings_the_site_back_without_salt(applied):
+    host, _ = applied
+    host.reboot()
+    host.run(
+        "sh -c 'for i in $(seq 60); do systemctl -q is-active nginx && "
+        "systemctl -q is-active \"uwsgi-mysite@*\" && exit 0; sleep 0.5; done; exit 1'"
+    )
+    status, _, _ = host.get("/", "a.compute.amazonaws.com")
+    assert status == 200
+    run = host.apply(pillar=PILLAR)
+    assert run.ok, run.failed
+    assert run.changed == []
+
+
+def test_a_pillar_with_errors_changes_nothing(applied):
+    host, _ = applied
+    broken = json.loads(json.dumps(PILLAR))
+    broken["nginx_uwsgi_django"]["sites"]["mysite"]["lissten"] = [81]
+    before = snapshot(host)
+    run = host.apply(pillar=broken)
+    assert not run.ok
+    assert [result.id for result in run.failed] == ["nginx_uwsgi_django: the pillar is valid"]
+    assert "nginx_uwsgi_django:sites:mysite:lissten" in run.failed[0].comment
+    assert "listen" in run.failed[0].comment
+    assert snapshot(host) == before
+
+
+@pytest.mark.parametrize("salt", ["3006", "3007"])
+def test_the_older_salts_find_nothing_to_do_either(applied, salt):
+    host, _ = applied
+    run = host.apply(pillar=PILLAR, salt=salt, cold=True)
+    assert run.ok, run.failed
+    # That the modules arrived in the empty cache is the one thing that is new to this Salt.
+    assert [result.id for result in run.changed] == []
+
+
+def test_clean_takes_everything_back_and_applying_again_works(applied):
+    host, _ = applied
+    dry = host.apply("nginx_uwsgi_django.clean", pillar=PILLAR, test=True)
+    assert dry.ok, dry.failed
+    run = host.apply("nginx_uwsgi_django.clean", pillar=PILLAR)
+    assert run.ok, run.failed
+    for gone in (
+        "/etc/systemd/system/uwsgi-mysite.socket",
+        "/etc/uwsgi/mysite",
+        "/etc/nginx/sites-available/mysite.conf",
+        "/etc/nginx/sites-enabled/mysite.conf",
+        "/var/lib/nginx_uwsgi_django/venvs/mysite",
+    ):
+        assert not host.exists(gone), gone
+    assert host.exists("/srv/mysite/releases")
+    assert host.run("getent", "passwd", "deploy", check=False).returncode == 2
+    assert host.run("systemctl", "list-units", "--all", "uwsgi-*", "--no-legend").stdout == ""
+    again = host.apply("nginx_uwsgi_django.clean", pillar=PILLAR)
+    assert again.ok, again.failed
+    assert again.changed == []
+    back = host.apply(pillar=PILLAR)
+    assert back.ok, back.failed
+    assert host.get("/", "a.compute.amazonaws.com")[0] == 200
