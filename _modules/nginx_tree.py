@@ -1,0 +1,1433 @@
+"""
+nginx's configuration tree, changed as a whole or not at all.
+
+Everything that the formula owns under ``/etc/nginx`` is one transaction: the ``user`` directive of
+the distribution's own ``nginx.conf``, one file and one link for each site, the distribution's
+default site taken out, and one file of the formula in ``conf.d``.
+
+1. The future tree is compared with the live one, byte by byte.  When they are equal nothing else
+   happens: no process is started, no file is touched.
+2. The installed nginx judges the future tree: it is unpacked on a tmpfs mounted over ``/etc/nginx``
+   in a mount namespace of its own, so that every path is the real one and nothing of it is left
+   behind, not even by a run that is killed.  The directories that ``nginx -t`` would create, or
+   give to another user (it does that to its temporary directories, under the feet of the running
+   workers), are covered in the same way.
+3. The live tree is hard-linked into a directory beside it, the changed files are replaced there,
+   everything is flushed to the disk, and the two directories change places in one system call
+   (``renameat2``, ``RENAME_EXCHANGE``).  An untouched file keeps its inode and its times.
+   Where that call is not possible (a mount point; a directory of a lower overlayfs layer), and
+   where there is only one thing to change anyway, the files are renamed one by one, in an order in
+   which nginx accepts every step, and renamed back when one of them fails.
+
+A tree that somebody else has broken is noticed as soon as one of our own changes is due, and
+by :py:mod:`nginx_process <_modules.nginx_process>`, which finds it newer than the running workers.
+
+.. versionadded:: 0.1.0
+"""
+
+import contextlib
+import ctypes
+import difflib
+import errno
+import fcntl
+import glob
+import grp
+import hashlib
+import io
+import json
+import os
+import posixpath
+import pwd
+import re
+import resource
+import shutil
+import stat
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jinja2
+import jinja2.sandbox
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "nginx_tree"
+
+# What a directory of ours beside or inside the tree is called.  The dot keeps it out of nginx's
+# `include sites-enabled/*`: glob(3) does not match a leading dot.
+_STAGE = ".nginx_uwsgi_django-"
+
+# The first line of a file that is the formula's.  A file without it is somebody else's.
+_MARKER = "# Managed by the Salt formula nginx_uwsgi_django"
+
+_COMMON = "conf.d/nginx_uwsgi_django.conf"
+# What the formula found and will give back: one JSON object in a comment of _COMMON, so that it
+# comes and goes in the same transaction as what it speaks of.
+_RECORD = "# Found here before: "
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C"}
+
+# `nginx -t` reads files and resolves the names of upstreams; a name server that does not answer
+# costs it up to half a minute.
+_TEST_TIMEOUT = 120
+_LOCK_TIMEOUT = 120
+
+# Runs in the private mount namespace.  "staged" tells nginx's own failure from one before it.
+_TEST_SCRIPT = """
+base=$1 nginx=$2; shift 2
+mount -t tmpfs -o mode=0755 nginx_tree "$base" &&
+tar -x -p --numeric-owner -f - -C "$base" || exit 1
+while [ "$1" != -- ]; do
+    mkdir_in=$1; shift
+    skeleton=$(cd "$mkdir_in" && find . -xdev -type d) &&
+    owner=$(stat -c %u:%g "$mkdir_in") && mode=$(stat -c %a "$mkdir_in") &&
+    mount -t tmpfs -o "mode=0$mode" nginx_tree "$mkdir_in" &&
+    chown "$owner" "$mkdir_in" &&
+    (cd "$mkdir_in" && printf '%s\\n' "$skeleton" | while IFS= read -r d; do mkdir -p "$d"; done) ||
+        exit 1
+done
+shift
+echo staged
+exec "$nginx" -t "$@"
+"""
+
+
+class Directive(NamedTuple):
+    """A directive of nginx's configuration: its words and where they are in the text."""
+
+    depth: int
+    block: tuple[str, ...]
+    words: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    end: int
+
+    @property
+    def line(self) -> int:
+        return self.spans[0][0]
+
+
+class Wanted(NamedTuple):
+    """What is to be at a path of the tree: a file, a link, a directory, or nothing."""
+
+    kind: str  # "file", "link", "directory", "absent"
+    contents: bytes = b""
+    target: str = ""
+
+
+class _Raced(Exception):
+    """Somebody else wrote to the tree while it was being changed."""
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+# --- nginx's language --------------------------------------------------------------------------
+
+
+def _directives(text: str) -> list[Directive]:
+    """
+    The directives of a configuration text, blocks flattened, in order.
+
+    Follows ngx_conf_read_token() (src/core/ngx_conf_file.c): a quote or a ``#`` means something
+    only where a word begins, a backslash takes the next character along, ``${`` does not open a
+    block.  Broken text yields what was complete: judging it is nginx's work.
+    """
+    found: list[Directive] = []
+    blocks: list[str] = []
+    words: list[str] = []
+    spans: list[tuple[int, int]] = []
+    position, size = 0, len(text)
+    while position < size:
+        char = text[position]
+        if char.isspace():
+            position += 1
+        elif char == "#":
+            newline = text.find("\n", position)
+            position = size if newline < 0 else newline + 1
+        elif char in ";{":
+            position += 1
+            if words:
+                found.append(
+                    Directive(len(blocks), tuple(blocks), tuple(words), tuple(spans), position)
+                )
+            if char == "{":
+                blocks.append(words[0] if words else "")
+            words, spans = [], []
+        elif char == "}":
+            position += 1
+            if blocks:
+                blocks.pop()
+            words, spans = [], []
+        else:
+            start = position
+            word = ""
+            if char in "\"'":
+                position += 1
+                while position < size and text[position] != char:
+                    if text[position] == "\\" and position + 1 < size:
+                        follower = text[position + 1]
+                        word += {"t": "\t", "r": "\r", "n": "\n"}.get(
+                            follower, follower if follower in "\"'\\" else "\\" + follower
+                        )
+                        position += 2
+                    else:
+                        word += text[position]
+                        position += 1
+                position += 1
+            else:
+                while position < size and not text[position].isspace() and text[position] != ";":
+                    if text[position] == "{" and text[position - 1] != "$":
+                        break
+                    if text[position] == "\\" and position + 1 < size:
+                        follower = text[position + 1]
+                        word += {"t": "\t", "r": "\r", "n": "\n"}.get(
+                            follower, follower if follower in "\"'\\" else "\\" + follower
+                        )
+                        position += 2
+                    else:
+                        word += text[position]
+                        position += 1
+            words.append(word)
+            spans.append((start, min(position, size)))
+    return found
+
+
+def quote(value: str | int) -> str:
+    """
+    One value as one parameter of nginx's configuration language.
+
+    value
+        text or a number
+
+    Returns the value itself where nginx reads it as one plain word, else the value in quotes.
+
+    Raises CommandExecutionError for what nginx's language cannot carry: a control character (a
+    newline among them), and a dollar sign, which begins a variable even inside quotes.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.quote '/srv/my site/static/'
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise CommandExecutionError(f"an nginx parameter is text or a number, not {value!r}")
+    text = str(value)
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise CommandExecutionError(f"nginx has no way to write the control character in {text!r}")
+    if "$" in text:
+        raise CommandExecutionError(f"nginx would read the dollar sign in {text!r} as a variable")
+    if re.fullmatch(r"[A-Za-z0-9_./:*@%+,=^~?&!<>()|\[\]-]+", text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _quote_words(value: Any) -> str:
+    """Several parameters: a list of them, or a text with blanks between them."""
+    if isinstance(value, (list, tuple)):
+        words = [str(word) if isinstance(word, int) else word for word in value]
+    elif isinstance(value, str):
+        words = value.split()
+    else:
+        words = [value]
+    if not words:
+        raise CommandExecutionError("an nginx directive is left without a parameter")
+    return " ".join(quote(word) for word in words)
+
+
+def _with_user(text: str, arguments: list[str]) -> tuple[str, list[str] | None]:
+    """
+    nginx.conf with this ``user`` directive and every other byte as it was.
+
+    Returns the text and the arguments that were there (None: no such directive).
+    """
+    for directive in _directives(text):
+        if directive.depth == 0 and directive.words[0] == "user":
+            before = list(directive.words[1:])
+            if _user_meaning(before) == _user_meaning(arguments):
+                return text, before
+            new = " ".join(quote(argument) for argument in arguments)
+            if len(directive.spans) == 1:
+                end = directive.spans[0][1]
+                return text[:end] + " " + new + text[end:], before
+            start, end = directive.spans[1][0], directive.spans[-1][1]
+            return text[:start] + new + text[end:], before
+    line = "user " + " ".join(quote(argument) for argument in arguments) + ";"
+    newline = "\r\n" if "\r\n" in text else "\n"
+    # The packages of nginx.org's source tarball ship "#user  nobody;": the place people look at.
+    commented = re.search(r"^[ \t]*#[ \t]*user[ \t][^\n]*\n?", text, re.MULTILINE)
+    if commented:
+        place = commented.end()
+        gap = "" if commented.group().endswith("\n") else newline
+        return text[:place] + gap + line + newline + text[place:], None
+    return line + newline + text, None
+
+
+def _without_user(text: str) -> str:
+    """nginx.conf without the line that :py:func:`_with_user` added."""
+    for directive in _directives(text):
+        if directive.depth == 0 and directive.words[0] == "user":
+            start, end = directive.spans[0][0], directive.end
+            rest = re.match(r"[ \t]*\r?\n", text[end:])
+            return text[:start] + text[end + (rest.end() if rest else 0) :]
+    return text
+
+
+def _user_meaning(arguments: list[str]) -> tuple[str, ...]:
+    # ngx_set_user(): without a second argument the group is the one of the user's own name.
+    return (arguments[0], arguments[0]) if len(arguments) == 1 else tuple(arguments)
+
+
+# --- what the tree is to be --------------------------------------------------------------------
+
+
+def _lookup() -> dict[str, Any]:
+    return __salt__["site_pillar.settings"]()["lookup"]
+
+
+def _base() -> str:
+    """The tree, as a path without links: what is mounted over and what changes places."""
+    return os.path.realpath(_lookup()["nginx_dir"])
+
+
+def _shown() -> str:
+    return str(_lookup()["nginx_dir"]).rstrip("/")
+
+
+def _read(path: str) -> bytes | None:
+    return __salt__["durable_file.read"](path)
+
+
+def _text(contents: bytes | None) -> str:
+    # surrogateescape: a stranger's bytes come back out as they went in.
+    return (contents or b"").decode("utf-8", "surrogateescape")
+
+
+def _template(name: str, saltenv: str) -> tuple[str, str]:
+    """A site's template, by the fileserver: the first of this minion's, its OS family's, ours."""
+    prefix = "nginx_uwsgi_django/files"
+    # A path that the file client keeps for this minion alone must not lead out of the directory.
+    places = [__grains__.get("id"), __grains__.get("os_family"), "default"]
+    candidates = [
+        f"{prefix}/{place}/{file}.conf.jinja"
+        for place in places
+        if isinstance(place, str) and re.fullmatch(r"[\w.-]+", place) and place.strip(".")
+        for file in (name, "site")
+    ]
+    there = set(__salt__["cp.list_master"](saltenv=saltenv, prefix=prefix))
+    for candidate in candidates:
+        if candidate in there:
+            text = __salt__["cp.get_file_str"](f"salt://{candidate}", saltenv=saltenv)
+            if not isinstance(text, str):
+                raise CommandExecutionError(f"salt://{candidate} could not be read")
+            return text, f"salt://{candidate}"
+    raise CommandExecutionError(
+        f"no template for the site {name}: none of {', '.join('salt://' + c for c in candidates)}"
+    )
+
+
+def _static(name: str, site: dict[str, Any]) -> dict[str, str] | None:
+    """
+    The directory of collected static files, where there are any.
+
+    A site that collects none may serve its static files itself: a location without files would
+    take them away from it.
+    """
+    static = site["project"]["static"]
+    if not static["collect"]:
+        return None
+    root = __salt__["django_release.directories"](name)["static"]
+    try:
+        with os.scandir(root) as entries:
+            if next(entries, None) is None:
+                return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return {"url": static["url"].rstrip("/") + "/", "root": root.rstrip("/") + "/"}
+
+
+def render(name: str, saltenv: str = "base") -> str:
+    """
+    The configuration file of one site, as the pillar wants it.
+
+    name
+        the site's name
+    saltenv
+        the fileserver's environment to take the template from
+
+    Returns the text of ``sites-available/NAME.conf``.
+
+    Raises CommandExecutionError when the template is missing, uses a name that it is not given, or
+    a value cannot be written in nginx's language.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.render mysite
+    """
+    site = __salt__["site_pillar.site"](name)
+    text, source = _template(name, saltenv)
+    environment = jinja2.sandbox.SandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+        trim_blocks=False,
+    )
+    environment.filters["nginx"] = quote
+    environment.filters["nginx_words"] = _quote_words
+    try:
+        body = environment.from_string(text).render(site=site, static=_static(name, site))
+    except jinja2.TemplateError as error:
+        line = getattr(error, "lineno", None)
+        place = f"{source}, line {line}" if line else source
+        raise CommandExecutionError(f"sites:{name}: {place}: {error}") from error
+    except CommandExecutionError as error:
+        raise CommandExecutionError(f"sites:{name}: {source}: {error}") from error
+    head = f"{_MARKER} (site {name}, {source}).\n# Changes made here are overwritten.\n"
+    return head + body.lstrip("\n").rstrip("\n") + "\n"
+
+
+def _owned(contents: bytes | None) -> bool:
+    return contents is not None and contents.startswith(_MARKER.encode())
+
+
+def _user_arguments(user: str) -> list[str]:
+    try:
+        group = grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
+    except KeyError:
+        return [user]
+    return [user] if group == user else [user, group]
+
+
+def _conffile_is_pristine(path: str) -> bool:
+    """Whether a configuration file is byte by byte the one of its Debian package."""
+    contents = _read(path)
+    if contents is None:
+        return False
+    digest = hashlib.md5(contents, usedforsecurity=False).hexdigest()
+    try:
+        with open("/var/lib/dpkg/status", encoding="utf-8", errors="replace") as status:
+            return any(line.split()[:2] == [path, digest] for line in status if path in line)
+    except FileNotFoundError:
+        return False
+
+
+def _record(common: bytes | None) -> dict[str, Any]:
+    for line in _text(common).splitlines():
+        if line.startswith(_RECORD):
+            try:
+                record = json.loads(line[len(_RECORD) :])
+            except ValueError:
+                return {}
+            return record if isinstance(record, dict) else {}
+    return {}
+
+
+def _hash_sizes(names: list[str]) -> dict[str, int]:
+    """
+    Room for the longest server name.
+
+    ngx_hash_init() refuses to start when a bucket does not hold its longest element: a pointer,
+    the length and the name, rounded up to pointers, and one pointer more.  With the default of 64
+    that is a name of 46 characters; EC2 gives a host one of up to 63.
+    """
+    longest = max([63, *(len(name.encode()) for name in names)])
+    bucket = 128
+    while bucket < 16 + (longest + 2 + 7) // 8 * 8:
+        bucket *= 2
+    sizes = {"server_names_hash_bucket_size": bucket}
+    if len(names) > 256:
+        entries = 512
+        while entries < 2 * len(names):
+            entries *= 2
+        sizes["server_names_hash_max_size"] = entries
+    return sizes
+
+
+def _set_elsewhere(base: str, nginx_conf: list[Directive]) -> set[str]:
+    """The http-level directives of nginx.conf and of the other files in conf.d."""
+    found = {d.words[0] for d in nginx_conf if d.block == ("http",)}
+    for path in glob.glob(os.path.join(glob.escape(base), "conf.d", "*.conf")):
+        if os.path.join(base, _COMMON) != path:
+            found |= {d.words[0] for d in _directives(_text(_read(path))) if d.depth == 0}
+    return found
+
+
+def _includes(directives: list[Directive], base: str, shown: str) -> set[str]:
+    """What the http block of nginx.conf includes, relative to the tree."""
+    found = set()
+    for directive in directives:
+        if directive.block == ("http",) and directive.words[0] == "include" and directive.words[1:]:
+            path = directive.words[1]
+            for prefix in (shown, base, "/etc/nginx"):
+                if path.startswith(prefix + "/"):
+                    path = path[len(prefix) + 1 :]
+            found.add(path)
+    return found
+
+
+def _link_target(base: str, path: str) -> str | None:
+    with contextlib.suppress(OSError):
+        return os.readlink(os.path.join(base, path))
+    return None
+
+
+def _points_at(base: str, shown: str, link: str, path: str) -> bool:
+    """Whether a link of the tree leads to a path of the tree, written in whichever way."""
+    target = _link_target(base, link)
+    if target is None:
+        return False
+    absolute = posixpath.normpath(posixpath.join(shown, posixpath.dirname(link), target))
+    wanted = posixpath.join(shown, path)
+    return absolute == wanted or os.path.realpath(absolute) == os.path.join(base, path)
+
+
+def _entries(base: str, directory: str) -> list[str]:
+    try:
+        names = sorted(os.listdir(os.path.join(base, directory)))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [f"{directory}/{name}" for name in names if not name.startswith(".")]
+
+
+def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
+    """What is to be where, and which of the paths in sites-enabled are not the formula's."""
+    settings = __salt__["site_pillar.settings"]()
+    base, shown = _base(), _shown()
+    sites = [name for name, site in settings["sites"].items() if not site.get("absent")]
+    plan: dict[str, Wanted] = {}
+
+    conf = _read(os.path.join(base, "nginx.conf"))
+    if conf is None:
+        raise CommandExecutionError(f"{shown}/nginx.conf is not there: is nginx installed?")
+    text = _text(conf)
+    directives = _directives(text)
+    includes = _includes(directives, base, shown)
+    if not includes & {"conf.d/*.conf", "conf.d/*"}:
+        raise CommandExecutionError(
+            f"the http block of {shown}/nginx.conf does not include conf.d/*.conf, where the "
+            f"formula keeps its own settings: add 'include {shown}/conf.d/*.conf;' to it"
+        )
+    common = _read(os.path.join(base, _COMMON))
+    record = _record(common)
+
+    user = _user_arguments(settings["nginx"]["user"])
+    edited, before = _with_user(text, user)
+    if edited != text:
+        record.setdefault("user", before)
+        plan["nginx.conf"] = Wanted("file", edited.encode("utf-8", "surrogateescape"))
+
+    for directory in ("sites-available", "sites-enabled", "conf.d"):
+        plan[directory] = Wanted("directory")
+
+    if sites:
+        default = "sites-enabled/default"
+        if _points_at(base, shown, default, "sites-available/default"):
+            record["default_link"] = _link_target(base, default)
+            plan[default] = Wanted("absent")
+        stock = os.path.join(base, "conf.d/default.conf")
+        if os.path.lexists(stock) and _conffile_is_pristine(stock):
+            record["default_conf"] = True
+            plan["conf.d/default.conf"] = Wanted("absent")
+            plan["conf.d/default.conf.nginx_uwsgi_django"] = Wanted("file", _read(stock) or b"")
+
+    names: list[str] = []
+    for name in sites:
+        names += [str(word) for word in settings["sites"][name]["server_names"]]
+        file = f"sites-available/{name}.conf"
+        plan[file] = Wanted("file", render(name, saltenv).encode())
+        plan[f"sites-enabled/{name}.conf"] = Wanted("link", target=f"{shown}/{file}")
+
+    # By the pillar's contract a site goes when it is called absent, and with `purge` also when it
+    # is not named any more.  What is not the formula's is never touched.
+    strangers = []
+    going = set()
+    for path in _entries(base, "sites-available"):
+        name = posixpath.basename(path).removesuffix(".conf")
+        if path in plan or not _owned(_read(os.path.join(base, path))):
+            continue
+        if name in settings["sites"] or settings["purge"]:
+            going.add(path)
+            plan[path] = Wanted("absent")
+    for path in _entries(base, "sites-enabled"):
+        if path in plan:
+            continue
+        if any(_points_at(base, shown, path, file) for file in going):
+            plan[path] = Wanted("absent")
+        else:
+            strangers.append(path)
+
+    elsewhere = _set_elsewhere(base, directives)
+    lines = [f"{_MARKER}.", "# Changes made here are overwritten."]
+    if record:
+        lines.append(_RECORD + json.dumps(record, sort_keys=True))
+    lines += [
+        f"{directive} {size};"
+        for directive, size in _hash_sizes(names).items()
+        if directive not in elsewhere
+    ]
+    if not any(posixpath.dirname(path) == "sites-enabled" for path in includes):
+        lines.append(f"include {quote(shown)}/sites-enabled/*.conf;")
+    plan[_COMMON] = Wanted("file", ("\n".join(lines) + "\n").encode())
+    return plan, strangers
+
+
+def _plan_removed() -> dict[str, Wanted]:
+    """The tree without the formula."""
+    base, shown = _base(), _shown()
+    plan: dict[str, Wanted] = {}
+    ours = [
+        path
+        for path in _entries(base, "sites-available")
+        if _owned(_read(os.path.join(base, path)))
+    ]
+    for path in ours:
+        plan[path] = Wanted("absent")
+    for path in _entries(base, "sites-enabled"):
+        if any(_points_at(base, shown, path, file) for file in ours):
+            plan[path] = Wanted("absent")
+    common = _read(os.path.join(base, _COMMON))
+    if not _owned(common):
+        return plan
+    plan[_COMMON] = Wanted("absent")
+    record = _record(common)
+    conf = _read(os.path.join(base, "nginx.conf"))
+    if "user" in record and conf is not None:
+        text = _text(conf)
+        edited = _with_user(text, record["user"])[0] if record["user"] else _without_user(text)
+        if edited != text:
+            plan["nginx.conf"] = Wanted("file", edited.encode("utf-8", "surrogateescape"))
+    link = "sites-enabled/default"
+    available = os.path.lexists(os.path.join(base, "sites-available/default"))
+    if record.get("default_link") and available and not os.path.lexists(os.path.join(base, link)):
+        plan[link] = Wanted("link", target=record["default_link"])
+    aside = "conf.d/default.conf.nginx_uwsgi_django"
+    contents = _read(os.path.join(base, aside))
+    if record.get("default_conf") and contents is not None:
+        plan[aside] = Wanted("absent")
+        if not os.path.lexists(os.path.join(base, "conf.d/default.conf")):
+            plan["conf.d/default.conf"] = Wanted("file", contents)
+    return plan
+
+
+def _due(base: str, plan: dict[str, Wanted]) -> dict[str, Wanted]:
+    """The part of a plan that the live tree does not fulfil yet."""
+    due = {}
+    for path, wanted in plan.items():
+        full = os.path.join(base, path)
+        folder = os.path.dirname(full)
+        # Staged and live paths are only the same while nothing on the way is a link.
+        if os.path.lexists(folder) and os.path.realpath(folder) != folder:
+            raise CommandExecutionError(
+                f"{os.path.dirname(path)} in {base} is a link; the formula writes only to "
+                f"directories of the tree itself"
+            )
+        if wanted.kind == "file":
+            done = _read(full) == wanted.contents
+            if os.path.isdir(full) and not os.path.islink(full):
+                raise CommandExecutionError(f"{full} is in the way: it is a directory")
+        elif wanted.kind == "link":
+            done = os.path.islink(full) and os.readlink(full) == wanted.target
+            if os.path.isdir(full) and not os.path.islink(full):
+                raise CommandExecutionError(f"{full} is in the way: it is a directory")
+        elif wanted.kind == "directory":
+            done = os.path.isdir(full) and not os.path.islink(full)
+            if not done and os.path.lexists(full):
+                raise CommandExecutionError(f"{full} is in the way: it is not a directory")
+        else:
+            done = not os.path.lexists(full)
+        if not done:
+            due[path] = wanted
+    return due
+
+
+def _changes(base: str, shown: str, due: dict[str, Wanted]) -> dict[str, Any]:
+    """What a change is, for a person: a unified diff of each file, old and new of each link."""
+    changes: dict[str, Any] = {}
+    for path, wanted in sorted(due.items()):
+        full, name = os.path.join(base, path), f"{shown}/{path}"
+        if wanted.kind == "directory":
+            changes[name] = {"old": None, "new": "a directory"}
+        elif wanted.kind == "link" or os.path.islink(full):
+            old = f"a link to {os.readlink(full)}" if os.path.islink(full) else None
+            if old is None and os.path.lexists(full):
+                old = "a file"
+            new = f"a link to {wanted.target}" if wanted.kind == "link" else None
+            changes[name] = {"old": old, "new": new if wanted.kind != "file" else "a file"}
+        elif wanted.kind == "absent" and not os.path.isfile(full):
+            changes[name] = {"old": "not a regular file", "new": None}
+        else:
+            now, then = _read(full), wanted.contents if wanted.kind == "file" else None
+            changes[name] = "".join(
+                line if line.endswith("\n") else line + "\n\\ No newline at end of file\n"
+                for line in difflib.unified_diff(
+                    _shown_text(now).splitlines(keepends=True),
+                    _shown_text(then).splitlines(keepends=True),
+                    name if now is not None else "/dev/null",
+                    name if then is not None else "/dev/null",
+                )
+            )
+    return changes
+
+
+def _shown_text(contents: bytes | None) -> str:
+    return (contents or b"").decode("utf-8", "backslashreplace")
+
+
+# --- nginx's judgement -------------------------------------------------------------------------
+
+
+def _binary() -> str | None:
+    return shutil.which("nginx", path=_PATH)
+
+
+def _run_nginx(*arguments: str) -> subprocess.CompletedProcess[str]:
+    binary = _binary()
+    if binary is None:
+        raise CommandExecutionError("nginx is not installed")
+    return subprocess.run(
+        [binary, *arguments],
+        env=_ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=_TEST_TIMEOUT,
+        check=False,
+    )
+
+
+def version() -> str:
+    """
+    The version of the installed nginx, as ``nginx -v`` says it.
+
+    Returns e.g. ``1.22.1``.
+
+    Raises CommandExecutionError when nginx is not installed or does not say.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.version
+    """
+    result = _run_nginx("-v")
+    found = re.search(r"nginx/(\S+)", result.stderr)
+    if result.returncode or not found:
+        raise CommandExecutionError(f"nginx -v: {result.stderr.strip() or result.returncode}")
+    return found.group(1)
+
+
+def compiled() -> dict[str, str]:
+    """
+    The paths that the installed nginx was built with.
+
+    Returns a dictionary: ``{"pid-path": "/run/nginx.pid", "error-log-path": …}``.
+
+    Raises CommandExecutionError when nginx is not installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.compiled
+    """
+    result = _run_nginx("-V")
+    if result.returncode:
+        raise CommandExecutionError(f"nginx -V: {result.stderr.strip() or result.returncode}")
+    return dict(re.findall(r"--([a-z-]+-path|prefix)=(\S+)", result.stderr))
+
+
+def _service() -> dict[str, str]:
+    """What nginx's unit says about the process: its limits, its global directives."""
+    unit = _lookup()["nginx_service"]
+    properties = ["LimitNOFILESoft", "LimitNOFILE", "ExecStart", "MainPID"]
+    try:
+        shown = __salt__["systemd_unit.show"]([f"{unit}.service"], properties)
+    except CommandExecutionError:
+        # No systemd answers (a chroot in which an image is being built): the judgement is then
+        # made with this process's own limits.
+        return {}
+    return shown.get(f"{unit}.service", {})
+
+
+def _limits(service: dict[str, str]) -> tuple[int, int] | None:
+    """
+    How many files the tested nginx may open, soft and hard.
+
+    A reload opens every log of the new configuration while those of the old one are still open:
+    what the running master has open is not there to be used.  A test in a root's shell knows
+    neither, and says yes to a configuration that the reload then silently drops.
+    """
+    pid = service.get("MainPID", "0")
+    if pid.isdigit() and int(pid):
+        with contextlib.suppress(OSError):
+            soft, hard = resource.prlimit(int(pid), resource.RLIMIT_NOFILE)
+            used = len(os.listdir(f"/proc/{pid}/fd"))
+            if soft != resource.RLIM_INFINITY:
+                # Its listening sockets are taken over, the test opens them anew; 8 is for what
+                # any nginx has open before it reads a line.
+                soft = max(16, soft - used + 8)
+            return soft, hard
+    soft_text, hard_text = service.get("LimitNOFILESoft", ""), service.get("LimitNOFILE", "")
+    if soft_text.isdigit() and hard_text.isdigit():
+        return int(soft_text), int(hard_text)
+    return None
+
+
+def _global_directives(service: dict[str, str]) -> list[str]:
+    """The unit's own ``-g``: a directive given there and in nginx.conf is a duplicate."""
+    found = re.search(
+        r"argv\[\]=\S+ (?:.* )?-g (.*?) ; ignore_errors=", service.get("ExecStart", "")
+    )
+    return ["-g", found.group(1)] if found else []
+
+
+def _covered(directives: list[Directive], paths: dict[str, str], prefix: str) -> list[str]:
+    """
+    The directories that ``nginx -t`` would write to.
+
+    It makes temporary and cache directories and gives them to the configured user
+    (ngx_create_paths()): with a new user that takes them away from the workers that run.
+    It also creates each log file that is not there.
+    """
+    found = {path for name, path in paths.items() if name.startswith("http-") and "temp" in name}
+    logs = {path for name, path in paths.items() if name.endswith("log-path")}
+    for directive in directives:
+        name = directive.words[0]
+        if len(directive.words) > 1:
+            if name.endswith(("_temp_path", "_cache_path")):
+                found.add(directive.words[1])
+            elif name in ("access_log", "error_log"):
+                logs.add(directive.words[1])
+    found |= {os.path.dirname(path) for path in logs if path.startswith("/")}
+    absolute = {os.path.realpath(os.path.join(prefix, path)) for path in found}
+    never = {"/", "/dev", "/proc", "/sys", "/run", "/tmp", "/var", "/etc", "/usr", "/srv", "/home"}
+    chosen: list[str] = []
+    for path in sorted(absolute - never):
+        inside = any(path.startswith(above + "/") for above in chosen)
+        if os.path.isdir(path) and not inside:
+            chosen.append(path)
+    return chosen
+
+
+def _archive(base: str, due: dict[str, Wanted]) -> tuple[bytes, list[Directive]]:
+    """The future tree as a tar archive, and the directives in it."""
+    buffer = io.BytesIO()
+    directives: list[Directive] = []
+    written: set[str] = set()
+
+    def add(archive: tarfile.TarFile, path: str, wanted: Wanted) -> None:
+        member = tarfile.TarInfo(path)
+        member.mtime = int(time.time())
+        contents = wanted.contents
+        if wanted.kind == "directory":
+            member.type, member.mode, contents = tarfile.DIRTYPE, 0o755, b""
+        elif wanted.kind == "link":
+            member.type, member.linkname, contents = tarfile.SYMTYPE, wanted.target, b""
+        else:
+            member.mode, member.size = 0o644, len(contents)
+            directives.extend(_directives(_text(contents)))
+        archive.addfile(member, io.BytesIO(contents))
+
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for path, status in _walk(base):
+            if path in due:
+                written.add(path)
+                if due[path].kind != "absent":
+                    add(archive, path, due[path])
+                continue
+            full = os.path.join(base, path)
+            member = archive.gettarinfo(full, arcname=path)
+            if member is None:
+                continue  # a socket
+            if member.islnk():
+                member.type, member.size = tarfile.REGTYPE, status.st_size
+            if member.isreg():
+                contents = _read(full)
+                if contents is None:
+                    raise _Raced(path)
+                member.size = len(contents)
+                archive.addfile(member, io.BytesIO(contents))
+                if len(contents) < 4 << 20:
+                    directives.extend(_directives(_text(contents)))
+            else:
+                archive.addfile(member)
+        for path, wanted in sorted(due.items()):
+            if path not in written and wanted.kind != "absent":
+                add(archive, path, wanted)
+    return buffer.getvalue(), directives
+
+
+def _walk(base: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Everything in the tree but our own leftovers: relative path and status, parents first."""
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        with os.scandir(os.path.join(base, folder)) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            if not folder and entry.name.startswith(_STAGE):
+                continue
+            path = os.path.join(folder, entry.name)
+            status = entry.stat(follow_symlinks=False)
+            yield path, status
+            if stat.S_ISDIR(status.st_mode):
+                pending.append(path)
+
+
+class _Verdict(NamedTuple):
+    tested: bool  # False: this host does not let a mount namespace be made
+    ok: bool
+    output: str  # nginx's words, or why there was no test
+
+
+def _judge(base: str, due: dict[str, Wanted]) -> _Verdict:
+    """Let the installed nginx test the future tree where it will be."""
+    binary = _binary()
+    if binary is None:
+        raise CommandExecutionError("nginx is not installed")
+    service = _service()
+    archive, directives = _archive(base, due)
+    paths = compiled()
+    prefix = paths.get("prefix", "/usr/share/nginx")
+    covered = _covered(directives, paths, prefix)
+    pid_files = [d.words[1] for d in directives if d.words[0] == "pid" and len(d.words) > 1]
+    pid_file = os.path.join(prefix, (pid_files or [paths.get("pid-path", "/run/nginx.pid")])[0])
+    had_pid_file = os.path.lexists(pid_file)
+    command = ["unshare", "--mount", "--propagation", "private", "--"]
+    command += ["sh", "-c", _TEST_SCRIPT, "sh", base, binary, *covered, "--"]
+    command += _global_directives(service)
+    limits = _limits(service)
+    with subprocess.Popen(
+        command,
+        cwd="/",
+        env=_ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            if limits:
+                # Now, while it waits for the archive: later it is nginx.
+                with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
+                    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+            stdout, stderr = process.communicate(archive, timeout=_TEST_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise CommandExecutionError(
+                f"nginx -t gave no answer within {_TEST_TIMEOUT} s"
+            ) from None
+        finally:
+            if not had_pid_file:
+                # nginx -t creates an empty one, which is not its business.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.lstat(pid_file).st_size == 0:
+                        os.unlink(pid_file)
+    output = stderr.decode("utf-8", "replace").strip()
+    if not stdout.startswith(b"staged"):
+        return _Verdict(False, False, output or f"exit code {process.returncode}")
+    return _Verdict(True, process.returncode == 0, output)
+
+
+def _messages(output: str) -> tuple[list[str], list[str]]:
+    """nginx's errors and warnings, without its own name and its two lines of good news."""
+    errors, warnings = [], []
+    for line in output.splitlines():
+        line = re.sub(r"^nginx: ", "", line.strip())
+        if not line or re.search(r"syntax is ok$|test is successful$|test failed$", line):
+            continue
+        if line.startswith(("[warn]", "[notice]", "[info]")):
+            warnings.append(line)
+        else:
+            errors.append(line)
+    return errors, warnings
+
+
+def _whose(base: str, plan: dict[str, Wanted], message: str) -> str:
+    """Where a message of nginx comes from, in the words of the pillar."""
+    shown = _shown()
+    files = {path for path, wanted in plan.items() if wanted.kind == "file"}
+    place = re.search(r" in (\S+?):(\d+)$", message)
+    if place:
+        path, line = place.group(1), int(place.group(2))
+        for prefix in (shown, base):
+            if path.startswith(prefix + "/"):
+                path = path[len(prefix) + 1 :]
+        name = posixpath.basename(path)
+        own = f"sites-available/{name}"
+        if posixpath.dirname(path) in ("sites-enabled", "sites-available") and own in files:
+            lines = plan[own].contents.decode().splitlines()
+            quoted = f", line {line}: {lines[line - 1].strip()}" if line <= len(lines) else ""
+            return f"{message} (from the pillar's sites:{name[: -len('.conf')]}{quoted})"
+        if path == _COMMON:
+            return f"{message} (a file of the formula)"
+        if path == "nginx.conf" and "nginx.conf" in files:
+            return f"{message} (nginx.conf; of it the formula writes only `user`: nginx:user)"
+        return f"{message} (a file that is not the formula's)"
+    for quoted in re.findall(r'"([^"]+)"', message):
+        sites = [
+            path[len("sites-available/") : -len(".conf")]
+            for path in files
+            if path.startswith("sites-available/") and quoted.encode() in plan[path].contents
+        ]
+        if len(sites) == 1:
+            return f"{message} (from the pillar's sites:{sites[0]})"
+        if quoted == __salt__["site_pillar.settings"]()["nginx"]["user"]:
+            return f"{message} (from the pillar's nginx:user)"
+    return message
+
+
+def check() -> dict[str, Any]:
+    """
+    Let the installed nginx test the tree as it is on the disk.
+
+    Unlike a bare ``nginx -t`` this writes nothing, and tests with the service's own limits.
+
+    Returns ``{"ok": bool, "tested": bool, "errors": […], "warnings": […]}``; ``tested`` is False
+    where a mount namespace may not be made, and a bare ``nginx -t`` was the judge.
+
+    Raises CommandExecutionError when nginx is not installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.check
+    """
+    base = _base()
+    verdict = _judge(base, {})
+    ok, output = verdict.ok, verdict.output
+    if not verdict.tested:
+        result = _run_nginx("-t")
+        ok, output = result.returncode == 0, result.stderr
+    errors, warnings = _messages(output)
+    if not ok:
+        plan = {
+            path: Wanted("file", _read(os.path.join(base, path)) or b"")
+            for path in _entries(base, "sites-available")
+            if _owned(_read(os.path.join(base, path)))
+        }
+        errors = [_whose(base, plan, message) for message in errors] or ["nginx -t failed"]
+    return {"ok": ok, "tested": verdict.tested, "errors": errors, "warnings": warnings}
+
+
+# --- putting it in place -----------------------------------------------------------------------
+
+
+def _renameat2(old: str, new: str, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), old, None, new)
+
+
+def _flush(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _copy_attributes(source: str, target: str) -> None:
+    """Access lists and security labels."""
+    for name in os.listxattr(source, follow_symlinks=False):
+        try:
+            value = os.getxattr(source, name, follow_symlinks=False)
+            os.setxattr(target, name, value, follow_symlinks=False)
+        except OSError as error:
+            # trusted.* and security.* of another namespace are not ours to set.
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENODATA, errno.EINVAL):
+                raise
+
+
+def _place(full: str, wanted: Wanted, like: str | None = None) -> None:
+    """Make a file or a link where there is none; ``like`` lends owner, mode and labels."""
+    if wanted.kind == "link":
+        os.symlink(wanted.target, full)
+        return
+    handle = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(wanted.contents)
+        mode, uid, gid = 0o644, 0, 0
+        if like is not None and os.path.isfile(like) and not os.path.islink(like):
+            status = os.lstat(like)
+            mode, uid, gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+            _copy_attributes(like, full)
+        os.fchown(handle, uid, gid)
+        os.fchmod(handle, mode)
+        stream.flush()
+        os.fsync(handle)
+
+
+_Snapshot = dict[str, tuple[int, ...]]
+
+
+def _snapshot(base: str) -> _Snapshot:
+    """
+    The identity of everything in the tree.
+
+    Without the change time: a hard link changes it.
+    """
+    return {
+        path: (
+            status.st_dev,
+            status.st_ino,
+            status.st_mode,
+            status.st_uid,
+            status.st_gid,
+            # Of a directory the entries count, and they have rows of their own.
+            *(() if stat.S_ISDIR(status.st_mode) else (status.st_size, status.st_mtime_ns)),
+        )
+        for path, status in _walk(base)
+    }
+
+
+def _same(seen: _Snapshot, now: _Snapshot) -> bool:
+    """Whether two snapshots show one tree; a directory of the stage has an inode of its own."""
+    if seen.keys() != now.keys():
+        return False
+    return all(
+        (row[2:] if stat.S_ISDIR(row[2]) else row)
+        == (now[path][2:] if stat.S_ISDIR(now[path][2]) else now[path])
+        for path, row in seen.items()
+    )
+
+
+def _stage(base: str, stage: str, due: dict[str, Wanted]) -> None:
+    """Fill a new directory with the future tree."""
+    directories: list[tuple[str, os.stat_result | None]] = [("", os.lstat(base))]
+    touched = {os.path.dirname(path) for path in due}
+    for path, status in _walk(base):
+        full = os.path.join(base, path)
+        target = os.path.join(stage, path)
+        if stat.S_ISDIR(status.st_mode):
+            os.mkdir(target, 0o700)
+            directories.append((path, status))
+        elif path not in due:
+            os.link(full, target, follow_symlinks=False)
+    for path, wanted in sorted(due.items()):
+        target = os.path.join(stage, path)
+        if wanted.kind == "directory":
+            os.mkdir(target, 0o755)
+            directories.append((path, None))
+        elif wanted.kind != "absent":
+            _place(target, wanted, os.path.join(base, path))
+    # Children before parents: writing into a directory changes its time.
+    for path, found in sorted(directories, reverse=True, key=lambda item: item[0]):
+        target = os.path.join(stage, path)
+        if found is not None:
+            os.chown(target, found.st_uid, found.st_gid)
+            os.chmod(target, stat.S_IMODE(found.st_mode))
+            _copy_attributes(os.path.join(base, path), target)
+            if path not in touched:
+                os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+        else:
+            os.chmod(target, 0o755)
+        _flush(target)
+
+
+def _exchange(base: str, due: dict[str, Wanted], seen: _Snapshot) -> None:
+    """Put the future tree in the place of the live one, in one step."""
+    parent = os.path.dirname(base)
+    stage = tempfile.mkdtemp(prefix=_STAGE, dir=parent)
+    try:
+        _stage(base, stage, due)
+        if not _same(seen, _snapshot(base)):
+            raise _Raced
+        _renameat2(stage, base, _RENAME_EXCHANGE)
+        # From here on `stage` is the old tree.  Whoever wrote to it after the look above wrote to
+        # what is about to be removed.
+        if not _same(seen, _snapshot(stage)):
+            _renameat2(stage, base, _RENAME_EXCHANGE)
+            raise _Raced
+        _flush(parent)
+    finally:
+        shutil.rmtree(stage)
+
+
+# The order in which single renames are safe: what nginx does not read yet, the formula's settings,
+# the links that go (before another site may claim what they claim), the files behind links, the
+# new links, and last what no link leads to any more.
+def _rank(base: str, path: str, wanted: Wanted) -> int:
+    if wanted.kind == "directory":
+        return 0
+    folder = posixpath.dirname(path)
+    if wanted.kind == "absent":
+        return 7 if folder == "sites-available" else 3
+    if wanted.kind == "link":
+        return 6
+    if folder == "sites-available":
+        linked = os.path.lexists(os.path.join(base, "sites-enabled", posixpath.basename(path)))
+        return 5 if linked else 1
+    # nginx.conf before conf.d when the former is what the latter was written for.
+    return 2 if path == _COMMON else 4
+
+
+def _one_by_one(base: str, due: dict[str, Wanted], seen: _Snapshot, accept: Any = None) -> None:
+    """
+    Rename what is due into place, file by file; all of it back when one does not go in.
+
+    accept
+        is called when all is in place; what it raises undoes everything
+    """
+    stage = tempfile.mkdtemp(prefix=_STAGE, dir=base)
+    done: list[tuple[str, str | None]] = []
+    folders: set[str] = set()
+    try:
+        order = sorted(due, key=lambda path: (_rank(base, path, due[path]), path))
+        for number, path in enumerate(order):
+            wanted, full = due[path], os.path.join(base, path)
+            if wanted.kind in ("file", "link"):
+                _place(os.path.join(stage, f"{number}.new"), wanted, full)
+            if os.path.lexists(full):
+                os.link(full, os.path.join(stage, f"{number}.old"), follow_symlinks=False)
+        _flush(stage)
+        for number, path in enumerate(order):
+            wanted, full = due[path], os.path.join(base, path)
+            row = seen.get(path)
+            now = os.lstat(full) if os.path.lexists(full) else None
+            if (row is None) != (now is None) or (
+                row is not None and now is not None and row[1:] != (now.st_ino, *_identity(now))
+            ):
+                raise _Raced(path)
+            old = os.path.join(stage, f"{number}.old") if now is not None else None
+            if wanted.kind == "directory":
+                os.mkdir(full, 0o755)
+                os.chmod(full, 0o755)
+            elif wanted.kind == "absent":
+                os.unlink(full)
+            else:
+                os.rename(os.path.join(stage, f"{number}.new"), full)
+            done.append((full, old))
+            folders.add(os.path.dirname(full))
+            _flush(os.path.dirname(full))
+        if accept is not None:
+            accept()
+    except BaseException:
+        for full, old in reversed(done):
+            if old is not None:
+                os.rename(old, full)
+            elif os.path.isdir(full) and not os.path.islink(full):
+                os.rmdir(full)
+            else:
+                os.unlink(full)
+        for folder in folders:
+            if os.path.isdir(folder):
+                _flush(folder)
+        raise
+    finally:
+        shutil.rmtree(stage)
+        _flush(base)
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    row: tuple[int, ...] = (status.st_mode, status.st_uid, status.st_gid)
+    if not stat.S_ISDIR(status.st_mode):
+        row += (status.st_size, status.st_mtime_ns)
+    return row
+
+
+# What says "not here" to an exchange of directories: another file system, a mount point, a kernel
+# or a file system without it, no hard links.
+_NOT_HERE = (errno.EXDEV, errno.EBUSY, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EMLINK)
+
+
+def _swap(base: str, due: dict[str, Wanted], seen: _Snapshot) -> str:
+    """Put what is due in place; returns how."""
+    if len(due) > 1:
+        try:
+            _exchange(base, due, seen)
+            return "exchange"
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+    _one_by_one(base, due, seen)
+    return "renames"
+
+
+def _leftovers(base: str) -> list[str]:
+    """What a killed run left beside and in the tree."""
+    found = []
+    for folder in (os.path.dirname(base), base):
+        if os.path.isdir(folder):
+            found += [
+                os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(_STAGE)
+            ]
+    return found
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One run at a time: two would take each other for a third party."""
+    with open("/run/nginx_uwsgi_django-nginx_tree.lock", "ab") as lock:
+        deadline = time.monotonic() + _LOCK_TIMEOUT
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise CommandExecutionError(
+                        f"another run has been changing nginx's tree for {_LOCK_TIMEOUT} s"
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
+def _refuse(base: str, plan: dict[str, Wanted], output: str) -> None:
+    errors, _ = _messages(output)
+    told = [_whose(base, plan, message) for message in errors] or [output or "nginx -t failed"]
+    raise CommandExecutionError("nginx refuses the tree as it would be:\n" + "\n".join(told))
+
+
+def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
+    base, shown = _base(), _shown()
+    for _ in range(5):
+        plan, strangers = make_plan()
+        due = _due(base, plan)
+        report: dict[str, Any] = {
+            "changes": {},
+            "warnings": [],
+            "strangers": [f"{shown}/{path}" for path in strangers],
+            "tested": None,
+            "how": None,
+        }
+        left = _leftovers(base)
+        if not due and (test or not left):
+            return report
+        with contextlib.ExitStack() as held:
+            if not test:
+                held.enter_context(_alone())
+                for path in _leftovers(base):
+                    shutil.rmtree(path)
+                if not due:
+                    return report
+            try:
+                report["changes"] = _changes(base, shown, due)
+                seen = _snapshot(base)
+                verdict = _judge(base, due)
+                report["tested"] = verdict.tested
+                report["warnings"] = _messages(verdict.output)[1] if verdict.tested else []
+                if verdict.tested and not verdict.ok:
+                    _refuse(base, plan, verdict.output)
+                if test:
+                    if not verdict.tested:
+                        report["warnings"].append(f"not tested before: {verdict.output}")
+                    return report
+                # What was compared and tested is what must still be there.
+                if not _same(seen, _snapshot(base)):
+                    raise _Raced
+                if verdict.tested:
+                    report["how"] = _swap(base, due, seen)
+                else:
+                    report["how"] = _unproven(base, plan, due, seen, report["warnings"])
+            except (_Raced, FileNotFoundError) as error:
+                # FileNotFoundError: an entry went between being listed and being read.
+                if isinstance(error, FileNotFoundError) and not os.path.isdir(base):
+                    raise
+                continue
+            rest = _due(base, plan)
+            if rest:
+                raise CommandExecutionError(
+                    f"this did not stay in place: {', '.join(sorted(rest))}"
+                )
+            return report
+    raise CommandExecutionError(
+        f"somebody else kept writing to {shown} while it was to be changed; nothing was changed"
+    )
+
+
+def _unproven(
+    base: str,
+    plan: dict[str, Wanted],
+    due: dict[str, Wanted],
+    seen: _Snapshot,
+    warnings: list[str],
+) -> str:
+    """Where no namespace may be made: in, test, and out again when nginx refuses."""
+
+    def accept() -> None:
+        result = _run_nginx("-t")
+        if result.returncode:
+            _refuse(base, plan, result.stderr)
+        warnings.extend(_messages(result.stderr)[1])
+
+    _one_by_one(base, due, seen, accept)
+    return "renames, tested afterwards"
+
+
+def due(saltenv: str = "base") -> dict[str, Any]:
+    """
+    What :py:func:`apply` would change, without asking nginx.  Starts no process, writes nothing.
+
+    saltenv
+        the fileserver's environment to take templates from
+
+    Returns the changes: per file a unified diff, per link old and new.
+
+    Raises CommandExecutionError when a site cannot be rendered.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.due
+    """
+    base = _base()
+    return _changes(base, _shown(), _due(base, _plan(saltenv)[0]))
+
+
+def apply(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
+    """
+    Bring the tree to what the pillar wants: all of it, or nothing.
+
+    saltenv
+        the fileserver's environment to take templates from
+    test
+        judge the future tree, change nothing
+
+    Returns ``{"changes": …, "warnings": nginx's, "strangers": enabled but not the formula's,
+    "tested": by nginx before it went in, "how": exchange or renames}``.
+
+    Raises CommandExecutionError with nginx's own words, and the pillar's path that they are about,
+    when nginx refuses; the tree is then as it was.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.apply test=True
+    """
+    return _transact(lambda: _plan(saltenv), test)
+
+
+def remove(test: bool = False) -> dict[str, Any]:
+    """
+    Take everything of the formula out of the tree, and give back what it took out.
+
+    test
+        judge the future tree, change nothing
+
+    Returns what :py:func:`apply` returns.
+
+    Raises CommandExecutionError as :py:func:`apply` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.remove test=True
+    """
+    return _transact(lambda: (_plan_removed(), []), test)

@@ -1,0 +1,132 @@
+"""
+nginx's configuration tree is the one of the pillar, or it is as it was.
+
+.. code-block:: yaml
+
+    'nginx: its tree is the one of the pillar':
+      nginx_tree.applied:
+        - name: nginx
+
+The values come from the pillar ``nginx_uwsgi_django``, as data.  nginx itself judges the whole
+future tree before a byte of the live one changes; see
+:py:mod:`the execution module <_modules.nginx_tree>` for how.
+
+.. versionadded:: 0.1.0
+"""
+
+import os
+import shutil
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "nginx_tree"
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def _installed() -> bool:
+    return bool(shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/sbin")) and os.path.exists(
+        os.path.join(__salt__["site_pillar.settings"]()["lookup"]["nginx_dir"], "nginx.conf")
+    )
+
+
+def _told(report: dict[str, Any]) -> list[str]:
+    lines = [f"nginx warns: {warning}" for warning in report["warnings"]]
+    if report["strangers"]:
+        lines.append(f"enabled, but not this formula's: {', '.join(report['strangers'])}")
+    return lines
+
+
+def _done(name: str, function: str, right: str, future: str, past: str, **given: Any) -> dict:
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    test = bool(__opts__["test"])
+    try:
+        report = __salt__[function](test=test, **given)
+    except CommandExecutionError as error:
+        ret["result"], ret["comment"] = False, f"{error}"
+        return ret
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        ret["result"], ret["comment"] = False, f"{where}{error.strerror}"
+        return ret
+    ret["changes"] = report["changes"]
+    if not report["changes"]:
+        lines = [right]
+    elif test:
+        ret["result"] = None
+        lines = [future]
+    else:
+        lines = [past]
+    ret["comment"] = "\n".join(lines + _told(report))
+    return ret
+
+
+def applied(name: str) -> dict[str, Any]:
+    """
+    The tree under ``/etc/nginx`` holds the pillar's sites, links and ``user``, all at once.
+
+    name
+        a label, ``nginx``
+
+    Returns the usual dictionary: ``changes`` has one unified diff per file.  When nginx refuses
+    the future tree the result is False with nginx's words and the pillar's path that they are
+    about, nothing has changed, and it is False again in the next run while the cause stays.
+    """
+    try:
+        installed = _installed()
+    except CommandExecutionError as error:
+        return {"name": name, "result": False, "changes": {}, "comment": f"{error}"}
+    if not installed:
+        if __opts__["test"]:
+            return {
+                "name": name,
+                "result": None,
+                "changes": {name: {"old": None, "new": "the tree of the pillar"}},
+                "comment": "nginx is not installed yet; once it is, it will judge the tree",
+            }
+        return {
+            "name": name,
+            "result": False,
+            "changes": {},
+            "comment": "nginx is not installed",
+        }
+    return _done(
+        name,
+        "nginx_tree.apply",
+        "The tree is the one of the pillar",
+        "nginx accepts the tree as it would be; it would be put in place",
+        "nginx accepted the tree, and it is in place",
+        saltenv=__env__,
+    )
+
+
+def removed(name: str) -> dict[str, Any]:
+    """
+    Nothing of the formula is left under ``/etc/nginx``, and what it took out is back.
+
+    name
+        a label, ``nginx``
+
+    Returns the usual dictionary, as :py:func:`applied` does.
+    """
+    try:
+        installed = _installed()
+    except CommandExecutionError as error:
+        return {"name": name, "result": False, "changes": {}, "comment": f"{error}"}
+    if not installed:
+        return {
+            "name": name,
+            "result": True,
+            "changes": {},
+            "comment": "nginx is not installed: there is no tree",
+        }
+    return _done(
+        name,
+        "nginx_tree.remove",
+        "Nothing of this formula is in the tree",
+        "The formula's files would be taken out of the tree",
+        "The formula's files are out of the tree",
+    )
