@@ -269,12 +269,14 @@ def start(units: str | list[str], timeout: float = 90) -> bool:
     return _act("start", units, timeout)
 
 
-def stop(units: str | list[str], timeout: float = 90) -> bool:
+def stop(units: str | list[str], timeout: float = 90, wait: bool = True) -> bool:
     """
     Stop units and wait until they are down.
 
     units, timeout
         as in :py:func:`start`
+    wait
+        False: only ask for it
 
     Returns True, also when they were not running.
 
@@ -286,7 +288,7 @@ def stop(units: str | list[str], timeout: float = 90) -> bool:
 
         salt '*' systemd_unit.stop nginx.service
     """
-    return _act("stop", units, timeout)
+    return _act("stop", units, timeout, *([] if wait else ["--no-block"]))
 
 
 def restart(units: str | list[str], timeout: float = 90) -> bool:

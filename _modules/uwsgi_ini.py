@@ -260,7 +260,6 @@ def render(
     plugin: str | None = None,
     own: str | None = None,
     own_path: str | None = None,
-    preflight: bool = False,
 ) -> str:
     """
     The ini of a generation, whole.
@@ -272,8 +271,8 @@ def render(
     venv
         the virtual environment, if there is one
     socket
-        the path of the socket: the one that systemd holds (uWSGI finds an inherited socket by its
-        name) or, in a preflight, a private one
+        the path of the socket that systemd holds (uWSGI finds an inherited socket by its name), by
+        default the site's
     stats
         the path of uWSGI's statistics socket
     plugin
@@ -282,8 +281,6 @@ def render(
         the text of the project's own ini, instead of lines made from the pillar
     own_path
         the path that this text came from: what ``%d`` and its like in it stand for
-    preflight
-        one process, none of the site's periodic work, all words to the journal
 
     Returns text. The same arguments give the same text.
 
@@ -321,8 +318,6 @@ def render(
         ]
         lines.append(_MARK)
     lines += [f"{key} = {escape(value)}" for key, value in entries]
-    if preflight:
-        lines = _preflight(lines)
     return "\n".join(lines) + "\n"
 
 
@@ -413,13 +408,31 @@ def _magic(line: str, path: str) -> str:
     )
 
 
-def _preflight(lines: list[str]) -> list[str]:
+def preflight(text: str, socket: str) -> str:
+    """
+    A generation's ini turned into that of its preflight: one process on a private socket, without
+    the site's periodic work, all words to the journal.
+
+    text
+        the generation's ini
+    socket
+        the path of the private socket
+
+    Returns text.
+
+    Raises SaltInvocationError when the path cannot be carried.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_ini.preflight "$(cat /etc/uwsgi/mysite/4f2a9c01d7e3.ini)" /run/x/uwsgi.sock
+    """
     kept = []
-    for line in lines:
+    for line in text.splitlines():
         option = _split(line)
-        if option and (
-            _NOT_IN_PREFLIGHT.fullmatch(_canonical(option[0])) or _canonical(option[0]) == "stats"
-        ):
+        key = _canonical(option[0]) if option else ""
+        if key == "stats" or _NOT_IN_PREFLIGHT.fullmatch(key):
             continue
-        kept.append(line)
-    return [*kept, "processes = 1"]
+        kept.append(f"socket = {escape(socket)}" if key == "socket" else line)
+    return "\n".join([*kept, "processes = 1"]) + "\n"

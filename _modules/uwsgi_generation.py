@@ -1,0 +1,1179 @@
+"""
+Generations of a site's uWSGI behind the one socket that systemd holds.
+
+A generation is a unit whose instance name is the digest of all that its process is made of: the
+ini, the unit, the release, the virtual environment, the environment file, the interpreter and uWSGI
+itself. Its files are written once and never edited. So "does the host run what the pillar says" is
+a question about the name of the unit that runs, which the host answers after a reboot, a killed run
+or a hand that restarted something as truly as after a run of Salt.
+
+The switch: the new generation answers a health request on a private socket (preflight), starts
+beside the old one on the shared socket, is enabled, and only then does the old one finish its
+requests and stop. Nothing of the old one is touched before that.
+
+.. versionadded:: 0.1.0
+"""
+
+import glob
+import hashlib
+import json
+import os
+import re
+import signal
+import time
+from typing import Any
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "uwsgi_generation"
+__func_alias__ = {"list_": "list"}
+
+# Goes into every digest: another number makes every site's next run a new generation.
+_FORMAT = 1
+
+# How many generations' files stay on the host, the running one among them.
+_KEEP = 5
+
+# Stands for the digest in the texts that the digest is made of.
+_DIGEST = "@DIGEST@"
+
+_PROPERTIES = [
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "MainPID",
+    "ExecMainStartTimestampMonotonic",
+    "InvocationID",
+    "DropInPaths",
+]
+
+# Under this directory, gone after a reboot, are the unit and the files of a preflight.
+_RUN_UNITS = "/run/systemd/system"
+_RUN = "/run/nginx_uwsgi_django"
+
+_UP = ("active", "activating", "reloading", "deactivating")
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+# --- What shall be -----------------------------------------------------------------------------
+
+
+def _site(name: str) -> dict[str, Any]:
+    return __salt__["site_pillar.site"](name)
+
+
+def _lookup() -> dict[str, Any]:
+    return __salt__["site_pillar.settings"]()["lookup"]
+
+
+def _unit(name: str, digest: str) -> str:
+    return f"uwsgi-{name}@{digest}.service"
+
+
+def _twin(name: str, digest: str) -> str:
+    # The dot cannot be part of a site's name, so no site's generation is ever called so.
+    return f"uwsgi-{name}.preflight@{digest}.service"
+
+
+def _paths(name: str, digest: str) -> dict[str, str]:
+    lookup = _lookup()
+    stem = f"{lookup['uwsgi_dir']}/{name}/{digest}"
+    unit = _unit(name, digest)
+    return {
+        "unit": f"{lookup['unit_dir']}/{unit}",
+        "ini": f"{stem}.ini",
+        "env": f"{stem}.env",
+        "parts": f"{stem}.json",
+        "link": f"{lookup['unit_dir']}/uwsgi-{name}.service.wants/{unit}",
+        "run": f"/run/uwsgi-{name}@{digest}",
+        "stats": f"/run/uwsgi-{name}@{digest}/stats.sock",
+    }
+
+
+def environment_file(values: dict[str, str]) -> str:
+    r"""
+    The text of an ``EnvironmentFile=`` that carries values byte for byte.
+
+    values
+        name -> text
+
+    Returns text, a line for each, in the order of their names.
+
+    Raises SaltInvocationError for a name that is none, a newline or a NUL.
+
+    In double quotes systemd takes ``\`` before ``\``, ``"``, ``$`` and `````, and nothing else, for
+    an escape (systemd.exec(5), EnvironmentFile=), so these four are escaped and the rest is as it is.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.environment_file '{"GREETING": "hello"}'
+    """
+    lines = []
+    for key in sorted(values):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+            raise SaltInvocationError(f"{key!r} is not the name of an environment variable")
+        if re.search(r"[\n\r\0]", values[key]):
+            # The value may be a secret: it is not repeated here.
+            raise SaltInvocationError(f"the value of {key} must be one line")
+        escaped = re.sub(r'([\\"$`])', r"\\\1", values[key])
+        lines.append(f'{key}="{escaped}"\n')
+    return "".join(lines)
+
+
+def _content(path: str) -> str | None:
+    """The digest of a file's content, remembered as long as the file is the same one."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    memory = __context__.setdefault("uwsgi_generation.content", {})
+    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if key not in memory:
+        digest = hashlib.sha256()
+        with open(path, "rb") as stream:
+            for piece in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(piece)
+        memory[key] = digest.hexdigest()
+    return memory[key]
+
+
+def _programs(venv: dict[str, Any]) -> dict[str, Any]:
+    """What the process executes, by path and content: a file replaced underneath is another."""
+    executables = [venv["uwsgi"], venv["binary"]]
+    # pyuwsgi is a script of two lines around an extension module.
+    executables += sorted(glob.glob(f"{glob.escape(venv['path'])}/lib/python3*/site-packages/pyuwsgi*.so"))
+    return {path: [os.path.realpath(path), _content(path)] for path in executables if path}
+
+
+def _sandbox(site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any]) -> list[str]:
+    """What a generation may not do, and where it may write."""
+    words = {"words": True}
+    escape = __salt__["systemd_unit.escape"]
+    places = [site["project"]["path"], __salt__["django_release.directories"](site["name"])["shared"]]
+    writable = [f"-{escape(path)}" if " " not in path else escape(f"-{path}", **words)
+                for path in dict.fromkeys(places)]
+    used = [*places, venv["path"], venv["uwsgi"] or "", release["path"],
+            os.path.realpath(venv["binary"]), os.path.realpath(venv["uwsgi"] or "/")]
+    homes = any(path.startswith(("/home/", "/root/", "/run/user/")) for path in used)
+    public = any(path.startswith(("/tmp/", "/var/tmp/")) for path in used)
+    return [
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+        "AmbientCapabilities=",
+        "ProtectSystem=strict",
+        # Permissions decide what of it the site's user may write.
+        f"ReadWritePaths={' '.join(writable)}",
+        f"ProtectHome={'read-only' if homes else 'yes'}",
+        f"PrivateTmp={'no' if public else 'yes'}",
+        "PrivateDevices=yes",
+        "DevicePolicy=closed",
+        "PrivateUsers=yes",
+        "ProtectKernelTunables=yes",
+        "ProtectKernelModules=yes",
+        "ProtectKernelLogs=yes",
+        "ProtectControlGroups=yes",
+        "ProtectClock=yes",
+        "ProtectHostname=yes",
+        "ProtectProc=invisible",
+        "ProcSubset=pid",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+        "RestrictNamespaces=yes",
+        "RestrictRealtime=yes",
+        "RestrictSUIDSGID=yes",
+        "LockPersonality=yes",
+        "MemoryDenyWriteExecute=yes",
+        "SystemCallArchitectures=native",
+        "SystemCallFilter=@system-service",
+        "SystemCallFilter=~@privileged @resources",
+        "SystemCallErrorNumber=EPERM",
+        "RemoveIPC=yes",
+        "KeyringMode=private",
+    ]
+
+
+def _unit_text(
+    site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any], digest: str
+) -> str:
+    name = site["name"]
+    escape = __salt__["systemd_unit.escape"]
+    paths = _paths(name, digest)
+    uwsgi = site["uwsgi"]
+    limits = [f"{limit}={uwsgi['limits'][limit]}" for limit in sorted(uwsgi["limits"])]
+    return "\n".join(
+        [
+            "[Unit]",
+            f'Description=Django site "{name}", generation {digest}',
+            f"After=network.target uwsgi-{name}.socket",
+            "After=postgresql.service mariadb.service mysql.service redis-server.service",
+            # So that starting, stopping and restarting uwsgi-SITE.service acts on this, and
+            # waits until it is up.
+            f"PartOf=uwsgi-{name}.service",
+            f"Before=uwsgi-{name}.service",
+            # A generation that cannot start is tried for ever, and never takes the socket down
+            # with it ("service-start-limit-hit").
+            "StartLimitIntervalSec=0",
+            "",
+            "[Service]",
+            "Type=notify",
+            "NotifyAccess=main",
+            f"Sockets=uwsgi-{name}.socket",
+            f"User={site['project']['user']}",
+            f"Group={site['project']['group']}",
+            f"EnvironmentFile={escape(paths['env'])}",
+            f"ExecStart={escape(venv['uwsgi'], command=True)} --ini "
+            f"{escape(paths['ini'], command=True)}",
+            # SIGTERM to the master alone: it lets the workers finish their requests.
+            "KillMode=mixed",
+            "KillSignal=SIGTERM",
+            f"TimeoutStartSec={uwsgi['start_timeout']:d}",
+            f"TimeoutStopSec={uwsgi['stop_timeout']:d}",
+            "Restart=on-failure",
+            "RestartSec=1",
+            # A worker that runs out of memory dies alone, and its master makes another.
+            "OOMPolicy=continue",
+            f"SyslogIdentifier=uwsgi-{name}",
+            f"RuntimeDirectory=uwsgi-{name}@{digest}",
+            "RuntimeDirectoryMode=0700",
+            "UMask=0022",
+            *limits,
+            *_sandbox(site, venv, release),
+            "",
+            "[Install]",
+            f"WantedBy=uwsgi-{name}.service",
+            "",
+        ]
+    )
+
+
+def _wanted(name: str) -> dict[str, Any]:
+    """The generation that the pillar and the project ask for, with the texts of its files."""
+    site = _site(name)
+    release = __salt__["django_release.desired"](name)
+    venv = __salt__["python_venv.desired"](name)
+    if not venv["uwsgi"]:
+        raise CommandExecutionError(
+            f"nginx_uwsgi_django:sites:{name}:uwsgi names neither a package nor a binary"
+        )
+    own = own_path = None
+    if site["uwsgi"]["ini"]:
+        own_path = os.path.join(release["path"], site["uwsgi"]["ini"])
+        source = os.path.join(release["source"], site["uwsgi"]["ini"])
+        try:
+            with open(source, encoding="utf-8") as stream:
+                own = stream.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandExecutionError(
+                f"{source} (nginx_uwsgi_django:sites:{name}:uwsgi:ini) cannot be read: {error}"
+            ) from error
+    stats = _paths(name, _DIGEST)["stats"]
+    ini = __salt__["uwsgi_ini.render"](
+        site,
+        release["path"],
+        # A virtual environment that is the system's own is none for uWSGI.
+        venv["path"],
+        stats=stats,
+        plugin="python3" if site["uwsgi"]["package"] == "distro" else None,
+        own=own,
+        own_path=own_path,
+    )
+    environment = environment_file(__salt__["django_release.environment"](name))
+    unit = _unit_text(site, venv, release, _DIGEST)
+    parts = {
+        "format": _FORMAT,
+        "ini": hashlib.sha256(ini.encode()).hexdigest(),
+        "unit": hashlib.sha256(unit.encode()).hexdigest(),
+        "environment": hashlib.sha256(environment.encode()).hexdigest(),
+        "release": {"id": release["id"], "path": release["path"]},
+        "venv": {"digest": venv["digest"], "path": venv["path"]},
+        "programs": _programs(venv),
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    return {
+        "digest": digest,
+        "parts": parts,
+        "ini": ini.replace(_DIGEST, digest),
+        "unit": unit.replace(_DIGEST, digest),
+        "environment": environment,
+        "program": venv["uwsgi"],
+    }
+
+
+def _kept(name: str, digest: str) -> dict[str, Any]:
+    """A generation whose files are still on the host."""
+    if not re.fullmatch(r"[0-9a-f]{12}", digest):
+        raise SaltInvocationError(f"{digest!r} is not the digest of a generation")
+    paths = _paths(name, digest)
+    texts = {
+        key: __salt__["durable_file.read"](paths[key]) for key in ("unit", "ini", "env", "parts")
+    }
+    if None in texts.values():
+        raise CommandExecutionError(f"the generation {digest} of {name} is not on this host")
+    parts = json.loads(texts["parts"])
+    release = parts["release"]
+    if not os.path.isdir(release["path"]):
+        raise CommandExecutionError(
+            f"the generation {digest} ran {release['path']}, which is not there any more"
+        )
+    if not os.path.isdir(parts["venv"]["path"]):
+        raise CommandExecutionError(
+            f"the generation {digest} ran in {parts['venv']['path']}, which is not there any more"
+        )
+    now = __salt__["django_release.desired"](name)
+    if now["path"] == release["path"] and now["id"] != release["id"]:
+        raise CommandExecutionError(
+            f"the generation {digest} ran the project in {release['path']} as it was then; "
+            "it has been changed since, so there is nothing to go back to"
+        )
+    return {
+        "digest": digest,
+        "parts": parts,
+        "ini": texts["ini"].decode(),
+        "unit": texts["unit"].decode(),
+        "environment": texts["env"].decode(),
+        "program": next(iter(parts["programs"])),
+    }
+
+
+def desired(name: str) -> dict[str, Any]:
+    """
+    The generation that the pillar and the project ask for. Reads only.
+
+    name
+        the site
+
+    Returns ``digest`` (12 hexadecimal digits), ``unit`` (the name of its unit) and ``parts`` (what
+    the digest is made of; of texts, which may hold secrets, only a digest).
+
+    Raises CommandExecutionError when the project or its ini is not there, SaltInvocationError for
+    uWSGI options that cannot work.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.desired mysite
+    """
+    wanted = _wanted(name)
+    return {
+        "digest": wanted["digest"],
+        "unit": _unit(name, wanted["digest"]),
+        "parts": wanted["parts"],
+    }
+
+
+# --- What is -----------------------------------------------------------------------------------
+
+
+def _sites() -> list[str]:
+    return list(__salt__["site_pillar.settings"]()["sites"])
+
+
+def _on_disk(names: list[str]) -> list[str]:
+    """The generations' unit files, by unit name."""
+    directory = _lookup()["unit_dir"]
+    wanted = "|".join(re.escape(name) for name in names)
+    pattern = re.compile(rf"uwsgi-(?:{wanted})@[0-9a-f]{{12}}\.service")
+    try:
+        return sorted(entry for entry in os.listdir(directory) if pattern.fullmatch(entry))
+    except FileNotFoundError:
+        return []
+
+
+def _units(name: str, fresh: bool = True) -> dict[str, dict[str, str]]:
+    """
+    The units of all sites, read in one call and, within a run, once until something is done to
+    a unit or a unit file comes or goes.
+    """
+    names = list(dict.fromkeys([*_sites(), name]))
+    files = _on_disk(names)
+    mark = (__salt__["systemd_unit.actions"](), tuple(files))
+    memory = __context__.get("uwsgi_generation.units")
+    if not fresh and memory and memory[0] == mark:
+        return memory[1]
+    units = __salt__["systemd_unit.show"]([*files, "uwsgi-*@*.service"], _PROPERTIES)
+    __context__["uwsgi_generation.units"] = (mark, units)
+    return units
+
+
+def _generations(name: str, fresh: bool = True) -> dict[str, dict[str, Any]]:
+    """The generations of a site that are on the host, by digest."""
+    answer = {}
+    monotonic, wall = time.clock_gettime(time.CLOCK_MONOTONIC), time.time()
+    for unit, shown in _units(name, fresh).items():
+        found = re.fullmatch(rf"uwsgi-{re.escape(name)}@([0-9a-f]{{12}})\.service", unit)
+        if not found:
+            continue
+        started = int(shown["ExecMainStartTimestampMonotonic"] or 0) / 1e6
+        running = shown["ActiveState"] == "active"
+        answer[found[1]] = {
+            "unit": unit,
+            "state": shown["ActiveState"],
+            "active": running,
+            "enabled": os.path.lexists(_paths(name, found[1])["link"]),
+            "pid": int(shown["MainPID"] or 0),
+            "since": wall - (monotonic - started) if running and started else None,
+            "invocation": shown["InvocationID"],
+            "reload": shown["NeedDaemonReload"] == "yes",
+            "drop_ins": shown["DropInPaths"].split(),
+        }
+    return answer
+
+
+def _files(name: str, wanted: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Path, text, group and mode of a generation's files; root owns them all."""
+    group = _site(name)["project"]["group"]
+    paths = _paths(name, wanted["digest"])
+    parts = json.dumps({**wanted["parts"], "site": name}, indent=1, sort_keys=True) + "\n"
+    return [
+        (paths["ini"], wanted["ini"], group, "0640"),
+        (paths["env"], wanted["environment"], "root", "0600"),
+        (paths["parts"], parts, "root", "0600"),
+        # Last: it names the others.
+        (paths["unit"], wanted["unit"], "root", "0644"),
+    ]
+
+
+def _differing(name: str, wanted: dict[str, Any]) -> list[str]:
+    return [
+        path
+        for path, text, group, mode in _files(name, wanted)
+        if __salt__["durable_file.differs"](path, text, "root", group, mode)
+    ]
+
+
+def _outdated(name: str, generation: dict[str, Any], digest: str) -> bool:
+    """Whether a running generation is older than a file that it was made from."""
+    paths = _paths(name, digest)
+    made_from = [paths["ini"], paths["env"], paths["unit"], *generation["drop_ins"]]
+    # The two clocks are not read at the same instant.
+    return any(
+        os.stat(path).st_ctime > generation["since"] + 0.05
+        for path in made_from
+        if os.path.lexists(path)
+    )
+
+
+def _leftovers(name: str) -> list[str]:
+    """What a preflight left behind that was killed in the middle."""
+    answer = glob.glob(f"{_RUN_UNITS}/uwsgi-{name}.preflight@*.service")
+    answer += glob.glob(f"{_RUN}/{name}/*")
+    return sorted(answer)
+
+
+def _reasons(name: str, wanted: dict[str, Any], old: str | None) -> list[str]:
+    """In what the new generation differs from the one that runs."""
+    text = __salt__["durable_file.read"](_paths(name, old)["parts"]) if old else None
+    if text is None:
+        return []
+    before = json.loads(text)
+    after = wanted["parts"]
+    return [key for key in sorted(after) if before.get(key) != after[key]]
+
+
+def lacks(name: str, digest: str | None = None, fresh: bool = True) -> dict[str, Any]:
+    """
+    What is not yet as it should be: the wanted generation, and no other, runs and is enabled.
+
+    name
+        the site
+    digest
+        the generation to have instead of the one that the pillar asks for
+    fresh
+        ask systemd again in any case
+
+    Returns ``digest`` and ``changes`` (empty when all is as it should be).
+
+    Raises as :py:func:`desired` does, and CommandExecutionError when the generation of the digest
+    is not on the host.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.lacks mysite
+    """
+    wanted = _kept(name, digest) if digest else _wanted(name)
+    return {"digest": wanted["digest"], "changes": _lacks(name, wanted, fresh)}
+
+
+def _lacks(name: str, wanted: dict[str, Any], fresh: bool = True) -> dict[str, Any]:
+    digest = wanted["digest"]
+    found = _generations(name, fresh)
+    mine = found.get(digest)
+    others = {other: shown for other, shown in found.items() if other != digest}
+    up = sorted(
+        (other for other, shown in others.items() if shown["state"] in _UP),
+        key=lambda other: others[other]["since"] or 0,
+    )
+    changes: dict[str, Any] = {}
+    if not mine or not mine["active"]:
+        old = up[-1] if up else None
+        changes["generation"] = {"old": old, "new": digest}
+        reasons = _reasons(name, wanted, old)
+        if reasons:
+            changes["because of"] = {"old": None, "new": reasons}
+    elif _differing(name, wanted) or _outdated(name, mine, digest) or mine["reload"]:
+        changes["generation"] = {
+            "old": f"{digest}, older than its files",
+            "new": f"{digest}, restarted",
+        }
+    elif up:
+        changes["stopped"] = {"old": up, "new": []}
+    if not mine or not mine["enabled"]:
+        changes["enabled"] = {"old": False, "new": True}
+    still = sorted(other for other, shown in others.items() if shown["enabled"])
+    # Part of every switch, and only worth a word when it is all that is left to do.
+    if still and "generation" not in changes:
+        changes["disabled"] = {"old": still, "new": []}
+    failed = sorted(other for other, shown in others.items() if shown["state"] == "failed")
+    if failed and "generation" not in changes:
+        changes["forgotten failures"] = {"old": failed, "new": []}
+    if _leftovers(name) and "generation" not in changes:
+        changes["preflight"] = {"old": _leftovers(name), "new": []}
+    return changes
+
+
+# --- From what is to what shall be -------------------------------------------------------------
+
+
+def switch(name: str, digest: str | None = None) -> dict[str, Any]:
+    """
+    Make the wanted generation run, and no other, without losing a request.
+
+    name
+        the site
+    digest
+        the generation to have instead of the one that the pillar asks for
+
+    Returns ``digest`` and ``changes``, empty when nothing had to be done and nothing was touched.
+
+    Raises CommandExecutionError when the generation does not come up or does not answer as the
+    pillar's ``health`` says; then it is gone again, and what ran before still runs and is enabled.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.switch mysite
+    """
+    wanted = _kept(name, digest) if digest else _wanted(name)
+    changes = _lacks(name, wanted)
+    if not changes:
+        return {"digest": wanted["digest"], "changes": {}}
+    _clear(name)
+    if "generation" in changes:
+        _need_socket(name)
+        _need_program(name, wanted)
+        seconds = _preflight(name, wanted)
+        changes["health"] = {"old": None, "new": f"{_asked(name)} in {seconds:g} s"}
+        _bring_up(name, wanted)
+    _settle(name, wanted["digest"])
+    return {"digest": wanted["digest"], "changes": changes}
+
+
+def _need_socket(name: str) -> None:
+    units = __salt__["uwsgi_socket.names"](name)
+    shown = __salt__["systemd_unit.show"](list(units.values()), ["ActiveState"])
+    for unit in units.values():
+        if shown[unit]["ActiveState"] != "active":
+            raise CommandExecutionError(
+                f"{unit} is not active, so there is no socket for a generation to inherit"
+            )
+
+
+def _need_program(name: str, wanted: dict[str, Any]) -> None:
+    if not os.access(wanted["program"], os.X_OK):
+        raise CommandExecutionError(f"{wanted['program']} is not there or not executable")
+
+
+def _clear(name: str) -> None:
+    """Remove what is left of a preflight that was killed."""
+    left = _leftovers(name)
+    if not left:
+        return
+    units = [os.path.basename(path) for path in left if path.startswith(_RUN_UNITS)]
+    if units:
+        __salt__["systemd_unit.stop"](units)
+        __salt__["systemd_unit.reset_failed"](units)
+    for path in left:
+        __salt__["durable_file.remove"](path)
+    __salt__["systemd_unit.daemon_reload"]()
+
+
+def _asked(name: str) -> str:
+    health = _site(name)["health"]
+    return f"GET {health['path']} for {health['host']}"
+
+
+def _twin_text(name: str, digest: str, unit: str, ini: str, env: str, start: int) -> str:
+    """
+    The unit of a preflight: the generation's own, with the same sandbox, but on its own: without
+    the socket and whatever ties it to the site, and not to be tried again.
+    """
+    escape = __salt__["systemd_unit.escape"]
+    kept = []
+    for line in unit.split("[Install]")[0].splitlines():
+        key, _, value = line.partition("=")
+        if key in ("PartOf", "Before", "Sockets", "OOMPolicy", "StartLimitIntervalSec"):
+            continue
+        if key == "After" and name in value:
+            continue
+        replaced = {
+            "Description": f'Preflight of the Django site "{name}", generation {digest}',
+            "EnvironmentFile": escape(env),
+            "ExecStart": re.sub(r" --ini .*$", "", value) + f" --ini {escape(ini, command=True)}",
+            "TimeoutStartSec": str(start),
+            # Nobody's request is in it when it is stopped, and it may hang.
+            "KillSignal": "SIGKILL",
+            "TimeoutStopSec": "5",
+            "Restart": "no",
+            "RuntimeDirectory": f"uwsgi-{name}.preflight@{digest}",
+        }.get(key)
+        kept.append(line if replaced is None else f"{key}={replaced}")
+    return "\n".join(kept) + "\n"
+
+
+def _preflight(name: str, wanted: dict[str, Any]) -> float:
+    """
+    Ask the generation's twin for the health path on a private socket.
+
+    Returns the seconds that the answer took; raises CommandExecutionError with what the twin said.
+    """
+    site = _site(name)
+    digest = wanted["digest"]
+    group = site["project"]["group"]
+    unit = _twin(name, digest)
+    socket = f"/run/uwsgi-{name}.preflight@{digest}/uwsgi.sock"
+    directory = f"{_RUN}/{name}"
+    ini, env = f"{directory}/{digest}.ini", f"{directory}/{digest}.env"
+    start = site["uwsgi"]["start_timeout"]
+    __salt__["durable_file.directory"](_RUN)
+    __salt__["durable_file.directory"](directory, "root", group, "0750")
+    __salt__["durable_file.directory"](_RUN_UNITS)
+    write = __salt__["durable_file.write"]
+    try:
+        write(ini, __salt__["uwsgi_ini.preflight"](wanted["ini"], socket), "root", group, "0640")
+        write(env, wanted["environment"], "root", "root", "0600")
+        write(f"{_RUN_UNITS}/{unit}", _twin_text(name, digest, wanted["unit"], ini, env, start))
+        __salt__["systemd_unit.daemon_reload"]()
+        try:
+            __salt__["systemd_unit.start"](unit, timeout=start + 15)
+            return _health(site, socket)
+        except CommandExecutionError as error:
+            invocation = __salt__["systemd_unit.show"](unit, ["InvocationID"])[unit]
+            words = __salt__["systemd_unit.journal"](
+                unit, 20, invocation=invocation["InvocationID"] or None
+            )
+            raise CommandExecutionError(
+                f"the new generation {digest} did not pass its preflight: {error}"
+                + _last_words(words)
+            ) from error
+    finally:
+        _clear(name)
+
+
+def _last_words(lines: list[str]) -> str:
+    return "\nThe journal's last lines:\n" + "\n".join(f"  {line}" for line in lines or ["(none)"])
+
+
+def _health(site: dict[str, Any], socket: str) -> float:
+    health = site["health"]
+    answer = __salt__["uwsgi_request.get"](
+        socket, health["path"], health["host"], timeout=health["timeout"]
+    )
+    if answer["status"] in health["status"]:
+        return answer["seconds"]
+    expected = ", ".join(str(status) for status in health["status"])
+    hint = ""
+    if answer["status"] == 400:
+        hint = f" (Django's answer to a host that ALLOWED_HOSTS does not have: {health['host']})"
+    raise CommandExecutionError(
+        f"{_asked(site['name'])} is answered with {answer['status']}{hint}, not one of {expected}"
+    )
+
+
+def _bring_up(name: str, wanted: dict[str, Any]) -> None:
+    """Start a generation that has passed its preflight beside the one that runs."""
+    digest = wanted["digest"]
+    unit = _unit(name, digest)
+    lookup = _lookup()
+    timeout = _site(name)["uwsgi"]["start_timeout"]
+    stop = _site(name)["uwsgi"]["stop_timeout"]
+    new = not os.path.lexists(_paths(name, digest)["parts"])
+    group = _site(name)["project"]["group"]
+    __salt__["durable_file.directory"](lookup["uwsgi_dir"])
+    __salt__["durable_file.directory"](f"{lookup['uwsgi_dir']}/{name}", "root", group, "0750")
+    for path, text, owner, mode in _files(name, wanted):
+        __salt__["durable_file.write"](path, text, "root", owner, mode)
+    __salt__["systemd_unit.daemon_reload"]()
+    running = _generations(name)[digest]["state"] in _UP
+    try:
+        if running:
+            # The same digest cannot run twice.  The socket is systemd's: connections wait.
+            __salt__["systemd_unit.restart"](unit, timeout=stop + timeout + 15)
+        else:
+            __salt__["systemd_unit.start"](unit, timeout=timeout + 15)
+        _up(name, digest, timeout)
+    except CommandExecutionError as error:
+        shown = __salt__["systemd_unit.show"](unit, ["InvocationID"])[unit]
+        words = __salt__["systemd_unit.journal"](
+            unit, 20, invocation=shown["InvocationID"] or None
+        )
+        if not running:
+            __salt__["systemd_unit.stop"](unit, timeout=stop + 15)
+            __salt__["systemd_unit.reset_failed"](unit)
+        if new:
+            _forget(name, digest)
+            __salt__["systemd_unit.daemon_reload"]()
+        raise CommandExecutionError(
+            f"the new generation {digest} does not run: {error}" + _last_words(words)
+        ) from error
+
+
+def _up(name: str, digest: str, timeout: float) -> None:
+    """Wait until every worker of a generation accepts requests."""
+    socket = _paths(name, digest)["stats"]
+    deadline = time.monotonic() + timeout
+    while True:
+        state = __salt__["systemd_unit.show"](_unit(name, digest), ["ActiveState"])
+        if state[_unit(name, digest)]["ActiveState"] != "active":
+            raise CommandExecutionError("it ended after it had started")
+        try:
+            workers = __salt__["uwsgi_request.stats"](socket, timeout=5)["workers"]
+            waiting = [
+                str(worker["id"])
+                for worker in workers
+                if worker["status"] != "cheap" and not worker["accepting"]
+            ]
+            lacking = f"worker {', '.join(waiting)} does not accept requests" if waiting else None
+        except CommandExecutionError as error:
+            lacking = str(error)
+        if lacking is None:
+            return
+        if time.monotonic() > deadline:
+            raise CommandExecutionError(f"{lacking}, {timeout:g} s after the start")
+        time.sleep(0.05)
+
+
+def _settle(name: str, digest: str) -> None:
+    """Enable a generation that is up, then let every other finish its requests and stop."""
+    stop = _site(name)["uwsgi"]["stop_timeout"]
+    found = _generations(name)
+    others = {other: shown for other, shown in found.items() if other != digest}
+    paths = _paths(name, digest)
+    __salt__["durable_file.directory"](os.path.dirname(paths["link"]))
+    # First the new link, then the old ones away: a host reset between the two has both.
+    changed = __salt__["durable_file.link"](paths["link"], paths["unit"])
+    for other in others:
+        changed |= __salt__["durable_file.remove"](_paths(name, other)["link"])
+    _sweep(name, digest, found)
+    # Before anything is stopped: systemd would start again what it believes to be wanted.
+    __salt__["systemd_unit.daemon_reload"](force=changed)
+    for other, shown in others.items():
+        if shown["state"] in _UP:
+            if shown["state"] == "active" and not drain(name, other, stop):
+                __salt__["systemd_unit.stop"](shown["unit"], wait=False)
+                __salt__["systemd_unit.kill"](shown["unit"], "SIGKILL", "all")
+            __salt__["systemd_unit.stop"](shown["unit"], timeout=stop + 15)
+    if others:
+        __salt__["systemd_unit.reset_failed"]([shown["unit"] for shown in others.values()])
+
+
+def _created(name: str, digest: str) -> float:
+    try:
+        return os.stat(_paths(name, digest)["parts"]).st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _sweep(name: str, digest: str, found: dict[str, dict[str, Any]]) -> None:
+    """Remove the files of all but the newest generations."""
+    known = set(found)
+    directory = f"{_lookup()['uwsgi_dir']}/{name}"
+    for path in glob.glob(f"{glob.escape(directory)}/*.json"):
+        known.add(os.path.basename(path)[: -len(".json")])
+    newest = sorted(known - {digest}, key=lambda other: _created(name, other), reverse=True)
+    for other in newest[_KEEP - 1 :]:
+        if other not in found or found[other]["state"] not in _UP:
+            _forget(name, other)
+
+
+def _forget(name: str, digest: str) -> None:
+    paths = _paths(name, digest)
+    for key in ("link", "unit", "ini", "env", "parts"):
+        __salt__["durable_file.remove"](paths[key])
+
+
+# --- Letting a generation finish ---------------------------------------------------------------
+
+# What uWSGI's single-threaded workers do at SIGTERM has a gap.  gracefully_kill() of core/uwsgi.c
+# lets a worker finish its request if in_request is set, and else exits at once; but between
+# accept4() in wsgi_req_accept() and in_request = 1 in wsgi_req_recv() (core/utils.c) a worker has
+# taken a connection from the queue and not set it yet: a signal there loses the request.
+# Pausing (SIGTSTP to the master) has no such gap: the handler in the worker does nothing, and the
+# worker stops taking connections when it next comes to wsgi_req_setup(), its request answered.
+# There it sleeps in poll(NULL, 0, 10000), where the later signal finds it idle for certain.
+# The other way round, one that has passed the check in wsgi_req_setup() and not reached its wait
+# for connections misses the signal, and stays in epoll_wait(); sending it the signal again wakes
+# it up to the check.
+# A worker with several threads is the opposite: its threads are stopped through a pipe, without a
+# gap, and a paused thread never looks at it, so it must not be paused.
+
+
+def _worker_state(pid: int) -> str:
+    """
+    ``paused``, ``waiting`` (in its wait for connections), ``gone`` or ``busy``.
+
+    By the system call that it is in, from proc(5): the number, then the arguments. A paused worker
+    polls no descriptor at all.
+    """
+    try:
+        with open(f"/proc/{pid}/syscall", encoding="ascii") as stream:
+            call = stream.read().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone"
+    if len(call) < 4:
+        return "busy"
+    if call[1:3] == ["0x0", "0x0"]:
+        return "paused"
+    return "waiting"
+
+
+def drain(name: str, digest: str | None = None, timeout: float = 60) -> bool:
+    """
+    Let a generation answer the requests that it has and take no more: new connections stay in the
+    socket's queue for another generation. It can only be stopped afterwards.
+
+    name
+        the site
+    digest
+        the generation; by default the one that runs
+    timeout
+        seconds
+
+    Returns True when it is idle, or needs no such care (several threads in a worker), False when
+    requests are still running at the end of the time.
+
+    Raises CommandExecutionError when no such generation runs.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.drain mysite 4f2a9c01d7e3
+    """
+    digest, shown = _running(name, digest)
+    ini = __salt__["durable_file.read"](_paths(name, digest)["ini"]) or b""
+    threads = re.findall(rb"^threads *= *(\d+)", ini, re.MULTILINE)
+    if re.search(rb"^(async|gevent|asyncio|ugreen) *=", ini, re.MULTILINE):
+        return True
+    if threads and int(threads[-1]) > 1:
+        return True
+    socket = _paths(name, digest)["stats"]
+    deadline = time.monotonic() + timeout
+    told = 0.0
+    while True:
+        workers = [
+            worker
+            for worker in __salt__["uwsgi_request.stats"](socket, timeout=5)["workers"]
+            if worker["pid"] > 0 and worker["status"] != "cheap"
+        ]
+        states = {worker["pid"]: _worker_state(worker["pid"]) for worker in workers}
+        working = [
+            worker["pid"]
+            for worker in workers
+            if states[worker["pid"]] != "gone" and worker["status"] == "busy"
+        ]
+        open_ = [pid for pid, state in states.items() if state not in ("paused", "gone")]
+        if not open_ and not working:
+            return True
+        now = time.monotonic()
+        if now > deadline:
+            return False
+        if "paused" not in states.values() and not told:
+            # The master's signal pauses and resumes by turns, so it is only sent to one of which
+            # no worker is paused: a run that was killed may have paused it before.
+            told = now
+            os.kill(shown["pid"], signal.SIGTSTP)
+        elif told and now - told > 2 and "waiting" in states.values() and not working:
+            if "paused" not in states.values():
+                told = now
+                os.kill(shown["pid"], signal.SIGTSTP)
+        else:
+            for pid in open_:
+                _wake(pid)
+        time.sleep(0.02)
+
+
+def _wake(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTSTP)
+    except ProcessLookupError:
+        return
+
+
+def _running(name: str, digest: str | None) -> tuple[str, dict[str, Any]]:
+    found = _generations(name)
+    if digest is None:
+        up = [other for other in found if found[other]["active"]]
+        if len(up) != 1:
+            raise CommandExecutionError(
+                f"{name} has {len(up) or 'no'} running generation{'s' if len(up) > 1 else ''}"
+                + (": name one of " + ", ".join(sorted(up)) if up else "")
+            )
+        digest = up[0]
+    if digest not in found or not found[digest]["active"]:
+        raise CommandExecutionError(f"the generation {digest} of {name} does not run")
+    return digest, found[digest]
+
+
+# --- Questions of an operator ------------------------------------------------------------------
+
+
+def _when(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
+
+
+def list_(name: str) -> list[dict[str, Any]]:
+    """
+    The generations of a site that are on the host, the newest first.
+
+    name
+        the site
+
+    Returns a list of dictionaries: ``digest``, ``state`` (as systemd calls it), ``enabled``,
+    ``since`` (when it was started, None when it does not run), ``created``, ``release`` and
+    ``venv`` (their digests).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.list mysite
+    """
+    answer = []
+    for digest, shown in _generations(name).items():
+        text = __salt__["durable_file.read"](_paths(name, digest)["parts"])
+        parts = json.loads(text) if text else {"release": {}, "venv": {}}
+        answer.append(
+            {
+                "digest": digest,
+                "state": shown["state"],
+                "enabled": shown["enabled"],
+                "since": _when(shown["since"]),
+                "created": _when(_created(name, digest) or None),
+                "release": parts["release"].get("id"),
+                "venv": parts["venv"].get("digest"),
+            }
+        )
+    return sorted(answer, key=lambda one: one["created"] or "", reverse=True)
+
+
+def status(name: str) -> dict[str, Any]:
+    """
+    How a site's uWSGI is doing.
+
+    name
+        the site
+
+    Returns ``digest`` (what runs; None when nothing does), ``unit``, ``enabled``, ``since``,
+    ``version`` (of uWSGI), ``workers`` (each with ``pid``, ``status``, ``requests``,
+    ``exceptions``, ``rss`` in bytes and ``average_ms``), ``requests``, ``listen_queue`` (connections
+    that wait), ``socket`` (see :py:func:`uwsgi_socket.status`) and ``health`` (the status of the
+    health path, or what went wrong with asking for it).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.status mysite
+    """
+    found = _generations(name)
+    up = sorted((other for other in found if found[other]["active"]),
+                key=lambda other: found[other]["since"] or 0)
+    held = __salt__["uwsgi_socket.status"](name)
+    answer: dict[str, Any] = {"digest": None, "socket": held, "health": None}
+    if not up:
+        return answer
+    digest = up[-1]
+    shown = found[digest]
+    answer.update(
+        digest=digest,
+        unit=shown["unit"],
+        enabled=shown["enabled"],
+        since=_when(shown["since"]),
+    )
+    if len(up) > 1:
+        answer["besides"] = up[:-1]
+    told = __salt__["uwsgi_request.stats"](_paths(name, digest)["stats"])
+    answer.update(
+        version=told["version"],
+        listen_queue=told["listen_queue"],
+        requests=sum(worker["requests"] for worker in told["workers"]),
+        workers=[
+            {
+                "pid": worker["pid"],
+                "status": worker["status"],
+                "requests": worker["requests"],
+                "exceptions": worker["exceptions"],
+                "rss": worker["rss"],
+                "average_ms": worker["avg_rt"] // 1000,
+            }
+            for worker in told["workers"]
+        ],
+    )
+    health = _site(name)["health"]
+    try:
+        answer["health"] = __salt__["uwsgi_request.get"](
+            held["path"], health["path"], health["host"], timeout=health["timeout"]
+        )["status"]
+    except CommandExecutionError as error:
+        answer["health"] = str(error)
+    return answer
+
+
+def rollback(name: str, digest: str | None = None) -> dict[str, Any]:
+    """
+    Go back to a generation that is still on the host: the same way, with the same checks, as any
+    other switch.
+
+    The next ``state.apply`` brings what the pillar says, unless it says the same by then.
+
+    name
+        the site
+    digest
+        the generation; by default the newest but the one that runs
+
+    Returns ``digest`` and ``changes``.
+
+    Raises CommandExecutionError when there is none, when its release or its virtual environment is
+    gone, or as :py:func:`switch` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.rollback mysite
+    """
+    if digest is None:
+        older = [one["digest"] for one in list_(name) if one["state"] != "active"]
+        if not older:
+            raise CommandExecutionError(f"{name} has no older generation on this host")
+        digest = older[0]
+    return switch(name, digest)
+
+
+def logs(name: str, lines: int = 50, digest: str | None = None) -> list[str]:
+    """
+    The last lines that a site's generations wrote.
+
+    name
+        the site
+    lines
+        how many at most
+    digest
+        of this generation only
+
+    Returns a list of lines with time and host, the oldest first.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.logs mysite 100
+    """
+    return __salt__["systemd_unit.journal"](
+        _unit(name, digest or "*"), lines, output="short-iso"
+    )
+
+
+# --- No generation at all ----------------------------------------------------------------------
+
+
+def remains(name: str) -> list[str]:
+    """
+    What is on the host of a site's generations: units that are up, and files.
+
+    name
+        the site
+
+    Returns a list of unit names and paths, empty when there is nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.remains mysite
+    """
+    found = _generations(name)
+    answer = [shown["unit"] for shown in found.values() if shown["state"] in _UP]
+    lookup = _lookup()
+    answer += [f"{lookup['unit_dir']}/{unit}" for unit in _on_disk([name])]
+    wants = f"{lookup['unit_dir']}/uwsgi-{name}.service.wants"
+    for directory in (wants, f"{lookup['uwsgi_dir']}/{name}"):
+        if os.path.lexists(directory):
+            answer.append(directory)
+    return [*answer, *_leftovers(name)]
+
+
+def remove(name: str) -> bool:
+    """
+    Stop all generations of a site and remove their files.
+
+    The caller stops and disables the socket with it (:py:func:`uwsgi_socket.absent`); until then
+    connections wait in its queue.
+
+    name
+        the site
+
+    Returns True when something was removed.
+
+    Raises CommandExecutionError when a unit does not stop; OSError when a directory holds what is
+    not ours.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.remove mysite
+    """
+    if not remains(name):
+        return False
+    lookup = _lookup()
+    _clear(name)
+    found = _generations(name)
+    for digest in found:
+        __salt__["durable_file.remove"](_paths(name, digest)["link"])
+    __salt__["systemd_unit.daemon_reload"](force=True)
+    if found:
+        units = [shown["unit"] for shown in found.values()]
+        __salt__["systemd_unit.stop"](units, timeout=_stop_timeout(name) + 15)
+        __salt__["systemd_unit.reset_failed"](units)
+    directory = f"{lookup['uwsgi_dir']}/{name}"
+    digests = {
+        os.path.basename(path).split(".")[0] for path in glob.glob(f"{glob.escape(directory)}/*.*")
+    }
+    for digest in {*found, *digests}:
+        _forget(name, digest)
+    for empty in (directory, f"{lookup['unit_dir']}/uwsgi-{name}.service.wants", f"{_RUN}/{name}"):
+        if os.path.isdir(empty):
+            os.rmdir(empty)
+    __salt__["systemd_unit.daemon_reload"]()
+    return True
+
+
+def _stop_timeout(name: str) -> int:
+    try:
+        return _site(name)["uwsgi"]["stop_timeout"]
+    except (CommandExecutionError, SaltInvocationError, KeyError):
+        # A site that the pillar no longer has, or says nothing of but that it is to go.
+        return 60

@@ -1,0 +1,103 @@
+"""
+States of the uWSGI generations of a site.
+
+.. versionadded:: 0.1.0
+"""
+
+from typing import Any
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "uwsgi_generation"
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def running(name: str, digest: str | None = None) -> dict[str, Any]:
+    """
+    The generation that the pillar and the project ask for runs and is enabled, and no other.
+
+    Compares the host with what is asked for: a generation that runs already, however it was
+    started, is left alone. Otherwise the new one has to answer the health path on a private
+    socket, is started beside the old one on the shared socket, and the old one finishes its
+    requests and stops. When it does not come up or does not answer right, the state fails with the
+    journal's last lines, the old one still serves, and the next run fails again.
+
+    name
+        the site
+    digest
+        a generation that is still on the host, to stay with instead (a rollback that lasts)
+
+    .. code-block:: yaml
+
+        "mysite: uWSGI runs the desired generation":
+          uwsgi_generation.running:
+            - name: mysite
+
+    .. versionadded:: 0.1.0
+    """
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    try:
+        # What systemd said to another site's state in this run is still true when nothing was
+        # done since.
+        before = __salt__["uwsgi_generation.lacks"](name, digest, fresh=False)
+        if not before["changes"]:
+            ret["comment"] = f"generation {before['digest']} runs"
+            return ret
+        if __opts__["test"]:
+            ret.update(result=None, changes=before["changes"])
+            ret["comment"] = f"generation {before['digest']} would run"
+            return ret
+        done = __salt__["uwsgi_generation.switch"](name, digest)
+        left = __salt__["uwsgi_generation.lacks"](name, digest)
+    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    ret["changes"] = done["changes"]
+    if left["changes"]:
+        ret["result"] = False
+        ret["comment"] = f"done, and yet not as it should be: {left['changes']}"
+        return ret
+    ret["comment"] = f"generation {done['digest']} runs"
+    return ret
+
+
+def absent(name: str) -> dict[str, Any]:
+    """
+    No generation of a site runs, and their files are gone.
+
+    name
+        the site
+
+    .. code-block:: yaml
+
+        "mysite: no generation of uWSGI is left":
+          uwsgi_generation.absent:
+            - name: mysite
+
+    .. versionadded:: 0.1.0
+    """
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    try:
+        found = __salt__["uwsgi_generation.remains"](name)
+        if not found:
+            ret["comment"] = "there is no generation"
+            return ret
+        ret["changes"] = {"removed": {"old": found, "new": []}}
+        if __opts__["test"]:
+            ret["result"] = None
+            ret["comment"] = "all generations would be stopped and removed"
+            return ret
+        __salt__["uwsgi_generation.remove"](name)
+        left = __salt__["uwsgi_generation.remains"](name)
+    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    if left:
+        ret["result"] = False
+        ret["comment"] = "removed, and yet there: " + ", ".join(left)
+        return ret
+    ret["comment"] = "no generation is left"
+    return ret
