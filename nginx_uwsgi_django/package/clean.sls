@@ -1,3 +1,5 @@
+{%- from 'nginx_uwsgi_django/map.jinja' import present, absent with context %}
+
 include:
   - nginx_uwsgi_django.django.clean
 
@@ -11,8 +13,10 @@ include:
   system_packages.absent:
     - name: all
     - require:
-      - sls: nginx_uwsgi_django.django.clean
       - system_account: 'nginx: the account of its workers is gone'
+{%- for site in present + absent %}
+      - system_account: '{{ site }}: its user and group are gone'
+{%- endfor %}
 
 'nginx: its package source is gone':
   deb822_source.absent:

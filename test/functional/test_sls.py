@@ -1,0 +1,63 @@
+"""The SLS files: whatever the pillar holds they render, and nothing of it becomes a state."""
+
+import pytest
+
+PROJECT = {"path": "/srv/x", "wsgi": "x.wsgi:application", "settings": "x.settings"}
+SITE = {"server_names": ["x.example"], "project": PROJECT}
+
+MALFORMED = {
+    "nothing": {},
+    "null": {"nginx_uwsgi_django": None},
+    "text": {"nginx_uwsgi_django": "sites"},
+    "list": {"nginx_uwsgi_django": [{"sites": {}}]},
+    "sites a list": {"nginx_uwsgi_django": {"sites": ["mysite"]}},
+    "site a text": {"nginx_uwsgi_django": {"sites": {"mysite": "on"}}},
+    "lookup a list": {"nginx_uwsgi_django": {"lookup": [], "nginx": [], "sites": {"mysite": SITE}}},
+    "a name with a state in it": {
+        "nginx_uwsgi_django": {
+            "sites": {"x'\nevil:\n  cmd.run:\n    - name: touch /root/evil\n#": SITE}
+        }
+    },
+    "a name with a path in it": {"nginx_uwsgi_django": {"sites": {"../../etc/cron.d/evil": SITE}}},
+    "a name with a newline at its end": {"nginx_uwsgi_django": {"sites": {"mysite\n": SITE}}},
+    "a name with an expression in it": {"nginx_uwsgi_django": {"sites": {"{{ 1 }}": SITE}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("sls", "case"),
+    [
+        *[("nginx_uwsgi_django", case) for case in MALFORMED],
+        ("nginx_uwsgi_django.clean", "nothing"),
+        ("nginx_uwsgi_django.clean", "a name with a state in it"),
+    ],
+)
+def test_a_malformed_pillar_is_one_failed_state(host, sls, case):
+    run = host.apply(sls, pillar=MALFORMED[case])
+    assert run.errors == []
+    assert [result.function for result in run.failed] == ["site_pillar.valid"], run
+    assert run.changed == []
+    assert "Traceback" not in run.failed[0].comment
+    assert "nginx_uwsgi_django" in run.failed[0].comment
+    assert not host.exists("/root/evil")
+    assert not host.exists("/etc/nginx")
+
+
+def test_every_sls_stands_alone(host):
+    pillar = {"nginx_uwsgi_django": {"sites": {"x": SITE, "gone": {"absent": True}}}}
+    names = host.run(
+        "cd /srv/formula && find nginx_uwsgi_django -name '*.sls' | sed 's/.sls$//; s#/init$##; s#/#.#g'"
+    ).stdout.split()
+    assert len(names) > 10
+    for name in names:
+        low = host.salt_call("state.show_low_sls", name, pillar=pillar)
+        assert all(isinstance(chunk, dict) for chunk in low), (name, low)
+
+
+def test_modules_reach_an_empty_cache_in_a_dry_run_too(host):
+    pillar = {"nginx_uwsgi_django": {"sites": {"x": SITE}}}
+    run = host.apply("nginx_uwsgi_django.pillar", pillar=pillar, cold=True, test=True)
+    assert run.ok, run
+    assert {result.function for result in run.results} == {"test.nop", "site_pillar.valid"}
+    run = host.apply("nginx_uwsgi_django.pillar", pillar=pillar)
+    assert {result.function for result in run.results} == {"site_pillar.valid"}
