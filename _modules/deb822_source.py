@@ -1,0 +1,576 @@
+"""
+A signed package source of apt, proven before it counts.
+
+Salt's ``pkgrepo.managed`` writes keys that apt then trusts for every source, asks Launchpad at
+apply time, or never converges with a ``.sources`` file, depending on the release.  This writes three
+files and needs no ``apt-key``, no ``software-properties-common`` and no Python binding of apt:
+
+- ``/etc/apt/sources.list.d/nginx_uwsgi_django-KIND.sources``, in deb822 form, whose ``Signed-By``
+  names
+- ``/etc/apt/keyrings/nginx_uwsgi_django-KIND.gpg``, with exactly the keys whose full fingerprints
+  the pillar pins, and
+- ``/etc/apt/preferences.d/nginx_uwsgi_django.pref``, so that nginx comes from there.
+
+Before any of them is written apt itself has updated from the staged source, in directories of its
+own: a wrong address, suite or signature changes nothing on the host.
+
+.. versionadded:: 0.1.0
+"""
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import salt.utils.http
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "deb822_source"
+
+_KINDS = ("ppa", "nginx.org")
+_NAME = "nginx_uwsgi_django"
+_MARKER = f"# Managed by the Salt formula {_NAME}: changes made here are overwritten."
+_PREFERENCES = f"/etc/apt/preferences.d/{_NAME}.pref"
+
+# What `Origin:` the two archives' Release files carry, and where they are by themselves.
+_ORIGINS = {
+    "ppa": ("LP-PPA-nginx-stable", "ppa.launchpadcontent.net"),
+    "nginx.org": ("nginx", "nginx.org"),
+}
+_PINNED = "nginx nginx-* libnginx-mod-*"
+# Above the 500 of any other source; below 1000, so that nothing is ever downgraded for it.
+_PRIORITY = 900
+
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
+_UPDATE_TIMEOUT = 300
+_LARGEST_KEY = 4 << 20
+
+
+def __virtual__() -> str | tuple[bool, str]:
+    if not shutil.which("apt-get"):
+        return False, "there is no apt-get on this system"
+    return __virtualname__
+
+
+# --- keys --------------------------------------------------------------------------------------
+
+
+def _dearmoured(data: bytes) -> bytes:
+    """The packets of an OpenPGP file, whether it is ASCII-armoured or not."""
+    if b"-----BEGIN PGP" not in data:
+        return data
+    packets = b""
+    blocks = re.findall(
+        rb"^-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t\r]*\n(.*?)^-----END PGP PUBLIC KEY BLOCK-----",
+        data,
+        re.DOTALL | re.MULTILINE,
+    )
+    if not blocks or len(blocks) != data.count(b"-----BEGIN PGP"):
+        raise CommandExecutionError("the key file is not made of whole public key blocks")
+    for block in blocks:
+        # RFC 9580, 6.2: armour headers, an empty line, base64, perhaps "=" and a checksum.
+        text = re.sub(rb"[ \t\r]+$", b"", block, flags=re.MULTILINE)
+        head, separator, body = text.partition(b"\n\n")
+        if text.startswith(b"\n"):
+            body = text
+        elif not separator or not all(b": " in line for line in head.splitlines()):
+            raise CommandExecutionError("the key file's armour is malformed")
+        lines = body.split()
+        checksum = lines.pop()[1:] if lines and lines[-1].startswith(b"=") else None
+        try:
+            packet = base64.b64decode(b"".join(lines), validate=True)
+            stated = base64.b64decode(checksum, validate=True) if checksum else None
+        except binascii.Error as error:
+            raise CommandExecutionError(f"the key file's armour is malformed: {error}") from error
+        if stated is not None and stated != _crc24(packet).to_bytes(3, "big"):
+            raise CommandExecutionError("the key file is damaged: its checksum does not fit")
+        packets += packet
+    return packets
+
+
+def _crc24(data: bytes) -> int:
+    # RFC 9580, 6.1.1
+    crc = 0xB704CE
+    for byte in data:
+        crc ^= byte << 16
+        for _ in range(8):
+            crc <<= 1
+            if crc & 0x1000000:
+                crc ^= 0x1864CFB
+    return crc
+
+
+def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The packets of a key file: type and body (RFC 9580, 4.2)."""
+    position = 0
+    while position < len(data):
+        first = data[position]
+        if not first & 0x80:
+            raise CommandExecutionError("the key file is not OpenPGP data")
+        rest = data[position + 1 : position + 6].ljust(5, b"\0")
+        if first & 0x40:
+            kind = first & 0x3F
+            if rest[0] < 192:
+                size, head = rest[0], 2
+            elif rest[0] < 224:
+                size, head = ((rest[0] - 192) << 8) + rest[1] + 192, 3
+            elif rest[0] == 255:
+                size, head = int.from_bytes(rest[1:5], "big"), 6
+            else:
+                raise CommandExecutionError("the key file holds a packet of partial length")
+        else:
+            kind = (first >> 2) & 0x0F
+            octets = (1, 2, 4, 0)[first & 3]
+            if not octets:
+                raise CommandExecutionError("the key file holds a packet of unknown length")
+            size, head = int.from_bytes(rest[:octets], "big"), 1 + octets
+        body = data[position + head : position + head + size]
+        if len(body) != size:
+            raise CommandExecutionError("the key file is cut off")
+        yield kind, body
+        position += head + size
+
+
+# Signatures, marker, trust, user ids, subkeys, user attributes, padding: what a certificate holds.
+_OF_A_CERTIFICATE = {2, 10, 12, 13, 14, 17, 21}
+
+
+def _primary_keys(packets: bytes) -> list[str]:
+    found = []
+    for kind, body in _packets(packets):
+        if kind == 6:
+            version = body[0] if body else 0
+            if version == 4:
+                # RFC 9580, 5.5.4.2 (and RFC 4880, 12.2)
+                data = b"\x99" + len(body).to_bytes(2, "big") + body
+                found.append(hashlib.sha1(data, usedforsecurity=False).hexdigest().upper())
+            elif version == 6:
+                # RFC 9580, 5.5.4.3
+                data = b"\x9b" + len(body).to_bytes(4, "big") + body
+                found.append(hashlib.sha256(data).hexdigest().upper())
+            else:
+                raise CommandExecutionError(f"the key file holds a key of version {version}")
+        elif kind in (5, 7):
+            raise CommandExecutionError("the key file holds a secret key")
+        elif kind not in _OF_A_CERTIFICATE:
+            raise CommandExecutionError(f"the key file holds an OpenPGP packet of type {kind}")
+        elif not found and kind not in (10, 21):
+            raise CommandExecutionError("the key file does not begin with a key")
+    if not found:
+        raise CommandExecutionError("the key file holds no key")
+    return found
+
+
+def fingerprints(path: str) -> list[str]:
+    """
+    The full fingerprints of the primary keys in a key file, computed without gpg.
+
+    path
+        an OpenPGP file, armoured or not
+
+    Returns a list of upper-case hexadecimal texts (40 digits; 64 for version 6).
+
+    Raises CommandExecutionError when it is not a file of whole public keys; OSError when it cannot
+    be read.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' deb822_source.fingerprints /usr/share/keyrings/debian-archive-keyring.gpg
+    """
+    with open(path, "rb") as stream:
+        return _primary_keys(_dearmoured(stream.read()))
+
+
+def _checked(data: bytes, pinned: list[str], where: str) -> bytes:
+    """The keyring that a key file makes, if its keys are the pinned ones and no others."""
+    try:
+        packets = _dearmoured(data)
+        found = _primary_keys(packets)
+    except CommandExecutionError as error:
+        raise CommandExecutionError(f"{where}: {error}") from error
+    wanted = [fingerprint.upper() for fingerprint in pinned]
+    strange = [fingerprint for fingerprint in found if fingerprint not in wanted]
+    missing = [fingerprint for fingerprint in wanted if fingerprint not in found]
+    if strange:
+        raise CommandExecutionError(
+            f"{where}: it holds a key that is not pinned: {', '.join(strange)} "
+            f"(pinned: {', '.join(wanted)})"
+        )
+    if missing:
+        raise CommandExecutionError(f"{where}: a pinned key is not in it: {', '.join(missing)}")
+    return packets
+
+
+def _fetched(source: str, saltenv: str) -> bytes:
+    """A key file, from wherever the pillar says."""
+    if source.startswith("/"):
+        return _read_file(source)
+    if source.startswith("salt://"):
+        cached = __salt__["cp.cache_file"](source, saltenv=saltenv)
+        if not cached:
+            raise CommandExecutionError(f"{source} is not on the fileserver")
+        return _read_file(cached)
+    bundle = salt.utils.http.get_ca_bundle(__opts__)
+    context = ssl.create_default_context(cafile=bundle) if bundle else ssl.create_default_context()
+    request = urllib.request.Request(source, headers={"User-Agent": _NAME})
+    for attempt in range(3):
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+                data: bytes = answer.read(_LARGEST_KEY + 1)
+            break
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            if attempt == 2:
+                raise CommandExecutionError(f"{source}: {error}") from error
+            time.sleep(2)
+    if len(data) > _LARGEST_KEY:
+        raise CommandExecutionError(f"{source}: this is too large for a key file")
+    return data
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(_LARGEST_KEY)
+    except OSError as error:
+        raise CommandExecutionError(f"{path}: {error.strerror}") from error
+
+
+def _is_local(source: str) -> bool:
+    return source.startswith(("/", "salt://", "file://"))
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def _paths(kind: str) -> tuple[str, str]:
+    return (
+        f"/etc/apt/sources.list.d/{_NAME}-{kind}.sources",
+        f"/etc/apt/keyrings/{_NAME}-{kind}.gpg",
+    )
+
+
+def _kind(name: str) -> str:
+    if name == "nginx":
+        name = __salt__["site_pillar.settings"]()["nginx"]["repo"]
+    if name not in (*_KINDS, "distro"):
+        raise CommandExecutionError(f"a source is ppa, nginx.org or distro, not {name!r}")
+    return name
+
+
+def _suite(repo: dict[str, Any]) -> str:
+    suite = repo["suites"] or __grains__.get("oscodename")
+    if not suite:
+        raise CommandExecutionError("the release's codename is unknown: set lookup:repos:…:suites")
+    return str(suite)
+
+
+def _sources_text(repo: dict[str, Any], keyring: str, digest: str) -> str:
+    suite = _suite(repo)
+    lines = [
+        _MARKER,
+        # Makes a keyring that was tampered with, or is of an older key, a difference that is
+        # seen without fetching the key again.
+        f"# SHA-256 of the keyring: {digest}",
+        "Types: deb",
+        f"URIs: {repo['uris']}",
+        f"Suites: {suite}",
+    ]
+    # sources.list(5): a suite that ends in a slash is an exact path and has no components.
+    if not suite.endswith("/"):
+        lines.append(f"Components: {' '.join(repo['components'])}")
+    lines.append(f"Signed-By: {keyring}")
+    return "\n".join(lines) + "\n"
+
+
+def _preferences_text(kind: str, repo: dict[str, Any]) -> str:
+    origin, home = _ORIGINS[kind]
+    host = urllib.parse.urlsplit(repo["uris"]).hostname
+    pins = [f"release o={origin}"]
+    if host and host != home:
+        # A mirror, which may have an origin of its own.
+        pins.append(f'origin "{host}"')
+    stanzas = [f"Package: {_PINNED}\nPin: {pin}\nPin-Priority: {_PRIORITY}\n" for pin in pins]
+    return f"{_MARKER}\n" + "\n".join(stanzas)
+
+
+def _existing(path: str) -> bytes | None:
+    return __salt__["durable_file.read"](path)
+
+
+def _others(kind: str) -> list[str]:
+    """The files of the formula's other sources."""
+    paths = [path for other in _KINDS if other != kind for path in _paths(other)]
+    if kind == "distro":
+        paths.append(_PREFERENCES)
+    return [path for path in paths if os.path.lexists(path)]
+
+
+def _wanted(kind: str, saltenv: str) -> dict[str, bytes]:
+    """
+    Every file of a source with its content.
+
+    The key is fetched when the keyring is not the one that was proven last, and compared on every
+    run when it is near (a file, the fileserver).
+    """
+    repo = __salt__["site_pillar.settings"]()["lookup"]["repos"][kind]
+    sources, keyring = _paths(kind)
+    present = _existing(keyring)
+    packets = None
+    if present is not None and not _is_local(repo["key"]):
+        with contextlib.suppress(CommandExecutionError):
+            candidate = _checked(present, repo["fingerprints"], keyring)
+            stated = f"# SHA-256 of the keyring: {hashlib.sha256(present).hexdigest()}\n"
+            if stated.encode() in (_existing(sources) or b""):
+                packets = candidate
+    if packets is None:
+        packets = _checked(_fetched(repo["key"], saltenv), repo["fingerprints"], repo["key"])
+    digest = hashlib.sha256(packets).hexdigest()
+    return {
+        keyring: packets,
+        _PREFERENCES: _preferences_text(kind, repo).encode(),
+        # Last: from here on apt reads it, and all that it needs is there.
+        sources: _sources_text(repo, keyring, digest).encode(),
+    }
+
+
+# --- apt ---------------------------------------------------------------------------------------
+
+
+def _update(configuration: str) -> None:
+    """``apt-get update`` with a configuration file; raises with apt's own words."""
+    try:
+        result = subprocess.run(
+            ["apt-get", "--config-file", configuration, "-q", "update"],
+            env={**_proxies(), **_ENVIRONMENT},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_UPDATE_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CommandExecutionError(
+            f"apt-get update was not done within {_UPDATE_TIMEOUT} s"
+        ) from None
+    output = result.stdout + result.stderr
+    # An index that cannot be fetched is a warning and exit code 0 unless Error-Mode says otherwise,
+    # which apt does not know before 2.3.
+    bad = [
+        line.strip()
+        for line in output.splitlines()
+        if line.startswith(("E:", "Err:")) or re.match(r"W: (Failed to fetch|GPG error)", line)
+    ]
+    if result.returncode or any(not line.startswith("W: ") for line in bad):
+        words = [line.strip() for line in output.splitlines() if line.startswith(("E:", "W:"))]
+        raise CommandExecutionError(
+            "apt refuses the source:\n"
+            + "\n".join(words or bad or [f"exit code {result.returncode}"])
+        )
+
+
+def _proxies() -> dict[str, str]:
+    names = ("http_proxy", "https_proxy", "no_proxy")
+    return {key: value for key, value in os.environ.items() if key.lower() in names}
+
+
+_CLEAR = """
+APT::Update::Error-Mode "any";
+APT::Get::List-Cleanup "0";
+Acquire::Retries "3";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+"""
+
+
+def _try(kind: str, files: dict[str, bytes]) -> None:
+    """Let apt update from the source as it would be, and leave nothing behind."""
+    sources, keyring = _paths(kind)
+    with tempfile.TemporaryDirectory(prefix=f"{_NAME}-apt-") as stage:
+        # apt drops its privileges for the download and for reading the key.
+        os.chmod(stage, 0o755)
+        for folder in ("parts", "lists", "lists/partial"):
+            os.mkdir(os.path.join(stage, folder), 0o755)
+        staged = os.path.join(stage, "key.gpg")
+        text = files[sources].replace(
+            f"Signed-By: {keyring}\n".encode(), f"Signed-By: {staged}\n".encode()
+        )
+        configuration = (
+            _CLEAR + f'Dir::Etc::sourcelist "/dev/null";\n'
+            f'Dir::Etc::sourceparts "{stage}/parts";\n'
+            f'Dir::State::lists "{stage}/lists";\n'
+            'Dir::Cache::pkgcache "";\nDir::Cache::srcpkgcache "";\n'
+        )
+        for name, content in (
+            ("key.gpg", files[keyring]),
+            (f"parts/{_NAME}.sources", text),
+            ("apt.conf", configuration.encode()),
+        ):
+            path = os.path.join(stage, name)
+            with open(path, "wb") as stream:
+                stream.write(content)
+            os.chmod(path, 0o644)
+        _update(os.path.join(stage, "apt.conf"))
+
+
+def _refresh(kind: str) -> None:
+    """Fetch the indexes of the source that is now in place, and of no other."""
+    with tempfile.TemporaryDirectory(prefix=f"{_NAME}-apt-") as stage:
+        path = os.path.join(stage, "apt.conf")
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(
+                _CLEAR + f'Dir::Etc::sourcelist "{_paths(kind)[0]}";\n'
+                'Dir::Etc::sourceparts "/dev/null";\n'
+            )
+        _update(path)
+
+
+# --- what the state calls ----------------------------------------------------------------------
+
+
+def due(name: str, saltenv: str = "base") -> dict[str, Any]:
+    """
+    What :py:func:`apply` would write and remove.
+
+    name
+        ``ppa``, ``nginx.org``, ``distro``; ``nginx`` is the one of the pillar
+    saltenv
+        the fileserver's environment for a key at ``salt://``
+
+    Returns the changes by path: old and new text, ``(a keyring …)`` for a keyring.
+
+    Raises CommandExecutionError when the key cannot be had or is not the pinned one.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' deb822_source.due nginx
+    """
+    kind = _kind(name)
+    files = _wanted(kind, saltenv) if kind != "distro" else {}
+    return _told(files, _others(kind))
+
+
+def _right(path: str, content: bytes) -> bool:
+    return not __salt__["durable_file.differs"](path, content)
+
+
+def _told(files: dict[str, bytes], superfluous: list[str]) -> dict[str, Any]:
+    def shown(path: str, content: bytes | None) -> str | None:
+        if content is None or not path.endswith(".gpg"):
+            return None if content is None else content.decode("utf-8", "backslashreplace")
+        try:
+            return f"(a keyring: {', '.join(_primary_keys(_dearmoured(content)))})"
+        except CommandExecutionError:
+            return "(not a keyring)"
+
+    changes: dict[str, Any] = {}
+    for path, content in files.items():
+        if not _right(path, content):
+            old, new = shown(path, _existing(path)), shown(path, content)
+            if old == new:
+                old = f"{old}, with another content, owner or mode"
+            changes[path] = {"old": old, "new": new}
+    for path in superfluous:
+        changes[path] = {"old": shown(path, _existing(path)) or "not a file", "new": None}
+    return changes
+
+
+def apply(name: str, saltenv: str = "base", test: bool = False) -> dict[str, Any]:
+    """
+    Make a source the one that nginx comes from, if apt accepts it.
+
+    name, saltenv
+        as in :py:func:`due`
+    test
+        fetch the key and let apt try the source, but change nothing
+
+    Returns the changes by path, empty when all was right (apt is not asked then).
+
+    Raises CommandExecutionError, with apt's own words, when the source does not work; nothing on
+    the host has changed then.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' deb822_source.apply ppa test=True
+    """
+    kind = _kind(name)
+    files = _wanted(kind, saltenv) if kind != "distro" else {}
+    superfluous = _others(kind)
+    changes = _told(files, superfluous)
+    if not changes:
+        return {}
+    if any(path in changes for path in files):
+        _try(kind, files)
+    if test:
+        return changes
+    before = {path: _existing(path) for path in [*files, *superfluous]}
+    try:
+        for path, content in files.items():
+            __salt__["durable_file.directory"](os.path.dirname(path))
+            __salt__["durable_file.write"](path, content)
+        for path in superfluous:
+            __salt__["durable_file.remove"](path)
+        if files:
+            _refresh(kind)
+    except (CommandExecutionError, OSError):
+        for path, content in reversed(before.items()):
+            if content is None:
+                __salt__["durable_file.remove"](path)
+            else:
+                __salt__["durable_file.write"](path, content)
+        raise
+    return changes
+
+
+def remove(name: str, test: bool = False) -> dict[str, Any]:
+    """
+    Remove the formula's source, its keyring and its preferences.
+
+    name
+        ``ppa`` or ``nginx.org``; ``nginx`` is both
+    test
+        change nothing
+
+    Returns the changes by path.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' deb822_source.remove nginx
+    """
+    kinds = _KINDS if name == "nginx" else (_kind(name),)
+    paths = [path for kind in kinds for path in _paths(kind)]
+    left = {path for kind in _KINDS for path in _paths(kind)} - set(paths)
+    if not any(os.path.lexists(path) for path in left):
+        paths.append(_PREFERENCES)
+    there = [path for path in paths if os.path.lexists(path)]
+    changes = _told({}, there)
+    if not test:
+        # The sources before the keyrings that they name.
+        for path in sorted(there, key=lambda path: not path.endswith(".sources")):
+            __salt__["durable_file.remove"](path)
+    return changes
