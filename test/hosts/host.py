@@ -116,6 +116,11 @@ class Host:
         return bool(self._record["kept"])
 
     @property
+    def owner(self) -> int:
+        """The process that made it."""
+        return int(self._record["owner"])
+
+    @property
     def folder(self) -> pathlib.Path:
         """Its directory on this machine."""
         return cache() / "hosts" / self.name
@@ -377,6 +382,11 @@ class Host:
         if self._process is not None:
             self._process.wait(timeout=20)
 
+    def wait(self) -> None:
+        """Wait until it is powered off."""
+        while self.alive():
+            time.sleep(0.5)
+
     def remove(self) -> None:
         """Take it away with all that belongs to it, in whatever condition it is."""
         cgroup.destroy(self.name)
@@ -473,6 +483,10 @@ class Host:
             )
         return done
 
+    def execute(self, *argv: str) -> int:
+        """Run a command inside with this process's own input and output; returns its exit code."""
+        return subprocess.run([*self.enter(), *argv], env=environment(), check=False).returncode
+
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file inside; its directory is made when missing."""
         script = 'mkdir -p "${1%/*}/" && umask 077 && cat > "$1" && chmod "$2" "$1"'
@@ -518,6 +532,7 @@ class Host:
                 "root_dir": f"/var/lib/salt-{salt}",
                 "conf_file": f"{folder}/minion",
                 "cachedir": "/cache",
+                "extension_modules": "/cache/extmods",
                 "pki_dir": "/pki",
                 "sock_dir": "/sock",
                 "log_file": "/log",
