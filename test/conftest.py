@@ -2,6 +2,21 @@
 What all tests share.
 """
 
-from .hosts.fixtures import host, trixie_host
+import pytest
 
-__all__ = ["host", "trixie_host"]
+from .hosts.fixtures import host, trixie_host
+from .modules import Modules
+
+__all__ = ["host", "modules", "trixie_host"]
+
+
+@pytest.fixture
+def modules() -> type[Modules]:
+    """
+    The formula's real modules, wired to each other without a host.
+
+    ``m = modules(pillar={...}, grains={...}, test=True)`` loads fresh copies; then
+    ``m.site_pillar.settings()``, ``m.salt["site_pillar.settings"]()``,
+    ``m.states.nginx_tree.applied("x")``.
+    """
+    return Modules
