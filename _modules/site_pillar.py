@@ -237,7 +237,8 @@ class _Text(_Node):
             shape["maxLength"] = self.most
         if self.refuse:
             shape["allOf"] = [
-                {"not": {"pattern": _whole(what)}, "$comment": why} for what, why in self.refuse
+                {"not": {"type": "string", "pattern": _whole(what)}, "$comment": why}
+                for what, why in self.refuse
             ]
         return shape
 
@@ -816,16 +817,16 @@ _REFUSED_OPTIONS = (
         "the unit runs as project:user and project:group, with no powers to give up",
     ),
     (
+        r"(?:chmod|chown)(?:-socket)?",
+        "systemd makes the socket: see socket:owner, socket:group and socket:mode",
+    ),
+    (
         (
             r"s|(?:[a-z]+-)?socket|(?:undeferred-)?shared-socket|fastcgi-.*|scgi-.*|raw-.*|udp|web3"
             r"|(?:socket-)?protocol|shutdown-sockets|zerg.*|http.*|http-socket.*|sni.*"
             r"|enable-proxy-protocol|upload-progress|vhost.*"
         ),
         "systemd holds the site's one socket, behind nginx: see socket and listen",
-    ),
-    (
-        r"(?:chmod|chown)(?:-socket)?",
-        "systemd makes the socket: see socket:owner, socket:group and socket:mode",
     ),
     (r"l|listen", "systemd makes the socket: see socket:backlog"),
     (
@@ -1707,6 +1708,8 @@ def _check_listen(name: str, site: dict, taken: dict, errors: list) -> None:
                 )
                 continue
         if (host, port) in seen:
+            if site["listen"][seen[host, port]] == listen:
+                continue  # the same word twice: the shape's own error
             errors.append(
                 _meaning(
                     (*path, "listen", number),
@@ -1734,7 +1737,8 @@ def _check_listen(name: str, site: dict, taken: dict, errors: list) -> None:
         for host, port in seen:
             for one in names:
                 other = taken.setdefault((one, host, port), (name, number))
-                if other != (name, number) and clash is None:
+                again = other[0] == name and site["server_names"][other[1]] == written
+                if other != (name, number) and not again and clash is None:
                     clash = (other, host, port)
         if clash is not None:
             (other_site, other_number), host, port = clash
@@ -1968,7 +1972,7 @@ def _verdict() -> tuple[list, dict | None]:
             pillar[key] = __pillar__[key]
     if _ROOT not in pillar:
         # Only the names of the other keys matter, for a hint.
-        pillar.update({key: None for key in __pillar__ if isinstance(key, str)})
+        pillar = {**{key: None for key in __pillar__ if isinstance(key, str)}, **pillar}
     verdict = _evaluate(pillar, grains)
     __context__["site_pillar"] = {
         "raw": raw,
