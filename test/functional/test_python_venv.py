@@ -1,0 +1,240 @@
+"""
+Virtual environments on a real host: built by the site's user, owned by root, whole or not there.
+"""
+
+import json
+import time
+
+import pytest
+
+VENVS = "/var/lib/nginx_uwsgi_django/venvs/mysite"
+
+# A source distribution whose setup.py, a program from the network as pip sees it, tells who ran
+# it and with what environment, and can be made slow.
+SDIST = r"""
+import io, tarfile
+setup = '''
+import json, os, pathlib, sys, time
+from setuptools import setup
+while pathlib.Path("/tmp/slow").exists():
+    time.sleep(0.1)
+told = {"uid": os.getuid(), "groups": os.getgroups(), "env": dict(os.environ), "umask": os.umask(0)}
+os.umask(told["umask"])
+pathlib.Path("whoami.py").write_text("told = " + repr(told))
+setup(name="whoami", version="1.0", py_modules=["whoami"])
+'''
+files = {"setup.py": setup, "PKG-INFO": "Metadata-Version: 2.1\nName: whoami\nVersion: 1.0\n"}
+with tarfile.open("/srv/mysite/vendor/whoami-1.0.tar.gz", "w:gz") as archive:
+    for name, text in files.items():
+        info = tarfile.TarInfo("whoami-1.0/" + name)
+        info.size = len(text)
+        archive.addfile(info, io.BytesIO(text.encode()))
+"""
+
+
+def pillar(uwsgi=None, **project):
+    site = {
+        "server_names": ["mysite.example"],
+        "project": {"wsgi": "mysite.wsgi:application", "settings": "mysite.settings", **project},
+        "uwsgi": uwsgi or {"package": "distro"},
+    }
+    return {"nginx_uwsgi_django": {"sites": {"mysite": site}}}
+
+
+def state(host, test=False, function="python_venv.built", **more):
+    (result,) = host.salt_call("state.single", function, name="mysite", test=test, **more).values()
+    return result
+
+
+def requirements(host, text, name="requirements.txt"):
+    host.write(f"/srv/mysite/{name}", text)
+
+
+def tree(host, path=VENVS):
+    """Everything under a path with its owner, mode, size and times: what "untouched" means."""
+    return host.run(
+        f"if [ -e {path} ]; then find {path} -printf '%p %i %u:%g %m %s %T@ %C@\\n' | sort; fi"
+    ).stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _project(host):
+    host.salt_call("saltutil.sync_all", pillar=pillar())
+    host.run("mkdir -p /srv/mysite/vendor")
+    host.run("python3", "-c", SDIST)
+    requirements(host, "sqlparse==0.5.3\n")
+    state(host, function="system_account.present")
+
+
+def test_a_host_without_ensurepip_is_told_which_package_to_install(host):
+    assert not host.run("find /usr/lib/python3* -name ensurepip -type d").stdout
+    assert state(host, test=True)["result"] is None
+    failed = state(host)
+    assert failed["result"] is False
+    assert "install python3-venv" in failed["comment"]
+    assert host.run("ls", "-A", VENVS).stdout == ""
+    host.run("apt-get install -qy python3-venv", timeout=300)
+
+
+def test_it_is_built_once_and_then_nothing_is_touched(host):
+    dry = state(host, test=True)
+    assert dry["result"] is None
+    assert host.run("ls", "-A", VENVS).stdout == ""
+    built = state(host)
+    assert built["result"] is True, built["comment"]
+    assert built["changes"] == dry["changes"]
+    path = built["changes"]["venv"]["new"]
+    assert path.rpartition("/")[0] == VENVS
+    run = host.run(
+        f"su -s /bin/sh mysite -c '{path}/bin/python -c \"import sqlparse as s; print(s.__version__)\"'"
+    )
+    assert run.stdout.strip() == "0.5.3"
+
+    assert host.run(f"find {path} ! -user root -o ! -group mysite").stdout == ""
+    # Links have no mode of their own. Not the site's to write, not anybody's else to read.
+    assert host.run(f"find {path} ! -type l -perm /027").stdout == ""
+    denied = host.run("su", "-s", "/bin/sh", "mysite", "-c", f"echo > {path}/x", check=False)
+    assert "Permission denied" in denied.stderr
+    before = tree(host)
+    again = state(host)
+    assert (again["result"], again["changes"]) == (True, {})
+    assert tree(host) == before
+
+
+def test_programs_of_source_distributions_run_as_the_site_and_know_nothing_of_salt(host):
+    requirements(host, "./vendor/whoami-1.0.tar.gz\n")
+    # What Salt's own onedir sets, and what a root shell may.
+    host.write(
+        "/usr/local/bin/leaky",
+        "#!/bin/sh\nexport LD_LIBRARY_PATH=/nowhere PYTHONPATH=/nowhere PIP_INDEX_URL=http://no.invalid"
+        ' SECRET=s3cret\nexec "$@"\n',
+        0o755,
+    )
+    from test.hosts.salts import program
+
+    done = host.run(
+        *("leaky", program("3008", "salt-call"), "--local", "--config-dir=/etc/salt-3008"),
+        *("--out=json", "state.single", "python_venv.built", "name=mysite"),
+        timeout=300,
+    )
+    (built,) = json.loads(done.stdout)["local"].values()
+    assert built["result"] is True, built["comment"]
+    path = built["changes"]["venv"]["new"]
+    told = json.loads(
+        host.run(
+            f"{path}/bin/python", "-c", "import json, whoami; print(json.dumps(whoami.told))"
+        ).stdout
+    )
+    assert told["uid"] == int(host.run("id -u mysite").stdout)
+    assert told["groups"] == [int(host.run("id -g mysite").stdout)]
+    assert told["umask"] == 0o027
+    for name in ("LD_LIBRARY_PATH", "PIP_INDEX_URL", "SECRET", "SUDO_USER"):
+        assert name not in told["env"], name
+    # pip's own build isolation sets PYTHONPATH; what the shell had is not in it.
+    assert "/nowhere" not in json.dumps(told["env"])
+    assert told["env"]["HOME"].startswith(path + "/")
+    assert not host.exists(f"{path}/.build")
+
+
+def test_a_requirement_that_does_not_install_changes_nothing_and_says_why(host):
+    before = tree(host)
+    requirements(host, "sqlparse==99.99\n")
+    for _ in range(2):
+        failed = state(host)
+        assert failed["result"] is False
+        assert failed["changes"] == {}
+        assert "No matching distribution found for sqlparse==99.99" in failed["comment"]
+    assert [line for line in tree(host).splitlines() if f"{VENVS} " not in line] == [
+        line for line in before.splitlines() if f"{VENVS} " not in line
+    ]
+
+
+def test_hashes_are_enforced_where_the_file_has_them(host):
+    wrong = "0" * 64
+    requirements(host, f"sqlparse==0.5.3 \\\n    --hash=sha256:{wrong}\n")
+    failed = state(host)
+    assert failed["result"] is False
+    assert "DO NOT MATCH THE HASHES" in failed["comment"]
+    host.run(
+        f"set -- {VENVS}/*/bin/pip; $1 -q download --no-deps -d /tmp/wheel sqlparse==0.5.3",
+        timeout=120,
+    )
+    right = host.run("sha256sum /tmp/wheel/*.whl").stdout.split()[0]
+    # One hash asks for all: a requirement without one is refused.
+    requirements(
+        host, f"sqlparse==0.5.3 --hash=sha256:{right}\nasgiref==3.8.1\n", "requirements.txt"
+    )
+    failed = state(host)
+    assert failed["result"] is False
+    assert "asgiref==3.8.1 --hash" in failed["comment"]
+    requirements(host, "-r more/base.txt\n")
+    requirements(host, f"sqlparse==0.5.3 --hash=sha256:{right}\n", "more/base.txt")
+    built = state(host)
+    assert built["result"] is True, built["comment"]
+
+
+def test_a_half_built_one_is_built_anew(host):
+    path = state(host)["comment"].split()[0]
+    host.run(f"rm {path}/.complete {path}/bin/pip; chown mysite {path}")
+    # What the site itself could have left there while it was the owner.
+    host.run(f"su -s /bin/sh mysite -c 'echo {{}} > {path}/.complete'")
+    dry = state(host, test=True)
+    assert dry["result"] is None
+    assert "half built" in dry["comment"]
+    assert state(host)["result"] is True
+    assert host.exists(f"{path}/bin/pip")
+    assert host.run("stat", "-c", "%U %u", f"{path}/.complete").stdout == "root 0\n"
+
+
+def test_a_run_that_is_killed_leaves_no_builder_behind_and_the_next_one_finishes(host):
+    from test.hosts.salts import program
+
+    requirements(host, "./vendor/whoami-1.0.tar.gz\nsqlparse==0.5.2\n")
+    host.run("touch /tmp/slow")
+    host.run(
+        f"systemd-run --unit=killed -p KillMode=process {program('3008', 'salt-call')} --local "
+        "--config-dir=/etc/salt-3008 state.single python_venv.built name=mysite"
+    )
+    deadline = time.monotonic() + 90
+    while not host.run("pgrep -u mysite -f setup", check=False).stdout:
+        assert time.monotonic() < deadline, "setup.py never ran"
+        time.sleep(0.3)
+    host.run("systemctl kill --kill-whom=main --signal=KILL killed")
+    deadline = time.monotonic() + 20
+    while host.run("pgrep -u mysite -f 'pip install'", check=False).stdout:
+        assert time.monotonic() < deadline, "pip goes on although Salt is dead"
+        time.sleep(0.3)
+    host.run("rm /tmp/slow")
+    built = state(host)
+    assert built["result"] is True, built["comment"]
+    assert state(host)["changes"] == {}
+
+
+def test_an_environment_kept_by_hand_is_used_as_it_is(host):
+    host.run("python3 -m venv /opt/byhand", timeout=120)
+    before = tree(host, "/opt/byhand")
+    wanted = pillar(venv="/opt/byhand")
+    right = state(host, pillar=wanted)
+    assert (right["result"], right["changes"]) == (True, {})
+    assert tree(host, "/opt/byhand") == before
+    desired = host.salt_call("python_venv.desired", "mysite")
+    assert desired["binary"] == "/opt/byhand/bin/python"
+    assert desired["uwsgi"] == "/usr/bin/uwsgi"
+    host.run("/opt/byhand/bin/pip -q install sqlparse==0.5.3", timeout=120)
+    assert host.salt_call("python_venv.desired", "mysite")["digest"] != desired["digest"]
+    lacking = state(host, pillar=pillar(venv="/opt/byhand", uwsgi={"package": "pyuwsgi"}))
+    assert lacking["result"] is False
+    assert "install pyuwsgi into it" in lacking["comment"]
+
+
+def test_they_go_only_where_the_pillar_gives_up_data(host):
+    wanted = pillar()
+    kept = state(host, function="python_venv.absent", pillar=wanted)
+    assert (kept["result"], kept["changes"]) == (True, {})
+    assert tree(host)
+    wanted["nginx_uwsgi_django"]["clean"] = {"data": True}
+    assert state(host, function="python_venv.absent", pillar=wanted, test=True)["result"] is None
+    assert tree(host)
+    assert state(host, function="python_venv.absent")["result"] is True
+    assert not host.exists(VENVS)
+    assert state(host, function="python_venv.absent")["changes"] == {}

@@ -1,0 +1,133 @@
+"""
+Accounts on a real host: made, left alone, and only what is ours removed.
+"""
+
+import pytest
+
+STATE_DIR = "/var/lib/nginx_uwsgi_django"
+
+
+def pillar(nginx_user="deploy", **project):
+    site = {
+        "server_names": ["mysite.example"],
+        "project": {"wsgi": "mysite.wsgi:application", "settings": "mysite.settings", **project},
+    }
+    return {"nginx_uwsgi_django": {"nginx": {"user": nginx_user}, "sites": {"mysite": site}}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _modules(host):
+    host.salt_call("saltutil.sync_all", pillar=pillar())
+
+
+def state(host, function, name="mysite", test=False, wanted=None):
+    if wanted is not None:
+        host.set_pillar(wanted)
+    ran = host.salt_call("state.single", f"system_account.{function}", name=name, test=test)
+    (result,) = ran.values()
+    return result
+
+
+def account(host, name):
+    line = host.run("getent", "passwd", name, check=False).stdout.strip()
+    return line.split(":") if line else None
+
+
+def test_a_dry_run_makes_no_account_and_a_run_makes_it_once(host):
+    before = host.run("sha256sum /etc/passwd /etc/group /etc/shadow").stdout
+    dry = state(host, "present", test=True, wanted=pillar())
+    assert dry["result"] is None
+    assert set(dry["changes"]) == {"user", "group", "home"}
+    assert host.run("sha256sum /etc/passwd /etc/group /etc/shadow").stdout == before
+    assert not host.exists(STATE_DIR)
+
+    made = state(host, "present")
+    assert made["result"] is True, made["comment"]
+    assert made["changes"] == dry["changes"]
+    _, _, uid, _, _, home, shell = account(host, "mysite")
+    assert int(uid) < 1000
+    assert shell == "/usr/sbin/nologin"
+    assert home == f"{STATE_DIR}/sites/mysite"
+    assert host.run("stat", "-c", "%U:%G %a", home).stdout.strip() == "mysite:mysite 751"
+    assert host.run("passwd", "--status", "mysite").stdout.split()[1] == "L"
+
+    again = state(host, "present")
+    assert (again["result"], again["changes"]) == (True, {})
+
+
+def test_the_user_of_nginx_has_no_home(host):
+    made = state(host, "present", name="nginx", wanted=pillar())
+    assert made["result"] is True, made["comment"]
+    assert account(host, "deploy")[5:] == ["/nonexistent", "/usr/sbin/nologin"]
+    assert state(host, "present", name="nginx")["changes"] == {}
+
+
+def test_an_account_that_somebody_made_is_left_as_it_is_and_never_removed(host):
+    host.run("useradd --create-home --shell /bin/bash --comment 'Ann, of the team' ann")
+    line = account(host, "ann")
+    for name, wanted in (("nginx", pillar(nginx_user="ann")), ("mysite", pillar(user="ann"))):
+        assert state(host, "present", name=name, wanted=wanted)["result"] is True
+        assert account(host, "ann") == line
+        gone = state(host, "absent", name=name)
+        assert (gone["result"], gone["changes"]) == (True, {})
+        assert account(host, "ann") == line
+
+
+def test_root_is_refused_by_whatever_name(host):
+    host.run("useradd --non-unique --uid 0 --gid 0 --no-create-home toor")
+    refused = state(host, "present", wanted=pillar(user="toor"))
+    assert refused["result"] is False
+    assert "nginx_uwsgi_django:sites:mysite:project:user" in refused["comment"]
+
+
+def test_a_group_of_another_name_comes_and_goes_with_the_site(host):
+    wanted = pillar(user="web-a", group="web-all")
+    made = state(host, "present", wanted=wanted)
+    assert made["result"] is True, made["comment"]
+    assert host.run("id -gn web-a").stdout.strip() == "web-all"
+    gone = state(host, "absent")
+    assert gone["changes"] == {
+        "user": {"old": "web-a", "new": None},
+        "group": {"old": "web-all", "new": None},
+    }
+    assert host.run("getent group web-all", check=False).returncode
+    # The same name, made by somebody else this time.
+    host.run("groupadd web-all")
+    state(host, "present")
+    assert set(state(host, "absent")["changes"]) == {"user"}
+    assert host.run("getent group web-all").stdout
+
+
+def test_what_a_process_still_runs_as_is_not_removed_and_the_state_says_so(host):
+    state(host, "present", wanted=pillar())
+    host.run("systemd-run --unit=busy --uid=mysite sleep 300")
+    stays = state(host, "absent")
+    assert stays["result"] is False
+    assert "userdel" in stays["comment"] and "used by process" in stays["comment"]
+    assert account(host, "mysite")
+    host.run("systemctl stop busy")
+    assert state(host, "absent", test=True)["result"] is None
+    assert account(host, "mysite")
+    assert state(host, "absent")["changes"] == {"user": {"old": "mysite", "new": None}}
+    assert account(host, "mysite") is None
+    assert state(host, "absent")["changes"] == {}
+
+
+def test_data_that_outlived_its_account_belongs_to_the_next_one(host):
+    state(host, "present", wanted=pillar())
+    old = account(host, "mysite")[2]
+    home = f"{STATE_DIR}/sites/mysite"
+    host.run(
+        f"su -s /bin/sh mysite -c 'mkdir {home}/data; echo x > {home}/data/db; ln -s /etc/shadow "
+        f"{home}/data/link'; echo root > {home}/data/of-root"
+    )
+    assert state(host, "absent")["result"] is True
+    assert host.exists(f"{home}/data/db")
+    # Somebody else has the number by now.
+    host.run(f"useradd --uid {old} --no-create-home other")
+    assert state(host, "present")["result"] is True
+    assert account(host, "mysite")[2] != old
+    assert host.run(f"find {home} -user other").stdout == ""
+    assert host.run("stat", "-c", "%U", f"{home}/data/db").stdout.strip() == "mysite"
+    assert host.run("stat", "-c", "%U", f"{home}/data/of-root").stdout.strip() == "root"
+    assert host.run("stat", "-c", "%U:%a", "/etc/shadow").stdout.strip() == "root:640"
