@@ -4,10 +4,10 @@ What all tests share.
 
 import pytest
 
-from .hosts.fixtures import host, trixie_host
+from .hosts.fixtures import host, trixie_host, ubuntu_host
 from .modules import Modules
 
-__all__ = ["host", "modules", "trixie_host"]
+__all__ = ["host", "modules", "trixie_host", "ubuntu_host"]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from .image import RELEASES
 from .network import remove_bridge
 from .paths import HostError, lock
 from .tools import ensure_tools
+from .ubuntu import UbuntuHost
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,10 +42,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    make = Host.create
-    if arguments.ubuntu:
-        from .ubuntu import create as make  # type: ignore[no-redef]
-    host = make(
+    kind = UbuntuHost if arguments.ubuntu else Host
+    host = kind.create(
         arguments.name,
         release=arguments.release,
         keep=arguments.keep,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from .host import Host
+from .ubuntu import UbuntuHost
 
 
 def _name(request: Any) -> str:
@@ -36,4 +37,17 @@ def host(request: Any) -> Iterator[Host]:
 def trixie_host(request: Any) -> Iterator[Host]:
     """A booted throwaway host, fresh for this module: Debian 13."""
     with Host.create(_name(request), release="trixie") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def ubuntu_host(request: Any) -> Iterator[UbuntuHost]:
+    """
+    A booted throwaway host, fresh for this module, that takes itself for Ubuntu 24.04.
+
+    Its ``ppa`` is a signed archive, laid out and served as the PPA nginx/stable: ``uri``,
+    ``suite``, ``fingerprint``, ``key_url``, ``version``; ``ppa.source()`` for the pillar.
+    """
+    with UbuntuHost.create(_name(request)) as made:
+        made.serve_ppa()
         yield made

@@ -16,7 +16,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from . import cgroup, network, outer
 from .image import image
@@ -29,6 +29,10 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Joins the control group of the host's own init, then becomes the command.
 _JOIN = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 126; shift; done; shift; '
 _JOIN += 'exec "$@"'
+
+
+# typing.Self needs Python 3.11.
+_H = TypeVar("_H", bound="Host")
 
 
 class CommandFailed(HostError):
@@ -121,6 +125,11 @@ class Host:
         return int(self._record["owner"])
 
     @property
+    def image(self) -> pathlib.Path:
+        """The image it is a copy of."""
+        return pathlib.Path(self._record["image"])
+
+    @property
     def folder(self) -> pathlib.Path:
         """Its directory on this machine."""
         return cache() / "hosts" / self.name
@@ -141,13 +150,13 @@ class Host:
 
     @classmethod
     def create(
-        cls,
+        cls: type[_H],
         name: str | None = None,
         release: str = "bookworm",
         keep: bool = False,
         binds: Iterable[tuple[str | os.PathLike[str], str]] = (),
         salt: bool = True,
-    ) -> "Host":
+    ) -> _H:
         """
         Make a host and boot it.
 
@@ -273,6 +282,10 @@ class Host:
         )
         (etc / "machine-id").write_text(f"{uuid.uuid4().hex}\n", "utf-8")
         (etc / "pip.conf").write_text(outer.pip_conf(), "utf-8")
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What a kind of host does to its file system before the first boot."""
 
     def boot(self) -> None:
         """
@@ -414,7 +427,7 @@ class Host:
             self._owner_lock.close()
             self._owner_lock = None
 
-    def __enter__(self) -> "Host":
+    def __enter__(self: _H) -> _H:
         return self
 
     def __exit__(self, *_: object) -> None:

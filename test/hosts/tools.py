@@ -15,6 +15,9 @@ NEEDED = {
     "mmdebstrap": "mmdebstrap",
     "ip": "iproute2",
     "nft": "nftables",
+    "gpg": "gpg",
+    "gpgconf": "gpgconf",
+    "gpg-agent": "gpg-agent",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
 
