@@ -2,8 +2,8 @@
 A signed package source of apt, proven before it counts.
 
 Salt's ``pkgrepo.managed`` writes keys that apt then trusts for every source, asks Launchpad at
-apply time, or never converges with a ``.sources`` file, depending on the release.  This writes three
-files and needs no ``apt-key``, no ``software-properties-common`` and no Python binding of apt:
+apply time, or never converges with a ``.sources`` file, depending on the release.  This writes
+three files and needs no ``apt-key``, no ``software-properties-common`` and no Python binding:
 
 - ``/etc/apt/sources.list.d/nginx_uwsgi_django-KIND.sources``, in deb822 form, whose ``Signed-By``
   names

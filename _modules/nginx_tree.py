@@ -311,27 +311,41 @@ def _text(contents: bytes | None) -> str:
     return (contents or b"").decode("utf-8", "surrogateescape")
 
 
-def _template(name: str, saltenv: str) -> tuple[str, str]:
-    """A site's template, by the fileserver: the first of this minion's, its OS family's, ours."""
-    prefix = "nginx_uwsgi_django/files"
-    # A path that the file client keeps for this minion alone must not lead out of the directory.
-    places = [__grains__.get("id"), __grains__.get("os_family"), "default"]
-    candidates = [
-        f"{prefix}/{place}/{file}.conf.jinja"
-        for place in places
-        if isinstance(place, str) and re.fullmatch(r"[\w.-]+", place) and place.strip(".")
-        for file in (name, "site")
-    ]
-    there = set(__salt__["cp.list_master"](saltenv=saltenv, prefix=prefix))
-    for candidate in candidates:
-        if candidate in there:
-            text = __salt__["cp.get_file_str"](f"salt://{candidate}", saltenv=saltenv)
+class _Templates:
+    """The sites' templates on the fileserver, asked for what there is once."""
+
+    _prefix = "nginx_uwsgi_django/files"
+
+    def __init__(self, saltenv: str) -> None:
+        self.saltenv = saltenv
+        self.there = set(__salt__["cp.list_master"](saltenv=saltenv, prefix=self._prefix))
+        self.texts: dict[str, str] = {}
+
+    def find(self, name: str) -> tuple[str, str]:
+        """A site's template and its address: the first of this minion's, its family's, ours."""
+        places = [__grains__.get("id"), __grains__.get("os_family"), "default"]
+        candidates = [
+            f"{self._prefix}/{place}/{file}.conf.jinja"
+            for place in places
+            # An id goes into a path: it must not lead out of the directory.
+            if isinstance(place, str) and re.fullmatch(r"[\w.-]+", place) and place.strip(".")
+            for file in (name, "site")
+        ]
+        for candidate in candidates:
+            if candidate in self.there:
+                return self._text(candidate), f"salt://{candidate}"
+        raise CommandExecutionError(
+            f"no template for the site {name}: none of "
+            f"{', '.join(f'salt://{path}' for path in candidates)}"
+        )
+
+    def _text(self, path: str) -> str:
+        if path not in self.texts:
+            text = __salt__["cp.get_file_str"](f"salt://{path}", saltenv=self.saltenv)
             if not isinstance(text, str):
-                raise CommandExecutionError(f"salt://{candidate} could not be read")
-            return text, f"salt://{candidate}"
-    raise CommandExecutionError(
-        f"no template for the site {name}: none of {', '.join('salt://' + c for c in candidates)}"
-    )
+                raise CommandExecutionError(f"salt://{path} could not be read")
+            self.texts[path] = text
+        return self.texts[path]
 
 
 def _static(name: str, site: dict[str, Any]) -> dict[str, str] | None:
@@ -374,8 +388,12 @@ def render(name: str, saltenv: str = "base") -> str:
 
         salt '*' nginx_tree.render mysite
     """
+    return _rendered(name, _Templates(saltenv))
+
+
+def _rendered(name: str, templates: _Templates) -> str:
     site = __salt__["site_pillar.site"](name)
-    text, source = _template(name, saltenv)
+    text, source = templates.find(name)
     environment = jinja2.sandbox.SandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
         autoescape=False,
@@ -541,10 +559,11 @@ def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
             plan["conf.d/default.conf.nginx_uwsgi_django"] = Wanted("file", _read(stock) or b"")
 
     names: list[str] = []
+    templates = _Templates(saltenv)
     for name in sites:
         names += [str(word) for word in settings["sites"][name]["server_names"]]
         file = f"sites-available/{name}.conf"
-        plan[file] = Wanted("file", render(name, saltenv).encode())
+        plan[file] = Wanted("file", _rendered(name, templates).encode())
         plan[f"sites-enabled/{name}.conf"] = Wanted("link", target=f"{shown}/{file}")
 
     # By the pillar's contract a site goes when it is called absent, and with `purge` also when it
