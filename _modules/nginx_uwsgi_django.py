@@ -148,8 +148,8 @@ def logs(lines: int = 20) -> dict:
         salt '*' nginx_uwsgi_django.logs
         salt '*' nginx_uwsgi_django.logs lines=100
     """
-    nginx = __salt__["nginx_process.status"](lines=lines)
-    answer = {"nginx": {"where": nginx["error_log"], "lines": nginx["error_log_lines"]}}
+    error_log = __salt__["nginx_process.status"](lines=lines)["error_log"]
+    answer = {"nginx": {"where": error_log["path"], "lines": error_log["lines"]}}
     for name, site in __salt__["site_pillar.settings"]()["sites"].items():
         if not site["absent"]:
             answer[name] = {
