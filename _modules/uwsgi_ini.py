@@ -293,10 +293,10 @@ def render(
         salt '*' uwsgi_ini.render '{"name": "a", "project": {"wsgi": "a.wsgi"}, "uwsgi": {}}' /srv/a
     """
     uwsgi = site["uwsgi"]
-    options = {_canonical(key): value for key, value in (uwsgi.get("options") or {}).items()}
     errors = refused(uwsgi.get("options") or {})
     if errors:
         raise SaltInvocationError("uwsgi:options: " + "; ".join(errors))
+    options = {_canonical(key): value for key, value in (uwsgi.get("options") or {}).items()}
     fixed = _formula(site, release, venv, plugin)
     fixed.append(("socket", socket or site["socket"]["path"]))
     if stats:
@@ -358,7 +358,8 @@ def _project(
         if text.startswith("[") and section != "uwsgi":
             continue
         if text == _MARK:
-            continue
+            # A generation's ini taken for the project's own: the rest is said again below.
+            break
         option = _split(line)
         if option is None:
             lines.append(line.rstrip("\r"))

@@ -1,0 +1,404 @@
+"""
+Generations of uWSGI on a real host with a real Django: started, switched, refused, finished after a
+kill, found again after a reboot.
+"""
+
+import json
+import time
+
+import pytest
+
+from . import uwsgi_site as site
+
+pytestmark = pytest.mark.usefixtures("_site")
+
+SECRETS = {
+    "S_QUOTES": "a\"b'c`d\\e\\\\f\\n",
+    "S_SIGNS": "100%d $HOME ${HOME} $(id) @(exec://id) %% #x ;y !z",
+    "S_BLANKS": "  leading and trailing  ",
+    "S_UTF8": "pässwörd 漢字 🦆",
+    "S_LONG": "k\"$\\" * 1250,
+    "S_EMPTY": "",
+}
+
+
+@pytest.fixture(scope="module")
+def _site(host):
+    site.prepare(host)
+    assert site.state(host, "uwsgi_socket.listening")["result"] is True
+    first = site.running(host)
+    assert first["result"] is True, first["comment"]
+    assert first["changes"]["generation"]["old"] is None
+
+
+@pytest.fixture
+def good(host):
+    """The good project and the plain pillar, running; whatever a test did before."""
+
+    def restore():
+        host.set_pillar(site.pillar())
+        site.project(host)
+        done = site.running(host)
+        assert done["result"] is True, done["comment"]
+
+    restore()
+    yield host
+    restore()
+
+
+def test_the_first_generation_is_up_and_enabled_and_answers(good):
+    unit = site.active(good)
+    assert site.enabled(good) == [unit]
+    answer = site.ask(good)
+    assert (answer["status"], answer["body"]) == (200, "one")
+    told = good.salt_call("uwsgi_generation.status", "mysite")
+    assert told["unit"] == unit and told["health"] == 200 and told["enabled"]
+    assert [worker["pid"] in site.pids(good) for worker in told["workers"]] == [True, True]
+    assert told["listen_queue"] == 0
+    assert site.traces_of_preflight(good) == ""
+
+
+def test_with_nothing_to_do_nothing_is_touched(good):
+    before = site.pids(good), site.tree(good), site.last_reload(good)
+    for _ in range(2):
+        again = site.running(good)
+        assert (again["result"], again["changes"]) == (True, {})
+    assert (site.pids(good), site.tree(good), site.last_reload(good)) == before
+
+
+def test_a_dry_run_tells_and_writes_nothing(good):
+    before = site.pids(good), site.tree(good)
+    good.set_pillar(site.pillar(uwsgi={"processes": 3}))
+    told = site.running(good, test=True)
+    assert told["result"] is None
+    assert told["changes"]["generation"]["old"] in site.active(good)
+    assert told["changes"]["because of"]["new"] == ["ini"]
+    assert (site.pids(good), site.tree(good)) == before
+
+
+def test_another_option_is_another_generation(good):
+    old, old_pids = site.active(good), site.pids(good)
+    good.set_pillar(site.pillar(uwsgi={"processes": 3, "options": {"harakiri": 50}}))
+    done = site.running(good)
+    assert done["result"] is True, done["comment"]
+    new = site.active(good)
+    assert new != old and site.enabled(good) == [new]
+    assert not set(old_pids) & set(site.pids(good))
+    assert len(site.pids(good)) == 4
+    assert site.generations(good).get(old) in (None, "inactive")
+    assert "harakiri = 50" in good.read(f"/etc/uwsgi/mysite/{done['comment'].split()[1]}.ini")
+    assert site.traces_of_preflight(good) == ""
+
+
+def test_other_code_is_another_generation(good):
+    site.project(good, "two")
+    done = site.running(good)
+    assert done["changes"]["because of"]["new"] == ["release"]
+    assert site.ask(good)["body"] == "two"
+
+
+BROKEN = {
+    "does not import": ({"wsgi": "import no_such_module\n"}, {}, "no_such_module"),
+    "ends at import": ({"wsgi": "import os\nos._exit(3)\n"}, {}, "journal"),
+    "answers 500": (
+        {"urls": site.URLS.replace("return HttpResponse(VERSION)", "raise RuntimeError('boom')")},
+        {},
+        "answered with 500",
+    ),
+    "no such option": ({}, {"options": {"no-such-option": "1"}}, "no-such-option"),
+    "unknown host": (
+        {"wsgi": "import os\n" + site.WSGI.replace("application = ", "from django.conf import "
+         "settings\nsettings.ALLOWED_HOSTS = ['else.example']\napplication = ")},
+        {},
+        "ALLOWED_HOSTS",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_generation_that_cannot_serve_never_does(good, case):
+    files, uwsgi, words = BROKEN[case]
+    before = site.pids(good), site.tree(good), site.enabled(good)
+    site.project(good, **files)
+    good.set_pillar(site.pillar(uwsgi=uwsgi))
+    for _ in range(2):
+        refused = site.running(good)
+        assert refused["result"] is False
+        assert words in refused["comment"]
+        assert site.traces_of_preflight(good) == ""
+        assert site.pids(good) == before[0] and site.enabled(good) == before[2]
+        assert site.ask(good)["body"] == "one"
+    # The directories of preflights come and go; no file of a generation did.
+    assert [line for line in site.tree(good).splitlines() if " /etc" in f" {line}"] == [
+        line for line in before[1].splitlines() if " /etc" in f" {line}"
+    ]
+
+
+def test_a_hang_at_import_ends_within_the_pillars_time(good):
+    before = site.pids(good)
+    site.project(good, wsgi="import time\ntime.sleep(3600)\n")
+    good.set_pillar(site.pillar(uwsgi={"start_timeout": 3}))
+    started = time.monotonic()
+    refused = site.running(good)
+    assert time.monotonic() - started < 3 + 8
+    assert refused["result"] is False
+    assert site.pids(good) == before
+    assert site.traces_of_preflight(good) == ""
+
+
+def test_a_view_that_hangs_ends_within_the_pillars_time(good):
+    before = site.pids(good)
+    site.project(good, urls=site.URLS.replace('"sleep", 0', '"sleep", 3600'))
+    good.set_pillar(site.pillar(health={"timeout": 2}))
+    started = time.monotonic()
+    refused = site.running(good)
+    assert time.monotonic() - started < 2 + 8
+    assert refused["result"] is False and "within 2 s" in refused["comment"]
+    assert site.pids(good) == before
+
+
+def test_restarted_by_hand_is_recognised(good):
+    before = site.pids(good)
+    good.run("systemctl restart uwsgi-mysite.service")
+    after = site.pids(good)
+    assert after and not set(after) & set(before)
+    again = site.running(good)
+    assert (again["result"], again["changes"]) == (True, {})
+    assert site.pids(good) == after
+
+
+def test_stopped_by_hand_is_started(good):
+    unit = site.active(good)
+    good.run("systemctl", "stop", unit)
+    done = site.running(good)
+    assert done["result"] is True and done["changes"]
+    assert site.active(good) == unit
+
+
+def test_a_second_generation_started_by_hand_is_stopped(good):
+    old = site.active(good)
+    site.project(good, "two")
+    site.running(good)
+    new, new_pids = site.active(good), site.pids(good)
+    good.run("systemctl", "enable", "--now", old)
+    done = site.running(good)
+    assert done["result"] is True
+    assert (site.active(good), site.pids(good), site.enabled(good)) == (new, new_pids, [new])
+
+
+def test_a_file_edited_by_hand_is_put_right_and_the_process_with_it(good):
+    unit, before = site.active(good), site.pids(good)
+    ini = f"/etc/uwsgi/mysite/{unit.split('@')[1].split('.')[0]}.ini"
+    text = good.read(ini)
+    good.run(f"echo 'processes = 3' >> {ini}; systemctl restart {unit}")
+    assert len(site.pids(good)) == 4
+    done = site.running(good)
+    assert done["result"] is True, done["comment"]
+    assert good.read(ini) == text
+    assert site.active(good) == unit and len(site.pids(good)) == len(before)
+    again = site.running(good)
+    assert (again["result"], again["changes"]) == (True, {})
+
+
+def test_a_replaced_binary_is_another_generation(good):
+    library = good.run(f"ls {site.VENV}/lib/python3*/site-packages/pyuwsgi*.so").stdout.strip()
+    old = site.active(good)
+    good.run(f"cp -a {library} /root/library && cp {library} {library}.new && "
+             f"printf x >> {library}.new && mv {library}.new {library}")
+    try:
+        done = site.running(good)
+        assert done["result"] is True, done["comment"]
+        assert "programs" in done["changes"]["because of"]["new"]
+        assert site.active(good) != old
+    finally:
+        good.run(f"cp -a /root/library {library}")
+
+
+def test_rolled_back_and_forward(good):
+    old = site.active(good)
+    good.set_pillar(site.pillar(uwsgi={"processes": 1}))
+    site.running(good)
+    new = site.active(good)
+    back = good.salt_call("uwsgi_generation.rollback", "mysite")
+    assert back["digest"] in old
+    assert (site.active(good), site.enabled(good)) == (old, [old])
+    kept = site.running(good, digest=back["digest"])
+    assert (kept["result"], kept["changes"]) == (True, {})
+    assert site.running(good)["result"] is True
+    assert site.active(good) == new
+    listed = good.salt_call("uwsgi_generation.list", "mysite")
+    assert {f"uwsgi-mysite@{one['digest']}.service": one["state"] for one in listed}[new] == "active"
+
+
+def test_no_way_back_to_code_that_was_overwritten(good):
+    old = site.active(good).split("@")[1].split(".")[0]
+    site.project(good, "two")
+    assert site.running(good)["result"] is True
+    refused = site.running(good, digest=old)
+    assert refused["result"] is False and "changed since" in refused["comment"]
+    assert site.ask(good)["body"] == "two"
+
+
+def test_five_generations_stay_on_the_host(good):
+    for number in range(1, 7):
+        good.set_pillar(site.pillar(uwsgi={"options": {"harakiri": 100 + number}}))
+        assert site.running(good)["result"] is True
+    assert len(good.run("ls /etc/uwsgi/mysite/*.ini").stdout.split()) == 5
+    assert len(good.run(f"ls {site.UNIT_DIR}/uwsgi-mysite@*").stdout.split()) == 5
+
+
+def test_secrets_arrive_byte_for_byte_and_nowhere_else(good):
+    good.set_pillar(site.pillar(project={"env": SECRETS}))
+    done = site.running(good)
+    assert done["result"] is True, done["comment"]
+    environ = json.loads(site.ask(good, "/environ")["body"])
+    assert {key: environ[key] for key in SECRETS} == SECRETS
+    assert environ["DJANGO_SETTINGS_MODULE"] == "mysite.settings"
+    looked = [json.dumps(done)]
+    looked.append(good.run("systemctl show 'uwsgi-mysite*'; systemctl cat 'uwsgi-mysite*'; "
+                           "ps axww -o args; journalctl -b; cat /etc/uwsgi/mysite/*.ini "
+                           "/etc/uwsgi/mysite/*.json").stdout)
+    looked.append(json.dumps(good.salt_call("uwsgi_generation.desired", "mysite")))
+    for text in looked:
+        assert "pässwörd" not in text and "leading and trailing" not in text
+        assert 'k\\"$' not in text and 'k"$' not in text
+    environment = good.run("sudo -u mallory cat /etc/uwsgi/mysite/*.env", check=False)
+    assert environment.returncode
+
+
+def test_a_secret_on_two_lines_is_refused_without_being_told(good):
+    good.set_pillar(site.pillar(project={"env": {"KEY": "hunter2\nEVIL=1"}}))
+    refused = site.running(good)
+    assert refused["result"] is False and "KEY" in refused["comment"]
+    assert "hunter2" not in refused["comment"]
+
+
+def test_the_sandbox_lets_a_django_site_work_and_nothing_else(good):
+    good.run("(python3 -c 'import socket,time; s=socket.create_server((\"127.0.0.1\",2525)); "
+             "time.sleep(60)' >/dev/null 2>&1 &)")
+    good.run("sleep 0.5")
+    told = json.loads(site.ask(good, "/who")["body"])
+    assert told.pop("uid") == int(good.run("id -u mysite").stdout)
+    works = {"sqlite", "upload", "temporary", "program", "tcp", "mail", "names", "ctypes"}
+    assert {key: told[key] for key in works} == dict.fromkeys(works, "yes")
+    assert "yes" not in {told[key] for key in set(told) - works}, told
+    rating = good.run("systemd-analyze", "security", "--no-pager", site.active(good)).stdout
+    assert float(rating.rsplit("exposure level for", 1)[1].split(":")[1].split()[0]) <= 2.0
+
+
+def test_the_processes_are_the_sites_and_in_the_sites_slice(good):
+    users = good.run("ps", "-o", "user=", "-p", ",".join(map(str, site.pids(good)))).stdout.split()
+    assert set(users) == {"mysite"}
+
+
+def test_limits_reach_the_unit(good):
+    good.set_pillar(site.pillar(uwsgi={"limits": {"MemoryMax": "512M", "TasksMax": 60}}))
+    assert site.running(good)["result"] is True
+    shown = good.run("systemctl", "show", "-p", "MemoryMax,TasksMax", site.active(good)).stdout
+    assert set(shown.split()) == {f"MemoryMax={512 << 20}", "TasksMax=60"}
+
+
+def test_a_projects_own_ini_is_brought_to_the_socket(good):
+    own = (
+        "# ours\n[uwsgi]\n; the port\nhttp = :8080\nchdir = /nowhere\nmodule = else.wsgi\n"
+        "# three\nprocesses = 3\ndie-on-term = true\nuid = root\ndaemonize = /tmp/log\n"
+        "pidfile = %d%n.pid\nchmod-socket\nprocname-append = -%n\n"
+    )
+    good.run("mkdir -p /srv/mysite/.config/uwsgi")
+    good.write("/srv/mysite/.config/uwsgi/mysite.ini", own)
+    good.set_pillar(site.pillar(uwsgi={"ini": ".config/uwsgi/mysite.ini"}))
+    done = site.running(good)
+    assert done["result"] is True, done["comment"]
+    text = good.read(f"/etc/uwsgi/mysite/{done['comment'].split()[1]}.ini")
+    assert text.startswith(
+        "# ours\n[uwsgi]\n; the port\nsocket = /run/uwsgi/mysite.sock\n# three\nprocesses = 3\n"
+        "procname-append = -mysite\n"
+    )
+    assert good.read("/srv/mysite/.config/uwsgi/mysite.ini") == own
+    assert site.ask(good)["status"] == 200 and len(site.pids(good)) == 4
+    good.run("rm -r /srv/mysite/.config")
+
+
+# A run killed anywhere: the phases of a switch, told apart by what is on the host when it is
+# killed, and instants between them.
+INSTANTS = ["preflight unit", "preflight up", "files", "both up", "enabled", 0.9, 1.3, 1.7, 2.1, 2.5]
+PHASES = {
+    "preflight unit": "compgen -G '/run/systemd/system/uwsgi-mysite.preflight@*'",
+    "preflight up": "systemctl is-active --quiet 'uwsgi-mysite.preflight@*'",
+    "files": "[ $(ls /etc/systemd/system/uwsgi-mysite@*.service | wc -l) -gt $COUNT ]",
+    "both up": "[ $(systemctl list-units --plain --no-legend --state=active 'uwsgi-mysite@*'"
+    " | wc -l) -gt 1 ]",
+    "enabled": "! [ -e $LINK ]",
+}
+
+
+@pytest.mark.parametrize("instant", INSTANTS)
+def test_a_run_killed_anywhere_is_finished_by_the_next(good, instant):
+    old = site.active(good)
+    good.run("find /etc/uwsgi /etc/systemd/system -name '*@*' -newermt @0 -print >/dev/null")
+    good.set_pillar(site.pillar(uwsgi={"options": {"harakiri": 60 + INSTANTS.index(instant)}}))
+    from test.hosts.salts import program
+
+    call = (
+        f"{program('3008', 'salt-call')} --local --config-dir={good.salt_config('3008')} "
+        "state.single uwsgi_generation.running mysite"
+    )
+    wait = f"sleep {instant}" if isinstance(instant, float) else (
+        f"COUNT=$(ls /etc/systemd/system/uwsgi-mysite@*.service | wc -l); "
+        f"LINK=/etc/systemd/system/uwsgi-mysite.service.wants/{old}; "
+        f"touch /root/waiting; until {PHASES[instant]} || ! kill -0 $RUN 2>/dev/null; do :; done"
+    )
+    # The count is taken before the run begins.
+    killed = good.run(
+        f"{wait.split('touch')[0] if 'touch' in wait else ''} {call} >/root/killed 2>&1 & RUN=$!; "
+        f"{wait}; kill -9 $RUN && echo killed",
+        check=False,
+        timeout=60,
+    )
+    if not isinstance(instant, float):
+        assert "killed" in killed.stdout, "the run was over before the phase came"
+    assert site.ask(good)["status"] == 200
+    finished = site.running(good)
+    assert finished["result"] is True, finished["comment"]
+    new = site.active(good)
+    assert new != old and site.enabled(good) == [new]
+    assert site.traces_of_preflight(good) == ""
+    assert [how for how in site.generations(good).values() if how not in ("active", "inactive")] == []
+    again = site.running(good)
+    assert (again["result"], again["changes"]) == (True, {})
+
+
+def test_it_comes_back_after_a_reboot_without_salt(good):
+    unit = site.active(good)
+    good.reboot()
+    assert site.eventually(lambda: unit in site.generations(good)
+                           and site.generations(good)[unit] == "active")
+    before = site.pids(good)
+    assert site.ask(good)["body"] == "one"
+    again = site.running(good)
+    assert (again["result"], again["changes"]) == (True, {})
+    assert site.state(good, "uwsgi_socket.listening")["changes"] == {}
+    assert site.pids(good) == before
+
+
+def test_a_crash_of_the_master_is_survived(good):
+    unit = site.active(good)
+    good.run("systemctl", "kill", "-s", "KILL", "--kill-who=main", unit)
+    assert site.eventually(lambda: site.generations(good).get(unit) == "active"
+                           and site.ask(good)["status"] == 200)
+
+
+def test_logs_are_the_sites(good):
+    lines = good.salt_call("uwsgi_generation.logs", "mysite", 20)
+    assert 0 < len(lines) <= 20 and all("uwsgi-mysite" in line or "systemd" in line for line in lines)
+
+
+def test_gone_without_a_trace_and_back_again(good):
+    told = site.state(good, "uwsgi_generation.absent", test=True)
+    assert told["result"] is None and site.active(good)
+    gone = site.state(good, "uwsgi_generation.absent")
+    assert gone["result"] is True, gone["comment"]
+    assert "active" not in site.generations(good).values()
+    assert good.run("find /etc /run -name '*uwsgi-mysite@*' -o -path '/etc/uwsgi/mysite*'").stdout == ""
+    again = site.state(good, "uwsgi_generation.absent")
+    assert (again["result"], again["changes"]) == (True, {})

@@ -1,0 +1,223 @@
+"""
+The socket that systemd holds, on a real host.
+"""
+
+import pytest
+
+from . import uwsgi_site as site
+
+pytestmark = pytest.mark.usefixtures("_site")
+
+
+@pytest.fixture(scope="module")
+def _site(trixie_host):
+    site.prepare(trixie_host)
+    first = site.state(trixie_host, "uwsgi_socket.listening")
+    assert first["result"] is True, first["comment"]
+    done = site.running(trixie_host)
+    assert done["result"] is True, done["comment"]
+    trixie_host.run("useradd --system visitor")
+
+
+@pytest.fixture
+def host(trixie_host):
+    trixie_host.set_pillar(site.pillar())
+    yield trixie_host
+    trixie_host.set_pillar(site.pillar())
+    for function in ("uwsgi_socket.listening", "uwsgi_generation.running"):
+        done = site.state(trixie_host, function)
+        assert done["result"] is True, done["comment"]
+
+
+def facts(host, path=site.SOCKET):
+    return host.run("stat", "-c", "%U %G %a %i", path).stdout.split()
+
+
+def connects(host, user, path=site.SOCKET):
+    script = f"import socket; socket.socket(socket.AF_UNIX).connect('{path}')"
+    return host.run("sudo", "-u", user, "python3", "-c", script, check=False).returncode == 0
+
+
+def test_it_listens_for_nginx_and_nobody_else(host):
+    owner, group, mode, _ = facts(host)
+    assert (owner, group, mode) == ("root", "www-data", "660")
+    assert connects(host, "www-data")
+    assert not connects(host, "mallory")
+    assert not connects(host, "visitor")
+    told = host.salt_call("uwsgi_socket.status", "mysite")
+    assert told["listening"] and told["enabled"] and told["active"]
+    assert told["backlog"] == 4096
+
+
+def test_with_nothing_to_do_nothing_is_touched(host):
+    before = facts(host), site.tree(host), site.last_reload(host), site.pids(host)
+    again = site.state(host, "uwsgi_socket.listening")
+    assert (again["result"], again["changes"]) == (True, {})
+    assert (facts(host), site.tree(host), site.last_reload(host), site.pids(host)) == before
+
+
+def test_owner_group_mode_and_backlog_of_a_live_socket(host):
+    before = facts(host)[3], site.pids(host)
+    host.set_pillar(
+        site.pillar(socket={"group": "visitor", "mode": "0666", "owner": "mysite", "backlog": 512})
+    )
+    told = site.state(host, "uwsgi_socket.listening", test=True)
+    assert told["result"] is None
+    assert set(told["changes"]) >= {"owner", "group", "mode", "backlog"}
+    assert facts(host)[:3] == ["root", "www-data", "660"]
+    done = site.state(host, "uwsgi_socket.listening")
+    assert done["result"] is True, done["comment"]
+    assert "insecure: mode 0666" in done["comment"]
+    assert facts(host)[:3] == ["mysite", "visitor", "666"]
+    assert host.salt_call("uwsgi_socket.status", "mysite")["backlog"] == 512
+    # The same socket, the same processes.
+    assert (facts(host)[3], site.pids(host)) == before
+    assert connects(host, "mallory")
+    again = site.state(host, "uwsgi_socket.listening")
+    assert (again["result"], again["changes"]) == (True, {})
+
+
+def test_changed_by_hand_is_put_right(host):
+    host.run("chmod", "0777", site.SOCKET)
+    host.run("chown", "mallory", site.SOCKET)
+    done = site.state(host, "uwsgi_socket.listening")
+    assert done["changes"] == {
+        "owner": {"old": "mallory", "new": "root"},
+        "mode": {"old": "0777", "new": "0660"},
+    }
+    assert facts(host)[:3] == ["root", "www-data", "660"]
+
+
+def test_a_backlog_above_the_kernels_limit_is_told(host):
+    limit = int(host.run("cat /proc/sys/net/core/somaxconn").stdout)
+    host.set_pillar(site.pillar(socket={"backlog": 60000}))
+    done = site.state(host, "uwsgi_socket.listening")
+    assert done["result"] is True
+    assert f"somaxconn = {limit}" in done["comment"]
+    again = site.state(host, "uwsgi_socket.listening")
+    assert (again["result"], again["changes"]) == (True, {})
+
+
+def test_another_path_is_told_and_done(host):
+    host.set_pillar(site.pillar(socket={"path": "/tmp/mysite.sock"}))
+    told = site.state(host, "uwsgi_socket.listening", test=True)
+    assert told["result"] is None and "are lost" in told["comment"]
+    done = site.state(host, "uwsgi_socket.listening")
+    assert done["result"] is True, done["comment"]
+    assert "insecure: /tmp/mysite.sock" in done["comment"]
+    done = site.running(host)
+    assert done["result"] is True, done["comment"]
+    answer = host.salt_call("uwsgi_request.get", "/tmp/mysite.sock", "/", "www.example.org")
+    assert answer["status"] == 200
+    assert not host.exists(site.SOCKET)
+
+
+def test_a_lost_socket_file_is_made_anew(host):
+    host.run("rm", site.SOCKET)
+    done = site.state(host, "uwsgi_socket.listening")
+    assert done["result"] is True, done["comment"]
+    assert site.running(host)["result"] is True
+    assert site.ask(host)["status"] == 200
+
+
+def test_stopped_and_disabled_by_hand_is_put_right(host):
+    host.run("systemctl disable --now uwsgi-mysite.socket uwsgi-mysite.service")
+    done = site.state(host, "uwsgi_socket.listening")
+    assert done["result"] is True, done["comment"]
+    assert site.running(host)["result"] is True
+    assert site.ask(host)["status"] == 200
+
+
+def test_a_packet_of_nginxs_user_loads_no_file(host):
+    """UWSGI_FILE names a file for uWSGI to load as an application; the place is taken."""
+    host.write("/srv/evil.py", "open('/tmp/evil', 'w')\nopen('/srv/mysite/data/evil', 'w')\n")
+    script = (
+        "import sys; sys.path.insert(0, '/srv/formula/_modules'); sys.dont_write_bytecode = True\n"
+        "import socket, struct\n"
+        "def pack(values):\n"
+        "    data = b''.join(struct.pack('<H', len(t)) + t.encode()\n"
+        "                    for pair in values.items() for t in pair)\n"
+        "    return struct.pack('<BHB', 0, len(data), 0) + data\n"
+        "for extra in ({'UWSGI_FILE': '/srv/evil.py', 'UWSGI_APPID': '/x'},\n"
+        "              {'UWSGI_FILE': '/srv/evil.py', 'SCRIPT_NAME': '/y'},\n"
+        "              {'UWSGI_FILE': 'exec://touch /srv/mysite/data/evil', 'SCRIPT_NAME': '/z'},\n"
+        "              {'UWSGI_MODULE': 'evil', 'SCRIPT_NAME': '/w', 'UWSGI_PYHOME': '/srv'}):\n"
+        "    one = socket.socket(socket.AF_UNIX)\n"
+        f"    one.connect('{site.SOCKET}')\n"
+        "    one.sendall(pack({'REQUEST_METHOD': 'GET', 'PATH_INFO': '/', 'HTTP_HOST': 'x', **extra}))\n"
+        "    print(one.recv(100))\n"
+    )
+    asked = host.run("sudo", "-u", "www-data", "python3", "-c", script)
+    assert asked.stdout.count("\n") == 4
+    assert not host.exists("/srv/mysite/data/evil")
+    assert site.ask(host)["body"] == "one"
+    journal = host.run("journalctl -b -t uwsgi-mysite").stdout
+    assert "you cannot load more than 1 apps" in journal
+
+
+def test_without_the_guard_the_packet_would_load_it(host):
+    """The test above is able to fail."""
+    host.write("/srv/evil.py", "open('/srv/mysite/data/evil', 'w')\n")
+    ini = "/root/open.ini"
+    unit = site.active(host)
+    text = host.read(f"/etc/uwsgi/mysite/{unit.split('@')[1].split('.')[0]}.ini")
+    kept = [line for line in text.splitlines() if not line.startswith(("max-apps", "stats", "socket"))]
+    host.write(ini, "\n".join([*kept, "socket = /root/open.sock"]) + "\n")
+    host.run(f"(cd / && DJANGO_SETTINGS_MODULE=mysite.settings {site.VENV}/bin/pyuwsgi --ini {ini} "
+             ">/root/open.log 2>&1 & echo $! >/root/open.pid)")
+    try:
+        assert site.eventually(lambda: host.exists("/root/open.sock"))
+        host.salt_call("uwsgi_request.get", "/root/open.sock", "/", "www.example.org",
+                       variables={"UWSGI_FILE": "/srv/evil.py", "SCRIPT_NAME": "/y"})
+        assert site.eventually(lambda: host.exists("/srv/mysite/data/evil"))
+    finally:
+        host.run("kill -9 -- $(cat /root/open.pid) $(pgrep -P $(cat /root/open.pid)); "
+                 "rm -f /srv/mysite/data/evil /srv/evil.py")
+
+
+def test_every_value_reaches_uwsgi_as_it_is(host):
+    """What uwsgi_ini.escape() writes, real uWSGI reads back."""
+    import random
+
+    from _modules import uwsgi_ini
+    from salt.exceptions import SaltInvocationError
+
+    source = random.Random(20)
+    letters = "ab%%%()$@=;#\"'\\ [],{}:/é漢-_0\t"
+    values = ["50%", "%d%n", "%%", "100%%(", "#;", "= x", "\\", "a\tb", "[uwsgi]", "é漢🦆"]
+    values += ["".join(source.choices(letters, k=source.randrange(1, 12))) for _ in range(400)]
+    carried, lines = [], []
+    for value in values:
+        try:
+            lines.append(f"add-header = {uwsgi_ini.escape(value)}")
+        except SaltInvocationError:
+            continue
+        carried.append(value)
+    assert len(carried) > 200
+    host.write("/root/values.ini", "\n".join(["[uwsgi]", "strict = true", *lines,
+                                              "show-config = true", "no-server = true", ""]))
+    shown = host.run(f"{site.VENV}/bin/pyuwsgi --ini /root/values.ini 2>&1").stdout
+    read = [line.removeprefix("add-header = ") for line in shown.splitlines()
+            if line.startswith("add-header = ")]
+    assert read == carried
+
+
+def test_it_comes_back_after_a_reboot(host):
+    host.reboot()
+    assert site.eventually(lambda: host.run("systemctl is-active uwsgi-mysite.socket",
+                                            check=False).returncode == 0)
+    assert facts(host)[:3] == ["root", "www-data", "660"]
+    assert site.eventually(lambda: site.ask(host)["status"] == 200, 30)
+    assert site.state(host, "uwsgi_socket.listening")["changes"] == {}
+
+
+def test_gone_and_back_again(host):
+    assert site.state(host, "uwsgi_socket.absent", test=True)["result"] is None
+    assert host.exists(site.SOCKET)
+    site.state(host, "uwsgi_generation.absent")
+    gone = site.state(host, "uwsgi_socket.absent")
+    assert gone["result"] is True, gone["comment"]
+    assert not host.exists(site.SOCKET)
+    assert host.run("find /etc/systemd -name '*uwsgi-mysite*'").stdout == ""
+    again = site.state(host, "uwsgi_socket.absent")
+    assert (again["result"], again["changes"]) == (True, {})

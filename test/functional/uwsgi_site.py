@@ -1,0 +1,197 @@
+"""
+A small Django site on a throwaway host, for the tests of uWSGI's modules.
+"""
+
+import json
+import time
+
+from test.hosts.host import Host
+
+VENV = "/opt/venv"
+SOCKET = "/run/uwsgi/mysite.sock"
+UNIT_DIR = "/etc/systemd/system"
+
+SETTINGS = """
+SECRET_KEY = "x"
+ALLOWED_HOSTS = ["www.example.org"]
+ROOT_URLCONF = "mysite.urls"
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/srv/mysite/data/db"}}
+"""
+
+URLS = '''
+import json, os, socket, sqlite3, subprocess, tempfile, time
+from django.http import HttpResponse, JsonResponse
+from django.urls import path
+
+VERSION = "one"
+
+def home(request):
+    time.sleep(float(request.GET.get("sleep", 0)))
+    return HttpResponse(VERSION)
+
+def echo(request):
+    return HttpResponse(str(len(request.body)))
+
+def environ(request):
+    return JsonResponse(dict(os.environ))
+
+def who(request):
+    """What the sandbox lets through, and what not."""
+    told = {"uid": os.getuid()}
+    for name, act in {
+        "sqlite": lambda: sqlite3.connect("/srv/mysite/data/db").execute("create table if not exists t (a)"),
+        "upload": lambda: open("/srv/mysite/data/upload", "w").write("x"),
+        "temporary": lambda: tempfile.NamedTemporaryFile().write(b"x"),
+        "program": lambda: subprocess.run(["/bin/echo"], check=True, stdout=subprocess.DEVNULL),
+        "tcp": lambda: socket.create_server(("127.0.0.1", 0)),
+        "mail": lambda: socket.create_connection(("127.0.0.1", 2525)).close(),
+        "names": lambda: socket.getaddrinfo("localhost", 80),
+        "ctypes": lambda: __import__("ctypes").CDLL(None).getpid(),
+        "etc": lambda: open("/etc/evil", "w"),
+        "own ini": lambda: open("/etc/uwsgi/mysite/evil", "w"),
+        "own environment": lambda: [open("/etc/uwsgi/mysite/" + f).read() for f in os.listdir("/etc/uwsgi/mysite") if f.endswith(".env")],
+        "home": lambda: os.listdir("/home/mallory"),
+        "suid": lambda: os.chmod("/srv/mysite/data/upload", 0o4755),
+    }.items():
+        try:
+            act()
+            told[name] = "yes"
+        except OSError as error:
+            told[name] = error.strerror or str(error)
+        except sqlite3.Error as error:
+            told[name] = str(error)
+    return JsonResponse(told)
+
+urlpatterns = [path("", home), path("echo", echo), path("environ", environ), path("who", who)]
+'''
+
+WSGI = """
+import os
+from django.core.wsgi import get_wsgi_application
+application = get_wsgi_application()
+import mysite.urls
+"""
+
+
+def pillar(**site):
+    """A pillar with the site; what is given is merged into its keys."""
+    whole = {
+        "server_names": ["www.example.org"],
+        "project": {
+            "path": "/srv/mysite",
+            "wsgi": "mysite.wsgi:application",
+            "settings": "mysite.settings",
+            "requirements": None,
+            "venv": VENV,
+        },
+        "uwsgi": {"start_timeout": 10, "stop_timeout": 20},
+        "socket": {"group": "www-data"},
+        "health": {"timeout": 5},
+    }
+    for key, value in site.items():
+        whole[key] = {**whole.get(key, {}), **value} if isinstance(value, dict) else value
+    return {
+        "nginx_uwsgi_django": {
+            "nginx": {"user": "www-data", "repo": "distro"},
+            "sites": {"mysite": whole},
+        }
+    }
+
+
+def prepare(host: Host) -> None:
+    """Packages, accounts, the virtual environment and the project."""
+    host.run("apt-get install -y -qq python3-venv strace sudo", timeout=300)
+    host.run("useradd --system --user-group --home-dir /nonexistent mysite")
+    host.run("useradd --create-home mallory")
+    host.run("python3", "-m", "venv", VENV)
+    host.run(
+        f"{VENV}/bin/pip", "-q", "install", "django~=5.2.0", "pyuwsgi==2.0.30.post1", timeout=300
+    )
+    host.run("mkdir -p /srv/mysite/mysite")
+    project(host)
+    host.run("install -d -o mysite -g mysite /srv/mysite/data")
+    host.salt_call("saltutil.sync_all", pillar=pillar())
+
+
+def project(host: Host, version: str = "one", wsgi: str = WSGI, urls: str = URLS) -> None:
+    """Write the project; another version is another release."""
+    host.write("/srv/mysite/mysite/__init__.py", "")
+    host.write("/srv/mysite/mysite/settings.py", SETTINGS)
+    host.write("/srv/mysite/mysite/urls.py", urls.replace('"one"', f'"{version}"'))
+    host.write("/srv/mysite/mysite/wsgi.py", wsgi)
+
+
+def state(host: Host, function: str, test: bool = False, **kwargs):
+    """Run one state; returns what it returned."""
+    (result,) = host.salt_call("state.single", function, "mysite", test=test, **kwargs).values()
+    return result
+
+
+def running(host: Host, **kwargs):
+    return state(host, "uwsgi_generation.running", **kwargs)
+
+
+def ask(host: Host, path: str = "/", name: str = "www.example.org"):
+    return host.salt_call("uwsgi_request.get", SOCKET, path, name)
+
+
+def generations(host: Host) -> dict[str, str]:
+    """Active state of all generations that systemd knows, asked of systemd itself."""
+    lines = host.run(
+        "systemctl list-units --all --no-legend --plain 'uwsgi-mysite*@*.service'"
+    ).stdout.splitlines()
+    return {line.split()[0]: line.split()[2] for line in lines}
+
+
+def active(host: Host) -> str:
+    """The unit of the one generation that is active."""
+    (unit,) = [unit for unit, how in generations(host).items() if how == "active"]
+    return unit
+
+
+def pids(host: Host, unit: str | None = None) -> list[int]:
+    """The master and its workers."""
+    main = host.run("systemctl", "show", "-P", "MainPID", unit or active(host)).stdout.strip()
+    return sorted([int(main), *map(int, host.run("pgrep", "-P", main).stdout.split())])
+
+
+def enabled(host: Host) -> list[str]:
+    return host.run(f"ls {UNIT_DIR}/uwsgi-mysite.service.wants").stdout.split()
+
+
+def tree(host: Host) -> str:
+    """All that the generations have on the host, with owners, modes, times and contents."""
+    return host.run(
+        "find /etc/uwsgi /etc/systemd/system /run/nginx_uwsgi_django /run/systemd/system "
+        "-printf '%p %i %u:%g %m %s %C@ %l\\n' 2>/dev/null | sort"
+    ).stdout
+
+
+def traces_of_preflight(host: Host) -> str:
+    return host.run(
+        "find /run/nginx_uwsgi_django /run/systemd/system -name '*preflight*' -o "
+        "-path '/run/nginx_uwsgi_django/*/*' 2>/dev/null; ls -d /run/uwsgi-*preflight* 2>/dev/null;"
+        "systemctl list-units --all --no-legend --plain '*preflight*'",
+        check=False,
+    ).stdout
+
+
+def last_reload(host: Host) -> str:
+    return host.run(
+        "busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 "
+        "org.freedesktop.systemd1.Manager UnitsLoadStartTimestamp"
+    ).stdout
+
+
+def eventually(question, seconds: float = 10):
+    """Wait until a question is answered with something true; the answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = question()
+        if answer or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.2)
+
+
+def show(value) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)

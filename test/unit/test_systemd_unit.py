@@ -1,0 +1,152 @@
+"""Units: what is made of systemctl's words, and how values are spelled in unit files."""
+
+import subprocess
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+from _modules import systemd_unit
+
+
+@pytest.fixture
+def systemctl(monkeypatch):
+    """Answers of systemctl by verb, in its place; what it was asked is kept."""
+    asked = []
+    answers = {}
+
+    def run(argv, timeout):
+        asked.append(argv)
+        answer = answers.get(argv[1], "")
+        if isinstance(answer, Exception):
+            raise answer
+        if isinstance(answer, tuple):
+            return subprocess.CompletedProcess(argv, answer[0], "", answer[1])
+        return subprocess.CompletedProcess(argv, 0, answer, "")
+
+    monkeypatch.setattr(systemd_unit, "_run", run)
+    monkeypatch.setattr(systemd_unit, "__context__", {}, raising=False)
+    answers["asked"] = asked
+    return answers
+
+
+SHOWN = """\
+Id=b.service
+Names=b.service alias.service
+ActiveState=active
+ExecStart={ path=/bin/true ; argv[]=/bin/true A=1 }
+ExecStart={ path=/bin/false ; argv[]=/bin/false }
+StatusText=
+
+Id=a.service
+Names=a.service
+ActiveState=inactive
+StatusText=two words = here
+"""
+
+
+def test_every_unit_has_its_own_properties_whatever_the_order(systemctl):
+    systemctl["show"] = SHOWN
+    found = systemd_unit.show(["a.service", "alias.service"], ["ActiveState", "StatusText"])
+    assert found == {
+        "a.service": {"ActiveState": "inactive", "StatusText": "two words = here"},
+        "alias.service": {"ActiveState": "active", "StatusText": ""},
+    }
+    assert len(systemctl["asked"]) == 1
+
+
+def test_a_property_of_several_lines_keeps_them(systemctl):
+    systemctl["show"] = SHOWN
+    found = systemd_unit.show("b.service", ["ExecStart"])
+    assert found["b.service"]["ExecStart"].count("\n") == 1
+
+
+def test_what_a_pattern_finds_has_its_own_name(systemctl):
+    systemctl["show"] = SHOWN
+    assert set(systemd_unit.show("*.service", ["Id"])) == {"a.service", "b.service"}
+
+
+def test_a_failure_carries_systemctls_own_words(systemctl):
+    systemctl["start"] = (1, "Job for a.service failed.\n")
+    with pytest.raises(CommandExecutionError, match="Job for a.service failed"):
+        systemd_unit.start("a.service")
+
+
+def test_a_time_limit_is_told(systemctl):
+    systemctl["stop"] = subprocess.TimeoutExpired("systemctl", 3)
+    with pytest.raises(CommandExecutionError, match="not done within 3 s"):
+        systemd_unit.stop("a.service", timeout=3)
+
+
+def test_every_action_makes_older_answers_stale(systemctl):
+    before = systemd_unit.actions()
+    systemd_unit.start("a.service")
+    systemd_unit.enable(["a.service", "b.service"])
+    assert systemd_unit.actions() == before + 2
+    systemctl["start"] = (1, "no")
+    with pytest.raises(CommandExecutionError):
+        systemd_unit.start("a.service")
+    assert systemd_unit.actions() == before + 3
+
+
+def test_no_unit_is_an_error_and_not_all_units(systemctl):
+    with pytest.raises(CommandExecutionError):
+        systemd_unit.stop([])
+    assert systemctl["asked"] == []
+
+
+def test_only_failed_units_are_forgotten(systemctl):
+    systemctl["show"] = SHOWN.replace("inactive", "failed")
+    assert systemd_unit.reset_failed(["a.service", "b.service"]) is True
+    assert systemctl["asked"][-1] == ["systemctl", "reset-failed", "--", "a.service"]
+    systemctl["show"] = SHOWN
+    assert systemd_unit.reset_failed(["a.service", "b.service"]) is False
+
+
+def test_systemd_is_reloaded_only_when_a_file_is_newer(systemctl, monkeypatch, tmp_path):
+    monkeypatch.setattr(systemd_unit, "_UNIT_DIRECTORIES", (str(tmp_path), str(tmp_path / "none")))
+    (tmp_path / "a.service.d").mkdir()
+    drop_in = tmp_path / "a.service.d" / "x.conf"
+    drop_in.write_text("[Unit]\n")
+    changed = drop_in.stat().st_ctime_ns // 1000
+    systemctl["get-property"] = f"t {changed + 10_000_000}\n"
+    assert systemd_unit.daemon_reload() is False
+    assert systemd_unit.daemon_reload(force=True) is True
+    systemctl["get-property"] = f"t {changed - 10}\n"
+    assert systemd_unit.daemon_reload() is True
+    assert systemctl["asked"][-1] == ["systemctl", "daemon-reload"]
+
+
+def test_a_removed_unit_file_counts_as_newer(systemctl, monkeypatch, tmp_path):
+    monkeypatch.setattr(systemd_unit, "_UNIT_DIRECTORIES", (str(tmp_path),))
+    unit = tmp_path / "a.service"
+    unit.write_text("")
+    before = tmp_path.stat().st_ctime_ns // 1000 + 1
+    systemctl["get-property"] = f"t {before}\n"
+    assert systemd_unit.needs_reload() is False
+    import time
+
+    time.sleep(0.05)
+    unit.unlink()
+    assert systemd_unit.needs_reload() is True
+
+
+@pytest.mark.parametrize(
+    ("value", "how", "spelled"),
+    [
+        ("/srv/50%off", {}, "/srv/50%%off"),
+        ("/srv/a b", {}, "/srv/a b"),
+        ("/srv/a b", {"words": True}, '"/srv/a b"'),
+        ("/srv/a", {"words": True}, "/srv/a"),
+        ('a"b\\', {"words": True}, '"a\\"b\\\\"'),
+        ("/srv/$x", {"words": True}, "/srv/$x"),
+        ("/srv/$x", {"command": True}, "/srv/$$x"),
+    ],
+)
+def test_values_are_spelled_for_the_unit_file(value, how, spelled):
+    assert systemd_unit.escape(value, **how) == spelled
+
+
+@pytest.mark.parametrize("value", ["a\nExecStart=/bin/evil", "a\0", "a\t"])
+def test_a_value_never_begins_a_new_line(value):
+    with pytest.raises(CommandExecutionError):
+        systemd_unit.escape(value)
