@@ -42,7 +42,9 @@ def test_apt_refuses_the_archive_when_another_key_signs_it(ubuntu_host: UbuntuHo
     ppa = ubuntu_host.ppa
     stranger = SigningKey("a stranger")
     ppa.repository.publish(stranger)
-    done = ubuntu_host.run("apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any", check=False)
+    done = ubuntu_host.run(
+        "apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any", check=False
+    )
     ppa.repository.publish(ppa.key)
     stranger.close()
     assert done.returncode != 0

@@ -45,7 +45,7 @@ def create(name: str) -> list[pathlib.Path]:
 
 def processes(name: str) -> list[int]:
     """All processes of a host, as this machine numbers them."""
-    found = set()
+    found: set[int] = set()
     for group in paths(name):
         for folder, _, files in os.walk(group):
             if "cgroup.procs" in files:

@@ -238,7 +238,7 @@ class Host:
         return uuid.uuid4().hex[:6]
 
     def _hold(self) -> None:
-        self._owner_lock = open(self.folder / "owner", "w", encoding="utf-8")  # noqa: SIM115
+        self._owner_lock = open(self.folder / "owner", "w", encoding="utf-8")
         fcntl.flock(self._owner_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _save(self) -> None:
@@ -450,7 +450,7 @@ class Host:
         *argv: str | os.PathLike[str],
         check: bool = True,
         timeout: float = 120,
-        input: str | None = None,  # noqa: A002  subprocess.run calls it so
+        input: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """
         Run a command inside, as root.

@@ -25,9 +25,7 @@ def _bridge_network() -> ipaddress.IPv4Network | None:
         return None
     for link in json.loads(done.stdout):
         for address in link.get("addr_info", []):
-            return ipaddress.ip_network(
-                f"{address['local']}/{address['prefixlen']}", strict=False
-            )  # type: ignore[return-value]
+            return ipaddress.ip_network(f"{address['local']}/{address['prefixlen']}", strict=False)  # type: ignore[return-value]
     return None
 
 

@@ -105,10 +105,12 @@ def apt_settings() -> list[str]:
 def _pip_settings() -> dict[str, str]:
     """pip's settings on this machine: its configuration files, then PIP_* on top."""
     home = pathlib.Path.home()
-    files = ["/etc/pip.conf", "/etc/xdg/pip/pip.conf", home / ".pip/pip.conf"]
-    files.append(
-        pathlib.Path(os.environ.get("XDG_CONFIG_HOME", home / ".config")) / "pip/pip.conf"
-    )
+    files: list[str | pathlib.Path] = [
+        "/etc/pip.conf",
+        "/etc/xdg/pip/pip.conf",
+        home / ".pip/pip.conf",
+    ]
+    files.append(pathlib.Path(os.environ.get("XDG_CONFIG_HOME", home / ".config")) / "pip/pip.conf")
     if os.environ.get("PIP_CONFIG_FILE"):
         files.append(os.environ["PIP_CONFIG_FILE"])
     parser = configparser.RawConfigParser()

@@ -22,9 +22,7 @@ def cache() -> pathlib.Path:
 
     ``NGINX_UWSGI_DJANGO_CACHE`` moves it; it must be on a file system that can carry an overlay.
     """
-    return pathlib.Path(
-        os.environ.get("NGINX_UWSGI_DJANGO_CACHE", "/var/cache/nginx_uwsgi_django")
-    )
+    return pathlib.Path(os.environ.get("NGINX_UWSGI_DJANGO_CACHE", "/var/cache/nginx_uwsgi_django"))
 
 
 @contextlib.contextmanager

@@ -131,7 +131,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     server: "Server"
 
-    def do_GET(self) -> None:  # noqa: N802  the base class calls it so
+    def do_GET(self) -> None:
         """Answer with a key or a file."""
         self.server.asked.append(self.path)
         address = urllib.parse.urlsplit(self.path)

@@ -87,10 +87,10 @@ def _build(folder: pathlib.Path) -> None:
             print(f"installing Salt {version}", flush=True)
             # A virtual environment knows its path: it is built at that path on a file system of
             # the builder's own, and only moved to the shared directory when it is complete.
-            half = f"{DIRECTORY}/.{version}"
+            building = f"{DIRECTORY}/.{version}"
             target = f"{DIRECTORY}/{version}"
-            host.run("mkdir", "-p", half, target)
-            host.run("mount", "--bind", half, target)
+            host.run("mkdir", "-p", building, target)
+            host.run("mount", "--bind", building, target)
             host.run(python, "-m", "venv", target)
             host.run(f"{target}/bin/pip", "install", "-q", f"salt=={version}", timeout=1200)
             host.run(f"{target}/bin/salt-call", "--version")

@@ -127,9 +127,7 @@ class UbuntuHost(Host):
     def serve_ppa(self) -> None:
         """Make and serve the archive; ends with the host, or with this process."""
         folder = self.folder / "ppa"
-        self.ppa = Archive(
-            folder, "nginx/stable/ubuntu", CODENAME, "main", "LP-PPA-nginx-stable"
-        )
+        self.ppa = Archive(folder, "nginx/stable/ubuntu", CODENAME, "main", "LP-PPA-nginx-stable")
         self.ppa.add_nginx(self.image, VERSION)
 
     def remove(self) -> None:
