@@ -451,7 +451,7 @@ class _Table(_Node):
     def shape(self) -> dict:
         names = self.key.shape()
         del names["type"]  # a property's name is always a string
-        shape = {
+        shape: dict[str, Any] = {
             "type": "object",
             "propertyNames": names,
             "additionalProperties": self.value.schema(),
@@ -1002,7 +1002,6 @@ def _lookup() -> _Mapping:
 
 
 def _project() -> _Mapping:
-    account = {"pattern": _ACCOUNT, "most": 32}
     return _Mapping(
         {
             "path": _path(
@@ -1082,7 +1081,8 @@ def _project() -> _Mapping:
             ),
             "user": _Text(
                 _ACCOUNT_SAYS,
-                **account,
+                _ACCOUNT,
+                most=32,
                 default=_Derived("the site's name"),
                 description="The system user that the application runs as; created when missing. "
                 "Each site has its own, and it is not nginx's.",
@@ -1091,7 +1091,8 @@ def _project() -> _Mapping:
             ),
             "group": _Text(
                 _ACCOUNT_SAYS,
-                **account,
+                _ACCOUNT,
+                most=32,
                 default=_Derived("the user's name"),
                 description="The user's primary group; created when missing.",
                 example="mysite",

@@ -9,8 +9,7 @@ import pytest
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from _modules import site_pillar
-from _modules import uwsgi_ini
+from _modules import site_pillar, uwsgi_ini
 from _states import site_pillar as state
 from test.hosts.paths import FORMULA
 
@@ -305,6 +304,7 @@ sites:
         ("listen: 80", "listen", "80 (integer)|write it as a list"),
         ("listen: '80'", "listen", "'80' (string)|write it as a list"),
         ("listen: []", "listen", "an empty list|at least one"),
+        ("listen: [1, on]", "listen:1", "True (boolean)|expected a port"),
         ("listen: [80, 80]", "listen:1", "80 (integer)|item 0 is the same"),
         ("uwsgi: {processes: '4'}", "uwsgi:processes", "'4' (string)|remove the quotes"),
         ("uwsgi: {processes: 089}", "uwsgi:processes", "'089' (string)|write 89"),
@@ -559,9 +559,27 @@ def test_options_that_uwsgi_ini_refuses_are_refused_with_their_path():
 
 @pytest.mark.parametrize(
     "name",
-    "harakiri buffer-size max-requests plugins plugin enable-threads offload-threads cheaper "
-    "post-buffering log-format static-map cron2 spooler attach-daemon2 disable-logging pythonpath "
-    "py-autoreload memory-report ignore-sigpipe".split(),
+    [
+        "harakiri",
+        "buffer-size",
+        "max-requests",
+        "plugins",
+        "plugin",
+        "enable-threads",
+        "offload-threads",
+        "cheaper",
+        "post-buffering",
+        "log-format",
+        "static-map",
+        "cron2",
+        "spooler",
+        "attach-daemon2",
+        "disable-logging",
+        "pythonpath",
+        "py-autoreload",
+        "memory-report",
+        "ignore-sigpipe",
+    ],
 )
 def test_ordinary_uwsgi_options_are_free(errors, name):
     assert errors(with_value("uwsgi:options", {name: True})) == []

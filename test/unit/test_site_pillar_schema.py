@@ -25,7 +25,7 @@ JUNK = st.one_of(
     st.sampled_from(
         [None, True, False, 0, 1, -1, 80, 70000, 2**70, 1.0, 1.5, float("inf"), float("nan")]
         + [[], {}, [None], [[]], {"x": 1}, {"": None}]
-    ),
+    ).map(copy.deepcopy),  # it may be spoilt itself
 )
 # Some right values for each key, by the end of its path; the definition's own come on top.
 RIGHT = {
@@ -98,7 +98,7 @@ def spoil(draw, tree):
     """Change one thing anywhere: another value, a key more or less, a character more or less."""
     places = containers(tree, [])
     place = places[draw(st.integers(0, len(places) - 1))]
-    what = draw(st.integers(0, 3))
+    what = draw(st.integers(0, 4))
     if isinstance(place, dict) and (what == 0 or not place):
         place[draw(ODD_KEYS)] = draw(JUNK)
         return
@@ -110,6 +110,8 @@ def spoil(draw, tree):
     value = place[key]
     if what == 1:
         del place[key]
+    elif what == 4 and isinstance(place, list):
+        place.append(copy.deepcopy(value))
     elif what == 2 and isinstance(value, str):
         at = draw(st.integers(0, len(value)))
         more = draw(st.booleans())
@@ -204,7 +206,7 @@ def test_both_refuse(pillar):
 
 
 @settings(
-    max_examples=800,
+    max_examples=400,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
