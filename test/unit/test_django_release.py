@@ -1,0 +1,322 @@
+"""
+What a release is made of, what is hidden in its messages, and where its directories lead.
+"""
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+USER, GROUP = "games", "games"
+
+
+@pytest.fixture
+def folder():
+    """A directory that other users can enter, unlike tmp_path, and where a project may be."""
+    with tempfile.TemporaryDirectory(dir="/srv", prefix="unit-") as made:
+        os.chmod(made, 0o755)
+        yield pathlib.Path(made)
+
+
+@pytest.fixture
+def tree(folder):
+    root = folder / "mysite"
+    for name, text in {
+        "manage.py": "#!/usr/bin/env python3\n",
+        "mysite/settings.py": "DEBUG = False\n",
+        "mysite/wsgi.py": "application = print\n",
+        "requirements.txt": "Django\n",
+    }.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (root / "manage.py").chmod(0o755)
+    (root / "link.py").symlink_to("manage.py")
+    return root
+
+
+@pytest.fixture
+def loaded(modules, folder, tree):
+    """The modules for a site whose project is that tree; keywords go to the pillar's project."""
+
+    def load(**project):
+        m = modules(
+            pillar={
+                "nginx_uwsgi_django": {
+                    "lookup": {"state_dir": str(folder / "state")},
+                    "sites": {
+                        "mysite": {
+                            "server_names": ["mysite.example"],
+                            "project": {
+                                "path": str(tree),
+                                "wsgi": "mysite.wsgi:application",
+                                "settings": "mysite.settings",
+                                **project,
+                            },
+                        }
+                    },
+                }
+            }
+        )
+        # The pillar refuses the accounts that every machine has, and no other is on this one.
+        resolved = m.site_pillar.settings()
+        resolved["sites"]["mysite"]["project"].update(user=USER, group=GROUP)
+        m.salt["site_pillar.settings"] = lambda: resolved
+        m.salt["site_pillar.site"] = lambda name: resolved["sites"][name]
+        return m
+
+    return load
+
+
+def identity(loaded, **project):
+    return loaded(**project).django_release.desired("mysite")["id"]
+
+
+def test_the_same_files_are_the_same_release_wherever_and_whenever(loaded, tree, folder):
+    before = identity(loaded)
+    assert len(before) == 12 and int(before, 16) >= 0
+    moved = folder / "elsewhere"
+    shutil.copytree(tree, moved, symlinks=True)
+    for path in moved.rglob("*"):
+        os.utime(path, (1, 1), follow_symlinks=False)
+    (moved / "empty").mkdir()
+    assert identity(loaded, path=str(moved)) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: (tree / "mysite/settings.py").write_text("DEBUG = True \n"),
+        lambda tree: (tree / "mysite/wsgi.py").rename(tree / "mysite/asgi.py"),
+        lambda tree: (tree / "mysite/new.py").write_text(""),
+        lambda tree: (tree / "requirements.txt").unlink(),
+        lambda tree: (tree / "manage.py").chmod(0o644),
+        lambda tree: ((tree / "link.py").unlink(), (tree / "link.py").symlink_to("other")),
+        lambda tree: (
+            (tree / "link.py").unlink(),
+            shutil.copy(tree / "manage.py", tree / "link.py"),
+        ),
+        # A package may have the name of a directory of uploads.
+        lambda tree: (
+            (tree / "media").mkdir(),
+            (tree / "media/__init__.py").write_text(""),
+            (tree / "media/models.py").write_text(""),
+        ),
+        lambda tree: ((tree / "mysite/media").mkdir(), (tree / "mysite/media/x.py").write_text("")),
+    ],
+)
+def test_another_file_is_another_release(loaded, tree, change):
+    before = identity(loaded)
+    change(tree)
+    assert identity(loaded) != before
+
+
+def test_a_change_is_seen_by_a_process_that_looked_before(loaded, tree):
+    m = loaded()
+    before = m.django_release.desired("mysite")["id"]
+    settings = tree / "mysite/settings.py"
+    status = settings.stat()
+    settings.write_text("DEBUG = Fals_\n")
+    # Neither its size nor the time that anybody can set tells.
+    os.utime(settings, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert m.django_release.desired("mysite")["id"] != before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".git/HEAD",
+        "mysite/__pycache__/settings.cpython-311.pyc",
+        "mysite/old.pyc",
+        "db.sqlite3",
+        "db.sqlite3-wal",
+        "logs/error.log",
+        "media/2026/a.py",
+        ".venv/bin/python",
+        "venv/lib/a.py",
+        "frontend/node_modules/a.js",
+    ],
+)
+def test_what_tools_and_the_site_leave_in_a_tree_is_no_part_of_a_release(loaded, tree, name):
+    before = identity(loaded)
+    (tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (tree / name).write_text("x")
+    assert identity(loaded) == before
+
+
+def test_a_virtual_environment_of_any_name_is_no_part_of_a_release(loaded, tree):
+    before = identity(loaded)
+    (tree / "env311/lib").mkdir(parents=True)
+    (tree / "env311/lib/a.py").write_text("x")
+    assert identity(loaded) != before
+    (tree / "env311/pyvenv.cfg").write_text("home = /usr/bin\n")
+    assert identity(loaded) == before
+
+
+def test_the_pillar_leaves_out_more(loaded, tree):
+    before = identity(loaded)
+    for name in ("notes.txt", "var/cache/a", "docs/deep/b.txt"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("x")
+    assert identity(loaded) != before
+    assert identity(loaded, exclude=["*.txt", "var/"]) == identity(loaded, exclude=["*.txt", "var"])
+    (tree / "requirements.txt").unlink()
+    excluding = identity(loaded, exclude=["*.txt", "var"])
+    for name in ("notes.txt", "docs/deep/b.txt"):
+        (tree / name).write_text("another")
+    assert identity(loaded, exclude=["*.txt", "var"]) == excluding
+
+
+def test_collected_files_are_no_part_of_a_release_once_the_settings_were_read(loaded, tree):
+    m = loaded()
+    before = m.django_release.desired("mysite")["id"]
+    (tree / "public/static").mkdir(parents=True)
+    (tree / "public/static/a.css").write_text("a {}")
+    (tree / "shop.db").write_text("")
+    assert m.django_release.desired("mysite")["id"] != before
+    m.django_release._write_record(
+        "mysite",
+        "facts.json",
+        {
+            "static_root": str(tree / "public/static"),
+            "media_root": "",
+            "databases": [str(tree / "shop.db")],
+            "collects": True,
+        },
+    )
+    assert m.django_release.desired("mysite")["id"] == before
+
+
+def test_a_missing_project_is_a_sentence_that_names_the_pillar(loaded, folder):
+    with pytest.raises(CommandExecutionError) as caught:
+        identity(loaded, path=str(folder / "nowhere"))
+    assert "nginx_uwsgi_django:sites:mysite:project:path" in str(caught.value)
+    (folder / "empty").mkdir()
+    with pytest.raises(CommandExecutionError, match="holds no file"):
+        identity(loaded, path=str(folder / "empty"))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("s3cret-key", "KeyError: s3cret-key"),
+        ("postgres://u:p%40ssw0rd@db/x", 'password "p@ssw0rd" for u'),
+        ("postgres://u:p%40ssw0rd@db/x", "postgres://u:p%40ssw0rd@db/x refused"),
+        ("back\\slash-y", "repr is 'back\\\\slash-y'"),
+    ],
+)
+def test_a_value_of_the_environment_is_hidden_in_what_a_step_says(loaded, value, text):
+    hidden = loaded(env={"VALUE": value}).django_release._hidden("mysite", text)
+    assert "**********" in hidden
+    for part in (value, "p@ssw0rd", "p%40ssw0rd", "slash-y"):
+        assert part not in hidden
+
+
+def test_words_that_hide_nothing_stay_readable(loaded):
+    m = loaded(env={"DEBUG": "False", "LANG_": "en", "N": "1", "EMPTY": ""})
+    text = "False is 1 of the values en"
+    assert m.django_release._hidden("mysite", text) == text
+
+
+def test_the_environment_tells_the_project_where_its_data_is(loaded, folder):
+    m = loaded(env={"LANG": "ko_KR.UTF-8", "SECRET": "x"}, requirements=None)
+    home = str(folder / "state/sites/mysite")
+    environment = m.django_release.environment("mysite")
+    assert environment["DJANGO_DATA_DIR"] == f"{home}/data"
+    assert environment["DJANGO_STATIC_ROOT"] == f"{home}/static"
+    assert environment["DJANGO_SETTINGS_MODULE"] == "mysite.settings"
+    assert environment["LANG"] == "ko_KR.UTF-8"
+    assert environment["SECRET"] == "x"
+    assert not {"PYTHONPATH", "LD_LIBRARY_PATH", "SUDO_USER"} & set(environment)
+    copied = loaded(source={"salt": "salt://x"}, path="/srv/other")
+    assert copied.django_release.directories("mysite")["static"] == "/srv/other/shared/static"
+
+
+def test_a_directory_inside_somebody_elses_is_made_through_no_link(loaded, tree, folder):
+    m = loaded()
+    (folder / "etc").mkdir()
+    (tree / "public").symlink_to(folder / "etc")
+    with pytest.raises(CommandExecutionError, match="public in it is none"):
+        m.django_release._make_inside("mysite", str(tree), "public/static", 0o755)
+    assert list((folder / "etc").iterdir()) == []
+    (tree / "public").unlink()
+    m.django_release._make_inside("mysite", str(tree), "public/static", 0o755)
+    assert (tree / "public/static").owner() == USER
+    assert (tree / "public/static").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_source_that_changes_while_it_is_copied_is_no_release(loaded, tree, folder, monkeypatch):
+    place = folder / "srv"
+    m = loaded(source={"salt": "salt://mysite"}, path=str(place))
+    only = {str(path.relative_to(tree)) for path in tree.rglob("*")}
+    m.context["django_release.fetched"] = {"salt://mysite": (str(tree), only)}
+    copy = m.django_release._copy_file
+    done = []
+
+    def copy_and_edit(source, target, gid):
+        if not done:
+            (tree / "mysite/wsgi.py").write_text("edited = True\n")
+        done.append(source)
+        copy(source, target, gid)
+
+    monkeypatch.setattr(m.django_release, "_copy_file", copy_and_edit)
+    with pytest.raises(CommandExecutionError, match="changed while it was copied"):
+        m.django_release.fetch("mysite")
+    assert list((place / "releases").iterdir()) == []
+    monkeypatch.setattr(m.django_release, "_copy_file", copy)
+    m.django_release.fetch("mysite")
+    assert m.django_release.lacking("mysite") == []
+    (made,) = (place / "releases").iterdir()
+    assert (made / "mysite/wsgi.py").read_text() == "edited = True\n"
+    assert (made / "mysite/wsgi.py").stat().st_mode & 0o777 == 0o640
+    assert (made / "manage.py").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_path_that_the_user_of_the_site_cannot_read_is_named(loaded, tree, folder):
+    m = loaded()
+    m.system_account.create("mysite")
+    assert (
+        m.django_release._unreadable("mysite", str(tree), m.django_release._source("mysite")[1])
+        is None
+    )
+    for path, mode in (
+        (tree / "mysite/settings.py", 0o600),
+        (tree / "mysite", 0o700),
+        (folder, 0o700),
+    ):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        with pytest.raises(CommandExecutionError) as caught:
+            m.django_release.lacking("mysite")
+        assert f"{USER} cannot read {path}," in str(caught.value)
+        path.chmod(before)
+    # What is no part of the release may be anybody's secret.
+    (tree / ".git").mkdir(mode=0o700)
+    m.django_release.lacking("mysite")
+
+
+def test_a_directory_that_a_process_runs_in_is_in_use(loaded, folder, monkeypatch):
+    m = loaded()
+    place = folder / "releases" / "0123456789ab"
+    place.mkdir(parents=True)
+    assert not m.django_release.in_use(str(place))
+    before = os.getcwd()
+    os.chdir(place)
+    try:
+        assert m.django_release.in_use(str(place))
+        assert not m.django_release.in_use(str(place)[:-1])
+    finally:
+        os.chdir(before)
+
+
+def test_a_generation_on_the_host_keeps_what_it_names(modules, loaded, folder):
+    m = loaded()
+    m.salt["site_pillar.settings"]()["lookup"]["uwsgi_dir"] = str(folder / "uwsgi")
+    (folder / "uwsgi/mysite").mkdir(parents=True)
+    (folder / "uwsgi/mysite/0.ini").write_text("[uwsgi]\nchdir = /srv/x/releases/0123456789ab\n")
+    assert m.django_release.in_use("/srv/x/releases/0123456789ab")
+    assert not m.django_release.in_use("/srv/x/releases/0123456789a")
+    assert not m.django_release.in_use("/srv/x/releases/ffffffffffff")

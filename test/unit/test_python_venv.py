@@ -1,0 +1,277 @@
+"""
+What a virtual environment's name is made of, when it counts, and how it is handed to root.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+
+@pytest.fixture
+def folder():
+    with tempfile.TemporaryDirectory(dir="/srv", prefix="unit-") as made:
+        os.chmod(made, 0o755)
+        yield pathlib.Path(made)
+
+
+@pytest.fixture
+def tree(folder):
+    root = folder / "mysite"
+    (root / "requirements").mkdir(parents=True)
+    (root / "manage.py").write_text("")
+    (root / "requirements.txt").write_text("-r requirements/base.txt\nDjango>=5.2\n")
+    (root / "requirements/base.txt").write_text("-c pins.txt\nrequests\n")
+    (root / "requirements/pins.txt").write_text("requests==2.32.0\n")
+    return root
+
+
+@pytest.fixture
+def loaded(modules, folder, tree):
+    def load(uwsgi=None, **project):
+        m = modules(
+            pillar={
+                "nginx_uwsgi_django": {
+                    "lookup": {"state_dir": str(folder / "state")},
+                    "sites": {
+                        "mysite": {
+                            "server_names": ["mysite.example"],
+                            "project": {
+                                "path": str(tree),
+                                "wsgi": "mysite.wsgi:application",
+                                "settings": "mysite.settings",
+                                **project,
+                            },
+                            "uwsgi": uwsgi or {},
+                        }
+                    },
+                }
+            }
+        )
+        # The pillar refuses the accounts that every machine has, and no other is on this one.
+        resolved = m.site_pillar.settings()
+        resolved["sites"]["mysite"]["project"].update(user="games", group="games")
+        m.salt["site_pillar.settings"] = lambda: resolved
+        m.salt["site_pillar.site"] = lambda name: resolved["sites"][name]
+        return m.python_venv
+
+    return load
+
+
+@pytest.fixture
+def interpreter(folder):
+    """Something that looks like a Python 3.11 of a distribution and fails when it is started."""
+    path = folder / "python3.11"
+    path.write_text("#!/bin/sh\nexit 99\n")
+    path.chmod(0o755)
+    link = folder / "python3"
+    link.symlink_to(path)
+    return link
+
+
+def test_its_name_tells_all_that_it_is_made_of(loaded, tree, folder, interpreter):
+    def digest(**more):
+        return loaded(**{"python": str(interpreter), **more}).desired("mysite")["digest"]
+
+    seen = [digest()]
+    assert len(seen[0]) == 12 and int(seen[0], 16) >= 0
+    (tree / "manage.py").write_text("another")
+    assert digest() == seen[0]
+    for name in ("requirements.txt", "requirements/base.txt", "requirements/pins.txt"):
+        with (tree / name).open("a") as stream:
+            stream.write("# more\n")
+        seen.append(digest())
+    seen.append(digest(requirements=None))
+    seen.append(digest(requirements="requirements/base.txt"))
+    seen.append(digest(uwsgi={"package": "uwsgi==2.0.31"}))
+    seen.append(digest(uwsgi={"package": "distro"}))
+    other = folder / "python3.12"
+    other.write_text("#!/bin/sh\nexit 99\n")
+    other.chmod(0o755)
+    interpreter.unlink()
+    interpreter.symlink_to(other)
+    seen.append(digest())
+    assert len(set(seen)) == len(seen)
+
+
+def test_an_interpreter_whose_name_does_not_tell_is_asked(loaded, folder):
+    script = folder / "python"
+    script.write_text("#!/bin/sh\necho 3.12.1\n")
+    script.chmod(0o755)
+    first = loaded(python=str(script)).desired("mysite")["digest"]
+    script.write_text("#!/bin/sh\necho 3.12.2\n")
+    assert loaded(python=str(script)).desired("mysite")["digest"] != first
+    script.write_text("#!/bin/sh\necho 2.7.18\n")
+    with pytest.raises(CommandExecutionError, match="is no Python 3"):
+        loaded(python=str(script)).desired("mysite")
+    with pytest.raises(CommandExecutionError, match="sites:mysite:project:python"):
+        loaded(python=str(folder / "nowhere")).desired("mysite")
+
+
+def test_a_package_inside_the_project_ties_it_to_the_release(loaded, tree, interpreter):
+    for line in ("-e .", ".", "./vendor/a.tar.gz", "file:///srv/a", "a @ file:///srv/a", ".[x]"):
+        (tree / "requirements.txt").write_text(f"{line}\n")
+        before = loaded(python=str(interpreter)).desired("mysite")["digest"]
+        (tree / "manage.py").write_text(f"edited for {line}")
+        assert loaded(python=str(interpreter)).desired("mysite")["digest"] != before, line
+    (tree / "requirements.txt").write_text("django-environ\n-r requirements/base.txt\n")
+    before = loaded(python=str(interpreter)).desired("mysite")["digest"]
+    (tree / "manage.py").write_text("edited once more")
+    assert loaded(python=str(interpreter)).desired("mysite")["digest"] == before
+
+
+def test_nothing_is_started_to_find_out_that_nothing_is_to_be_done(
+    loaded, folder, interpreter, monkeypatch
+):
+    venv = loaded(python=str(interpreter))
+    path = pathlib.Path(venv.desired("mysite")["path"])
+    path.mkdir(parents=True)
+    (path / ".complete").write_text(json.dumps({"digest": path.name}))
+
+    def started(*_args, **_more):
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    assert venv.lacking("mysite") is None
+    assert venv.build("mysite") is False
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("-r nowhere.txt\n", "no requirements file nowhere.txt"),
+        ("--requirement=requirements/nowhere.txt", "included by requirements.txt"),
+        ("-c ../../etc/passwd", "outside the project"),
+        ("-r /etc/passwd", "outside the project"),
+    ],
+)
+def test_an_include_that_cannot_be_followed_is_named(loaded, tree, interpreter, text, words):
+    (tree / "requirements.txt").write_text(text)
+    with pytest.raises(CommandExecutionError) as caught:
+        loaded(python=str(interpreter)).desired("mysite")
+    assert words in str(caught.value)
+
+
+def test_a_missing_requirements_file_names_the_pillar(loaded, tree, interpreter):
+    (tree / "requirements.txt").unlink()
+    with pytest.raises(CommandExecutionError) as caught:
+        loaded(python=str(interpreter)).desired("mysite")
+    assert "nginx_uwsgi_django:sites:mysite:project:requirements" in str(caught.value)
+
+
+def test_files_that_include_each_other_come_to_an_end(loaded, tree, interpreter):
+    (tree / "requirements/base.txt").write_text("-r ../requirements.txt\nrequests\n")
+    (tree / "requirements.txt").write_text("-r requirements/base.txt\n-r https://a.example/b.txt\n")
+    assert loaded(python=str(interpreter)).desired("mysite")["digest"]
+
+
+@pytest.mark.parametrize(
+    ("uwsgi", "path"),
+    [
+        ({}, "{venv}/bin/pyuwsgi"),
+        ({"package": "PyUWSGI>=2.0.28"}, "{venv}/bin/pyuwsgi"),
+        ({"package": "uwsgi==2.0.31"}, "{venv}/bin/uwsgi"),
+        ({"package": "distro"}, "/usr/bin/uwsgi"),
+        ({"package": None, "binary": "/opt/uwsgi"}, "/opt/uwsgi"),
+    ],
+)
+def test_where_the_uwsgi_executable_is(loaded, interpreter, uwsgi, path):
+    wanted = loaded(python=str(interpreter), uwsgi=uwsgi).desired("mysite")
+    assert wanted["uwsgi"] == path.format(venv=wanted["path"])
+
+
+def test_it_counts_only_when_root_said_so_for_this_directory(loaded, folder, interpreter):
+    venv = loaded(python=str(interpreter))
+    path = pathlib.Path(venv.desired("mysite")["path"])
+    assert "to be built" in venv.lacking("mysite")
+    path.mkdir(parents=True)
+    marker = path / ".complete"
+    assert "half built" in venv.lacking("mysite")
+    for text in ("", "{}", "[]", json.dumps({"digest": "0" * 12})):
+        marker.write_text(text)
+        assert "half built" in venv.lacking("mysite"), text
+    marker.write_text(json.dumps({"digest": path.name}))
+    assert venv.lacking("mysite") is None
+    for target in (marker, path):
+        os.chown(target, 65534, 65534)
+        assert "half built" in venv.lacking("mysite")
+        os.chown(target, 0, 0)
+    marker.rename(folder / "away")
+    marker.symlink_to(folder / "away")
+    assert "half built" in venv.lacking("mysite")
+
+
+def hand_over(venv, path):
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        venv._hand_over(handle, 65534, str(path))
+    finally:
+        os.close(handle)
+
+
+def test_handed_to_root_it_is_games_elses_to_write_and_no_link_is_followed(loaded, folder):
+    path = folder / "venv"
+    (path / "bin").mkdir(parents=True)
+    victim = folder / "victim"
+    victim.write_text("secret")
+    victim.chmod(0o600)
+    (path / "bin/tool").write_text("x")
+    (path / "bin/tool").chmod(0o6777)
+    (path / "data").write_text("x")
+    (path / "data").chmod(0o666)
+    (path / "to-victim").symlink_to(victim)
+    (path / "to-folder").symlink_to(folder)
+    for each in (path, path / "bin", path / "bin/tool", path / "data"):
+        os.chown(each, 65534, 65534)
+    before = folder.stat()
+    hand_over(loaded(), path)
+    assert {
+        (name, (path / name).stat().st_uid, oct((path / name).stat().st_mode & 0o7777))
+        for name in ("", "bin", "bin/tool", "data")
+    } == {
+        ("", 0, "0o750"),
+        ("bin", 0, "0o750"),
+        ("bin/tool", 0, "0o750"),
+        ("data", 0, "0o640"),
+    }
+    assert (victim.stat().st_gid, victim.stat().st_mode & 0o777) == (0, 0o600)
+    assert (folder.stat().st_gid, folder.stat().st_mode) == (before.st_gid, before.st_mode)
+
+
+def test_another_name_of_a_file_outside_is_not_handed_over(loaded, folder):
+    path = folder / "venv"
+    path.mkdir()
+    victim = folder / "shadow"
+    victim.write_text("secret")
+    victim.chmod(0o600)
+    os.link(victim, path / "innocent")
+    with pytest.raises(CommandExecutionError, match="innocent has a second name"):
+        hand_over(loaded(), path)
+    assert (victim.stat().st_gid, victim.stat().st_mode & 0o777) == (0, 0o600)
+    (path / "innocent").unlink()
+    os.mkfifo(path / "pipe")
+    with pytest.raises(CommandExecutionError, match="neither a file nor a directory"):
+        hand_over(loaded(), path)
+
+
+def test_one_kept_by_hand_is_known_by_its_configuration_and_its_packages(loaded, folder):
+    path = folder / "byhand"
+    packages = path / "lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    (path / "bin").mkdir()
+    with pytest.raises(CommandExecutionError, match="it has no pyvenv.cfg"):
+        loaded(venv=str(path)).desired("mysite")
+    (path / "pyvenv.cfg").write_text("version = 3.11.2\n")
+    (path / "bin/python").write_text("#!/bin/sh\n")
+    (path / "bin/python").chmod(0o755)
+    first = loaded(venv=str(path)).desired("mysite")
+    assert (first["path"], first["by_hand"]) == (str(path), True)
+    (packages / "django-5.2.dist-info").mkdir()
+    second = loaded(venv=str(path)).desired("mysite")
+    assert second["digest"] != first["digest"]
+    (path / "pyvenv.cfg").write_text("version = 3.11.3\n")
+    assert loaded(venv=str(path)).desired("mysite")["digest"] != second["digest"]

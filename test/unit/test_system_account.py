@@ -1,0 +1,92 @@
+"""
+Programs that run as another user, and data that changes hands.
+"""
+
+import os
+import pathlib
+import tempfile
+import time
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+ENV = {"PATH": "/usr/bin:/bin", "GREETING": "hello"}
+
+
+@pytest.fixture
+def account(modules):
+    return modules(pillar={"nginx_uwsgi_django": {"sites": {}}}).system_account
+
+
+@pytest.fixture
+def folder():
+    with tempfile.TemporaryDirectory() as made:
+        os.chmod(made, 0o755)
+        yield pathlib.Path(made)
+
+
+def run(account, *argv, **more):
+    settings = {"cwd": "/", "env": ENV, "timeout": 30, **more}
+    return account.run("nobody", "nogroup", list(argv), **settings)
+
+
+def test_a_program_gets_this_user_this_environment_and_nothing_else(account, folder, monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/saltstack/salt/lib")
+    done = run(account, "/usr/bin/env")
+    assert sorted(done["stdout"].split()) == ["GREETING=hello", "PATH=/usr/bin:/bin"]
+    done = run(account, "/bin/sh", "-c", "id -u; id -g; id -G; umask; pwd; cat", stdin="said")
+    assert done["stdout"].split() == ["65534", "65534", "65534", "0027", "/", "said"]
+    status = run(account, "/bin/cat", "/proc/self/status")["stdout"]
+    assert "NoNewPrivs:\t1" in status
+
+
+def test_output_comes_in_order_or_apart(account):
+    script = "echo a; echo b >&2; echo c; exit 3"
+    assert run(account, "/bin/sh", "-c", script)["stdout"] == "a\nb\nc\n"
+    apart = run(account, "/bin/sh", "-c", script, merge=False)
+    assert (apart["retcode"], apart["stdout"], apart["stderr"]) == (3, "a\nc\n", "b\n")
+
+
+def test_what_takes_too_long_is_killed_with_its_children(account):
+    began = time.monotonic()
+    done = run(account, "/bin/sh", "-c", "sleep 61.25 & echo begun; wait", timeout=1)
+    assert done["timed_out"] is True
+    assert done["stdout"] == "begun\n"
+    assert time.monotonic() - began < 20
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            line = pathlib.Path(f"/proc/{process}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        assert line != b"sleep\x0061.25\x00"
+
+
+def test_what_cannot_be_started_is_said(account, folder):
+    done = run(account, "/usr/bin/nowhere")
+    assert done["retcode"] == 127
+    assert "/usr/bin/nowhere" in done["stdout"]
+    (folder / "closed").mkdir(mode=0o700)
+    done = run(account, "/bin/true", cwd=str(folder / "closed"))
+    assert done["retcode"] == 125
+    assert f"'{folder}/closed': Permission denied" in done["stdout"]
+    with pytest.raises(CommandExecutionError, match="'nobody-at-all' does not exist"):
+        account.run("nobody-at-all", "nogroup", ["/bin/true"], "/", {}, 1)
+
+
+def test_data_changes_hands_whole_and_through_no_link(account, folder):
+    home = folder / "home"
+    (home / "data").mkdir(parents=True)
+    for name in ("data/db", "data/of-root"):
+        (home / name).write_text("x")
+    outside = folder / "outside"
+    outside.write_text("x")
+    os.chown(outside, 4242, 4242)
+    (home / "link").symlink_to(outside)
+    for name in ("", "data", "data/db", "link"):
+        os.chown(home / name, 4242, 4242, follow_symlinks=False)
+    assert account.adopt(str(home), "nobody", "nogroup") == 4
+    assert (home / "data/db").stat().st_uid == 65534
+    assert (home / "data/of-root").stat().st_uid == 0
+    assert os.lstat(home / "link").st_uid == 65534
+    assert outside.stat().st_uid == 4242
+    assert account.adopt(str(home), "nobody", "nogroup") == 0
