@@ -30,6 +30,7 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
+import salt.fileserver
 from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "django_release"
@@ -303,27 +304,37 @@ def _from_salt(name: str, url: str, refresh: bool) -> tuple[str, set[str]]:
     address, _, query = url.partition("?")
     saltenv = dict(urllib.parse.parse_qsl(query)).get("saltenv") or __opts__["saltenv"] or "base"
     inside = address[len("salt://") :].strip("/")
+    if __opts__.get("file_client") == "local":
+        # Masterless, Salt remembers for 20 seconds which files there are (fileserver_list_cache_
+        # time), and a file added meanwhile would be missing from the release.
+        salt.fileserver.Fileserver(__opts__).clear_file_list_cache({"saltenv": saltenv})
     # Neither history nor build leftovers are worth sending.
     unwanted = r"E@(^|/)(\.git|\.hg|\.svn|node_modules|__pycache__|\.venv|\.tox)(/|$)"
     paths = __salt__["cp.cache_dir"](f"salt://{inside}", saltenv=saltenv, exclude_pat=unwanted)
-    offered = [
+    offered = {
         path
         for path in __salt__["cp.list_master"](saltenv, prefix=f"{inside}/")
         if path.startswith(f"{inside}/") and not re.search(unwanted[2:], path)
-    ]
-    if not offered:
+    }
+    root = __salt__["cp.cache_dest"](f"salt://{inside}", saltenv=saltenv)
+    arrived = {f"{inside}/{os.path.relpath(path, root)}" for path in paths}
+    lost = sorted(
+        path
+        for path in offered - arrived
+        # A master lists a file for a while after it was deleted.
+        if __salt__["cp.hash_file"](f"salt://{path}", saltenv=saltenv)
+    )
+    if lost:
+        raise CommandExecutionError(
+            f"{url}: {len(lost)} of {len(offered)} files did not arrive from Salt's file server: "
+            f"{', '.join(lost[:5])}"
+        )
+    if not arrived:
         raise CommandExecutionError(
             f"{url} ({_key(name, 'project:source:salt')}) holds no file: is the directory in "
             f"the file_roots of the environment {saltenv}?"
         )
-    if len(set(paths)) != len(set(offered)):
-        raise CommandExecutionError(
-            f"{url}: {len(set(offered)) - len(set(paths))} of {len(set(offered))} files did not "
-            "arrive from Salt's file server"
-        )
-    # All cached paths are one directory and the path on the server.
-    root = min(paths)[: -len(min(offered))] + inside
-    found = root, {os.path.relpath(path, root) for path in paths}
+    found = root, {path[len(inside) + 1 :] for path in arrived}
     cache[url] = found
     return found
 
@@ -852,7 +863,7 @@ def _hidden(name: str, text: str) -> str:
     secrets = set()
     for value in _site(name)["project"]["env"].values():
         value = value if isinstance(value, str) else json.dumps(value)
-        secrets |= {value, repr(value)[1:-1], *value.splitlines()}
+        secrets |= {value, repr(value)[1:-1]}
         try:
             password = urllib.parse.urlsplit(value).password
         except ValueError:
