@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _NOLOGIN = "/usr/sbin/nologin"
 # util-linux, which Debian and Ubuntu mark Essential.
 _SETPRIV = "/usr/bin/setpriv"
+_SETPRIV_OPTIONS = ("--pdeathsig", "KILL", "--no-new-privs")
+_ENV = "/usr/bin/env"
 # What useradd and its kin may take; they wait for a lock on /etc/passwd for a few seconds.
 _TOOL_TIMEOUT = 60
 
@@ -377,8 +379,8 @@ def run(
 
     Returns ``{"retcode", "stdout", "stderr", "timed_out"}``.
 
-    Raises CommandExecutionError when the account does not exist or the working directory cannot
-    be entered. A program that cannot be started is a return code of 126 or 127 with a sentence.
+    Raises CommandExecutionError when the account does not exist. A program that cannot be started
+    is a return code of 126 or 127, a directory that cannot be entered 125, with a sentence.
 
     CLI Example:
 
@@ -395,8 +397,9 @@ def run(
         process = subprocess.Popen(  # pylint: disable=consider-using-with
             # With this process killed, its child is too, and does not go on writing beside the
             # next run; and no set-uid program helps it to more than it has.
-            [_SETPRIV, "--pdeathsig", "KILL", "--no-new-privs", "--", *argv],
-            cwd=cwd,
+            # The directory is entered as the user, not as root who may enter any.
+            [_SETPRIV, *_SETPRIV_OPTIONS, "--", _ENV, f"--chdir={cwd}", "--", *argv],
+            cwd="/",
             env=env,
             user=account.pw_uid,
             group=primary.gr_gid,
@@ -410,11 +413,7 @@ def run(
             start_new_session=True,
         )
     except OSError as error:
-        # The file that the error names is the working directory when that is the one in the way.
-        raise CommandExecutionError(
-            f"{argv[0]} cannot be started as {user} in {cwd}: "
-            f"{error.strerror}: {error.filename or argv[0]}"
-        ) from error
+        raise CommandExecutionError(f"{_SETPRIV} cannot be started: {error}") from error
     timed_out = False
     try:
         stdout, stderr = process.communicate(stdin, timeout=timeout)
