@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from test.hosts.salts import program
+
 from . import uwsgi_site as site
 
 pytestmark = pytest.mark.usefixtures("_site")
@@ -31,19 +33,22 @@ def _site(host):
     assert first["changes"]["generation"]["old"] is None
 
 
-@pytest.fixture
-def good(host):
-    """The good project and the plain pillar, running; whatever a test did before."""
+@pytest.fixture(scope="module")
+def baseline(host, _site):
+    """The unit of the good project with the plain pillar."""
+    return site.active(host)
 
-    def restore():
-        host.set_pillar(site.pillar())
-        site.project(host)
+
+@pytest.fixture
+def good(host, baseline):
+    """The good project with the plain pillar, running, whatever a test before did."""
+    host.set_pillar(site.pillar())
+    site.project(host)
+    if [unit for unit, how in site.generations(host).items() if how == "active"] != [baseline]:
         done = site.running(host)
         assert done["result"] is True, done["comment"]
-
-    restore()
-    yield host
-    restore()
+        assert site.active(host) == baseline
+    return host
 
 
 def test_the_first_generation_is_up_and_enabled_and_answers(good):
@@ -121,13 +126,14 @@ def test_a_generation_that_cannot_serve_never_does(good, case):
     before = site.pids(good), site.tree(good), site.enabled(good)
     site.project(good, **files)
     good.set_pillar(site.pillar(uwsgi=uwsgi))
-    for _ in range(2):
-        refused = site.running(good)
-        assert refused["result"] is False
-        assert words in refused["comment"]
-        assert site.traces_of_preflight(good) == ""
-        assert site.pids(good) == before[0] and site.enabled(good) == before[2]
-        assert site.ask(good)["body"] == "one"
+    refused = site.running(good)
+    assert refused["result"] is False
+    assert words in refused["comment"]
+    assert site.traces_of_preflight(good) == ""
+    assert site.pids(good) == before[0] and site.enabled(good) == before[2]
+    assert site.ask(good)["body"] == "one"
+    if case == "does not import":
+        assert site.running(good)["result"] is False
     # The directories of preflights come and go; no file of a generation did.
     assert [line for line in site.tree(good).splitlines() if " /etc" in f" {line}"] == [
         line for line in before[1].splitlines() if " /etc" in f" {line}"
@@ -140,7 +146,8 @@ def test_a_hang_at_import_ends_within_the_pillars_time(good):
     good.set_pillar(site.pillar(uwsgi={"start_timeout": 3}))
     started = time.monotonic()
     refused = site.running(good)
-    assert time.monotonic() - started < 3 + 8
+    # The machine may be busy: what counts is that it is not the hour.
+    assert time.monotonic() - started < 3 + 20
     assert refused["result"] is False
     assert site.pids(good) == before
     assert site.traces_of_preflight(good) == ""
@@ -152,7 +159,7 @@ def test_a_view_that_hangs_ends_within_the_pillars_time(good):
     good.set_pillar(site.pillar(health={"timeout": 2}))
     started = time.monotonic()
     refused = site.running(good)
-    assert time.monotonic() - started < 2 + 8
+    assert time.monotonic() - started < 2 + 20
     assert refused["result"] is False and "within 2 s" in refused["comment"]
     assert site.pids(good) == before
 
@@ -240,10 +247,12 @@ def test_no_way_back_to_code_that_was_overwritten(good):
 
 
 def test_five_generations_stay_on_the_host(good):
-    for number in range(1, 7):
+    # The tests before made more.
+    for number in range(2):
         good.set_pillar(site.pillar(uwsgi={"options": {"harakiri": 100 + number}}))
         assert site.running(good)["result"] is True
     assert len(good.run("ls /etc/uwsgi/mysite/*.ini").stdout.split()) == 5
+    assert len(good.run("ls /etc/uwsgi/mysite").stdout.split()) == 15
     assert len(good.run(f"ls {site.UNIT_DIR}/uwsgi-mysite@*").stdout.split()) == 5
 
 
@@ -321,7 +330,7 @@ def test_a_projects_own_ini_is_brought_to_the_socket(good):
 
 # A run killed anywhere: the phases of a switch, told apart by what is on the host when it is
 # killed, and instants between them.
-INSTANTS = ["preflight unit", "preflight up", "files", "both up", "enabled", 0.9, 1.3, 1.7, 2.1, 2.5]
+INSTANTS = ["preflight unit", "preflight up", "files", "both up", "enabled", 1.0, 2.0]
 PHASES = {
     "preflight unit": "compgen -G '/run/systemd/system/uwsgi-mysite.preflight@*'",
     "preflight up": "systemctl is-active --quiet 'uwsgi-mysite.preflight@*'",
@@ -332,39 +341,38 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize("instant", INSTANTS)
-def test_a_run_killed_anywhere_is_finished_by_the_next(good, instant):
-    old = site.active(good)
-    good.run("find /etc/uwsgi /etc/systemd/system -name '*@*' -newermt @0 -print >/dev/null")
-    good.set_pillar(site.pillar(uwsgi={"options": {"harakiri": 60 + INSTANTS.index(instant)}}))
-    from test.hosts.salts import program
+# Starts the run, waits for the instant, kills the run.
+KILL = """
+COUNT=$(ls /etc/systemd/system/uwsgi-mysite@*.service | wc -l)
+LINK=/etc/systemd/system/uwsgi-mysite.service.wants/{old}
+{run} >/root/killed 2>&1 & RUN=$!
+{wait}
+kill -9 $RUN && echo killed
+"""
 
-    call = (
-        f"{program('3008', 'salt-call')} --local --config-dir={good.salt_config('3008')} "
+
+@pytest.mark.parametrize("instant", INSTANTS)
+def test_a_run_killed_anywhere_is_finished_by_the_next(host, baseline, instant):
+    site.project(host)
+    old = site.active(host)
+    host.set_pillar(site.pillar(uwsgi={"options": {"harakiri": 60 + INSTANTS.index(instant)}}))
+    run = (
+        f"{program('3008', 'salt-call')} --local --config-dir={host.salt_config('3008')} "
         "state.single uwsgi_generation.running mysite"
     )
-    wait = f"sleep {instant}" if isinstance(instant, float) else (
-        f"COUNT=$(ls /etc/systemd/system/uwsgi-mysite@*.service | wc -l); "
-        f"LINK=/etc/systemd/system/uwsgi-mysite.service.wants/{old}; "
-        f"touch /root/waiting; until {PHASES[instant]} || ! kill -0 $RUN 2>/dev/null; do :; done"
-    )
-    # The count is taken before the run begins.
-    killed = good.run(
-        f"{wait.split('touch')[0] if 'touch' in wait else ''} {call} >/root/killed 2>&1 & RUN=$!; "
-        f"{wait}; kill -9 $RUN && echo killed",
-        check=False,
-        timeout=60,
-    )
-    if not isinstance(instant, float):
-        assert "killed" in killed.stdout, "the run was over before the phase came"
-    assert site.ask(good)["status"] == 200
-    finished = site.running(good)
+    wait = f"sleep {instant}"
+    if instant in PHASES:
+        wait = f"until {PHASES[instant]} || ! kill -0 $RUN; do :; done"
+    killed = host.run(KILL.format(old=old, run=run, wait=wait), check=False, timeout=60)
+    assert "killed" in killed.stdout, "the run was over before the instant came"
+    assert site.ask(host)["status"] == 200
+    finished = site.running(host)
     assert finished["result"] is True, finished["comment"]
-    new = site.active(good)
-    assert new != old and site.enabled(good) == [new]
-    assert site.traces_of_preflight(good) == ""
-    assert [how for how in site.generations(good).values() if how not in ("active", "inactive")] == []
-    again = site.running(good)
+    new = site.active(host)
+    assert new != old and site.enabled(host) == [new]
+    assert site.traces_of_preflight(host) == ""
+    assert set(site.generations(host).values()) <= {"active", "inactive"}
+    again = site.running(host)
     assert (again["result"], again["changes"]) == (True, {})
 
 

@@ -15,6 +15,7 @@ SETTINGS = """
 SECRET_KEY = "x"
 ALLOWED_HOSTS = ["www.example.org"]
 ROOT_URLCONF = "mysite.urls"
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/srv/mysite/data/db"}}
 """
 
