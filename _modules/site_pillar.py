@@ -31,6 +31,9 @@ _ROOT = "nginx_uwsgi_django"
 
 _MASK = "**********"
 
+#: How many errors a report spells out: a slip in what a thousand sites share is seen sooner.
+_MOST = 200
+
 # What a default can be besides a value.
 _REQUIRED = object()
 _BY_KEYS = object()
@@ -1015,8 +1018,9 @@ def _project() -> _Mapping:
                 {
                     "salt": _Text(
                         "a directory on Salt's file server, like salt://examples/mysite",
-                        rf"salt:/{_PATH}",
-                        description="A directory on Salt's file server.",
+                        rf"salt:/{_PATH}(?:\?saltenv=[A-Za-z0-9._-]+)?",
+                        description="A directory on Salt's file server; `?saltenv=...` after it "
+                        "names another environment than the run's.",
                         example="salt://examples/mysite",
                     ),
                 },
@@ -1120,19 +1124,6 @@ def _project() -> _Mapping:
                         description="Where nginx serves the collected files; Django's STATIC_URL.",
                         example="/assets/",
                         advice=((r"/.*[^/]", "add a / at the end"), (r"[^/].*", "begin with a /")),
-                    ),
-                    "root": _path(
-                        "A directory whose files nginx serves under url by itself; null: they "
-                        "come from the application.",
-                        nullable=True,
-                        default=None,
-                        example="/srv/mysite/shared/static",
-                        refuse=(
-                            (
-                                r"/(?!(?:srv|var|home|opt|mnt|media)/).*|/var/(?!(?:www|lib|cache)/.*).*",
-                                "nginx would hand out the system's own files",
-                            ),
-                        ),
                     ),
                     "collect": _Switch(
                         default=True,
@@ -1370,6 +1361,9 @@ def _site_keys() -> dict[str, _Node]:
                     default=_Derived("the primary group of nginx:user"),
                     description="The socket's group.",
                     example="deploy",
+                    refuse=(
+                        ("users|nogroup", "anybody may be in it, and who can connect runs code"),
+                    ),
                 ),
                 "mode": _Text(
                     "a quoted octal mode that lets others do nothing, like '0660'",
@@ -2020,7 +2014,7 @@ def check(pillar: dict | None = None) -> list:
 
 def report(pillar: dict | None = None) -> str:
     """
-    Every error in the pillar, as text: one line each.
+    The errors in the pillar, as text: one line each, and at most 200.
 
     pillar
         as in :py:func:`check`
@@ -2039,7 +2033,10 @@ def report(pillar: dict | None = None) -> str:
     if not errors:
         return ""
     count = f"{len(errors)} errors" if len(errors) > 1 else "1 error"
-    return "\n".join([f"{count} in the pillar:", *(f"- {_sentence(error)}" for error in errors)])
+    lines = [f"{count} in the pillar:", *(f"- {_sentence(error)}" for error in errors[:_MOST])]
+    if len(errors) > _MOST:
+        lines.append(f"- and {len(errors) - _MOST} more: site_pillar.check lists them all")
+    return "\n".join(lines)
 
 
 def _sentence(error: dict) -> str:

@@ -10,11 +10,13 @@ Needs Salt and PyYAML, as in the environment that bin/test makes.
 import importlib.util
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import salt.utils.yaml
 import yaml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -156,6 +158,20 @@ run with an error in it changes nothing. `salt '*' site_pillar.check` lists the 
   names that differ in `-` and `_` alone, a site that runs as nginx's user, the PPA on Debian, a
   system that is not Debian or Ubuntu.
 
+A pillar file is a template: what the host knows goes in by its grains, as in
+`server_names: ['{{{{ grains.fqdn }}}}']`, or EC2's public name with Salt's `metadata` grains.
+
+## What an error looks like
+
+```yaml
+{slips}```
+
+On Debian:
+
+```
+{report}
+```
+
 ## What YAML makes of it
 
 Salt reads YAML 1.1, which takes some plain words for something else. Each of these is an error that
@@ -222,6 +238,40 @@ Rarely needed: the platform's names and paths.
 {lookup}"""
 
 
+#: A pillar as somebody may write it in a hurry, for the page.
+SLIPS = """\
+nginx_uwsgi_django:
+  nginx: {repo: ppa}
+  sites:
+    shop:
+      server_name: [shop.example.org]
+      listen: [on, 8080]
+      project:
+        wsgi: shop.wsgi
+        settings: shop.settings
+        env: {DEBUG: off}
+      uwsgi: {processes: '4', options: {daemonize: /var/log/shop.log}}
+      socket: {mode: 0660, path: /tmp/shop.sock}
+"""
+
+
+def _report(module: ModuleType) -> str:
+    """What the module says of it, on Debian; each error's line broken for the page."""
+    errors, _ = module._evaluate(
+        salt.utils.yaml.safe_load(SLIPS), {"os": "Debian", "os_family": "Debian"}
+    )
+    lines = [f"{len(errors)} errors in the pillar:"]
+    for error in errors:
+        lines += textwrap.wrap(
+            f"- {module._sentence(error)}",
+            width=100,
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
+
+
 def _wrapped(words: str) -> str:
     lines, line = [], ""
     for word in sorted(words.split()):
@@ -240,6 +290,8 @@ def page_text(module: ModuleType) -> str:
     }
     return PAGE.format(
         command=COMMAND,
+        slips=SLIPS,
+        report=_report(module),
         site_name=module._SITE_NAME.says.removeprefix("a site's name: "),
         top=_table(module._Mapping(top), module),
         site=_table(module._SITE, module),

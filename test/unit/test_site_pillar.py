@@ -654,8 +654,9 @@ def test_environment_values_are_any_text_on_a_line(errors, value):
         ("socket:path", "/dev/shm/a"),
         ("socket:path", "/run/systemd/notify"),
         ("socket:path", "/run/" + "a" * 103),
-        ("project:static:root", "/etc/nginx"),
-        ("project:static:root", "/var/log"),
+        ("project:static:root", "/srv/static"),
+        ("project:source", {"salt": "salt://a?saltenv=b&c=d"}),
+        ("socket:group", "users"),
         ("project:user", "root"),
         ("project:user", "www-data"),
         ("project:user", "_apt"),
@@ -742,6 +743,7 @@ def test_values_that_are_refused(errors, path, value):
         ("client_max_body_size", "10m"),
         ("health:path", "/health/?full=1"),
         ("project:exclude", ["media/*", "*.sqlite3"]),
+        ("project:source", {"salt": "salt://sites/shop?saltenv=prod"}),
     ],
 )
 def test_values_that_are_fine(errors, path, value):
@@ -1088,6 +1090,36 @@ def test_the_reference_names_every_key():
         if path and f"`{':'.join(path)}`" not in page
     ]
     assert missing == []
+
+
+def test_no_key_is_accepted_and_ignored():
+    """Each key is read by a module, a state or a template; a key that does nothing is a lie."""
+    sources = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("_modules", "_states", "nginx_uwsgi_django")
+        for path in sorted((FORMULA / folder).rglob("*"))
+        if path.suffix in (".py", ".jinja", ".sls") and path.name != "site_pillar.py"
+    )
+    ignored = []
+    for root in (site_pillar._SITE, site_pillar._PILLAR):
+        for path, node in nodes(root):
+            if not path or isinstance(node, site_pillar._Mapping):
+                continue
+            if path[-1] in ("sites", "site_defaults") or path[:2] == ("lookup", "repos"):
+                continue
+            if not re.search(rf"""["'.]{re.escape(path[-1])}\b""", sources):
+                ignored.append(":".join(path))
+    assert ignored == []
+
+
+def test_a_report_of_a_great_many_errors_stays_readable(use):
+    sites = {f"s{number}": a_site(host=f"s{number}.org", charset=1) for number in range(300)}
+    module = use({"nginx_uwsgi_django": {"sites": sites}})
+    assert len(module.check()) == 300
+    lines = module.report().splitlines()
+    assert len(lines) == 202
+    assert lines[0] == "300 errors in the pillar:"
+    assert lines[-1] == "- and 100 more: site_pillar.check lists them all"
 
 
 def test_the_defaults_file_says_what_is_in_force(use):
