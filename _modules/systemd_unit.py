@@ -12,7 +12,6 @@ than what systemd has read.
 
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterable
@@ -45,9 +44,7 @@ _ACTIONS = "systemd_unit.actions"
 _QUERY_TIMEOUT = 30
 
 
-def __virtual__() -> str | tuple[bool, str]:
-    if not shutil.which("systemctl"):
-        return False, "there is no systemctl on this system"
+def __virtual__() -> str:
     return __virtualname__
 
 
@@ -58,16 +55,19 @@ def _run(argv: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
         "SYSTEMD_COLORS": "0",
         "SYSTEMD_PAGER": "",
     }
-    return subprocess.run(
-        argv,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        return subprocess.run(
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise CommandExecutionError(f"there is no {argv[0]} on this system") from None
 
 
 def _query(argv: list[str]) -> str:

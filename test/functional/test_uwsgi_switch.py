@@ -65,7 +65,7 @@ def work(kind, pause):
         time.sleep(pause)
 
 threads = [threading.Thread(target=work, args=(kind, pause)) for kind, pause in
-           [("fast", 0.002)] * 5 + [("post", 0.02), ("slow", 0.01)]]
+           [("fast", 0.01)] * 5 + [("post", 0.02), ("slow", 0.01)]]
 for thread in threads:
     thread.start()
 open("/root/loaded", "w").close()

@@ -1,0 +1,236 @@
+"""What a generation is made of, and what of it may be seen."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+PILLAR = {
+    "nginx_uwsgi_django": {
+        "sites": {
+            "mysite": {
+                "server_names": ["www.example.org"],
+                "project": {
+                    "path": "/srv/mysite",
+                    "wsgi": "mysite.wsgi:application",
+                    "settings": "mysite.settings",
+                    "env": {"SECRET": "hunter2"},
+                },
+                "uwsgi": {"limits": {"MemoryMax": "512M"}},
+            }
+        }
+    }
+}
+
+
+@pytest.fixture
+def made(modules, tmp_path):
+    """The modules, with a project and a virtual environment that are there."""
+    m = modules(pillar=PILLAR)
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    library = venv / "lib/python3.11/site-packages/pyuwsgi.cpython-311.so"
+    library.parent.mkdir(parents=True)
+    for path in (venv / "bin/pyuwsgi", venv / "bin/python", library):
+        path.write_text("one")
+    facts = {
+        "release": {"id": "a" * 12, "path": "/srv/mysite", "source": "/srv/mysite"},
+        "venv": {
+            "digest": "b" * 12,
+            "path": str(venv),
+            "binary": str(venv / "bin/python"),
+            "uwsgi": str(venv / "bin/pyuwsgi"),
+        },
+        "environment": {"SECRET": "hunter2", "DJANGO_SETTINGS_MODULE": "mysite.settings"},
+    }
+    m.salt["django_release.desired"] = lambda name, refresh=False: facts["release"]
+    m.salt["django_release.environment"] = lambda name: facts["environment"]
+    m.salt["django_release.directories"] = lambda name: {"shared": "/var/lib/50%off/mysite"}
+    m.salt["python_venv.desired"] = lambda name: facts["venv"]
+    m.facts, m.library = facts, library
+    return m
+
+
+def unit(made):
+    return made.uwsgi_generation._wanted("mysite")["unit"]
+
+
+def test_the_same_things_make_the_same_generation(made, modules):
+    first = made.uwsgi_generation.desired("mysite")
+    made.context.clear()
+    assert made.uwsgi_generation.desired("mysite") == first
+    assert re.fullmatch(r"[0-9a-f]{12}", first["digest"])
+    assert first["unit"] == f"uwsgi-mysite@{first['digest']}.service"
+
+
+def change_release(m):
+    m.facts["release"] = {**m.facts["release"], "id": "c" * 12}
+
+
+def change_venv(m):
+    m.facts["venv"] = {**m.facts["venv"], "digest": "c" * 12}
+
+
+def change_environment(m):
+    m.facts["environment"] = {**m.facts["environment"], "SECRET": "hunter3"}
+
+
+def change_option(m):
+    m.opts["pillar"]["nginx_uwsgi_django"]["sites"]["mysite"]["uwsgi"]["options"] = {"harakiri": 9}
+
+
+def change_limit(m):
+    m.opts["pillar"]["nginx_uwsgi_django"]["sites"]["mysite"]["uwsgi"]["limits"] = {"TasksMax": 9}
+
+
+def change_library(m):
+    m.library.write_text("two")
+
+
+def change_interpreter(m):
+    pathlib.Path(m.facts["venv"]["binary"]).write_text("two")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_release,
+        change_venv,
+        change_environment,
+        change_option,
+        change_limit,
+        change_library,
+        change_interpreter,
+    ],
+)
+def test_anything_else_makes_another(made, modules, change):
+    import copy
+
+    # The pillar of this module is everybody's.
+    made.opts["pillar"] = copy.deepcopy(PILLAR)
+    made.site_pillar.__pillar__ = made.opts["pillar"]
+    made.context.clear()
+    before = made.uwsgi_generation.desired("mysite")["digest"]
+    change(made)
+    made.context.pop("site_pillar", None)
+    for key in list(made.context):
+        if not key.startswith("uwsgi_generation"):
+            del made.context[key]
+    assert made.uwsgi_generation.desired("mysite")["digest"] != before
+
+
+def test_a_file_touched_but_not_changed_makes_no_other(made):
+    before = made.uwsgi_generation.desired("mysite")["digest"]
+    made.library.write_text("one")
+    assert made.uwsgi_generation.desired("mysite")["digest"] == before
+
+
+def test_a_secret_is_in_the_environment_file_alone(made):
+    wanted = made.uwsgi_generation._wanted("mysite")
+    assert 'SECRET="hunter2"\n' in wanted["environment"]
+    assert "hunter2" not in wanted["ini"] + wanted["unit"] + str(wanted["parts"])
+    assert "hunter2" not in str(made.uwsgi_generation.desired("mysite"))
+
+
+def test_the_unit_says_where_and_as_whom(made):
+    text = unit(made)
+    digest = made.uwsgi_generation.desired("mysite")["digest"]
+    assert f"EnvironmentFile=/etc/uwsgi/mysite/{digest}.env\n" in text
+    assert f"--ini /etc/uwsgi/mysite/{digest}.ini\n" in text
+    assert "User=mysite\nGroup=mysite\n" in text
+    assert "Sockets=uwsgi-mysite.socket\n" in text
+    assert "MemoryMax=512M\n" in text
+    # A percent sign of a path is doubled, wherever it is.
+    assert "ReadWritePaths=-/srv/mysite -/var/lib/50%%off/mysite\n" in text
+    assert "@DIGEST@" not in text
+
+
+def test_homes_are_closed_unless_something_is_in_one(made):
+    assert "ProtectHome=yes\n" in unit(made)
+    made.facts["release"] = {**made.facts["release"], "path": "/home/dev/mysite"}
+    assert "ProtectHome=read-only\n" in unit(made)
+
+
+def test_the_twin_has_the_sandbox_and_nothing_of_the_site(made):
+    whole = unit(made)
+    twin = made.uwsgi_generation._twin_text("mysite", "d" * 12, whole, "/run/i", "/run/e", 7)
+    kept = set(whole.splitlines()) - set(twin.splitlines())
+    assert {line.partition("=")[0] for line in kept} == {
+        "Description", "After", "PartOf", "Before", "StartLimitIntervalSec", "Sockets",
+        "EnvironmentFile", "ExecStart", "KillSignal", "TimeoutStartSec", "TimeoutStopSec",
+        "Restart", "OOMPolicy", "RuntimeDirectory", "[Install]", "WantedBy",
+    }
+    assert "EnvironmentFile=/run/e\n" in twin and "TimeoutStartSec=7\n" in twin
+    assert twin.count("ExecStart=") == 1 and " --ini /run/i\n" in twin
+    assert "uwsgi-mysite.socket" not in twin and "uwsgi-mysite.service" not in twin
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("plain", 'K="plain"\n'),
+        ("", 'K=""\n'),
+        ('a"b', 'K="a\\"b"\n'),
+        ("a\\b", 'K="a\\\\b"\n'),
+        ("$HOME `id` %d #x '", "K=\"\\$HOME \\`id\\` %d #x '\"\n"),
+        (" é漢 ", 'K=" é漢 "\n'),
+    ],
+)
+def test_environment_values_are_quoted_for_systemd(made, value, line):
+    text = made.uwsgi_generation.environment_file({"K": value})
+    assert text == line
+    # A shell reads a line in double quotes alike.
+    assert shlex.split(text) == [f"K={value}"] or "`" in value
+
+
+@pytest.mark.parametrize("value", ["a\nB=1", "a\rb", "a\0b"])
+def test_values_on_two_lines_are_refused_and_not_told(made, value):
+    with pytest.raises(SaltInvocationError) as error:
+        made.uwsgi_generation.environment_file({"K": value})
+    assert "B=1" not in str(error.value) and "K" in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["1A", "A B", "", "A=B", "A\n"])
+def test_names_that_are_none_are_refused(made, key):
+    with pytest.raises(SaltInvocationError):
+        made.uwsgi_generation.environment_file({key: "x"})
+
+
+@pytest.mark.parametrize("digest", ["../../etc/passwd", "ABCDEF012345", "abc", "0" * 12 + "\n"])
+def test_only_a_digest_names_a_generation(made, digest):
+    with pytest.raises(SaltInvocationError):
+        made.uwsgi_generation.lacks("mysite", digest)
+
+
+def test_a_site_without_uwsgi_is_told_by_its_path(made):
+    made.facts["venv"] = {**made.facts["venv"], "uwsgi": None}
+    with pytest.raises(CommandExecutionError, match="sites:mysite:uwsgi"):
+        made.uwsgi_generation.desired("mysite")
+
+
+def test_a_program_that_is_not_there_yet_is_no_error_but_another_generation(made):
+    before = made.uwsgi_generation.desired("mysite")["digest"]
+    pathlib.Path(made.facts["venv"]["uwsgi"]).unlink()
+    assert made.uwsgi_generation.desired("mysite")["digest"] != before
+
+
+@pytest.mark.parametrize(
+    ("call", "state"),
+    [
+        ("7 0x0 0x0 0x2710 0x0 0x0 0x0 0x7ffd 0x7f12", "paused"),
+        ("232 0x9 0x7ffd 0x1 0xffffffffffffffff 0x0 0x0 0x7ffd 0x7f12", "waiting"),
+        ("288 0x3 0x7ffd 0x7ffe 0x800 0x0 0x0 0x7ffd 0x7f12", "waiting"),
+        ("running", "busy"),
+    ],
+)
+def test_what_a_worker_does_is_told_by_its_system_call(made, monkeypatch, call, state):
+    import io
+
+    monkeypatch.setattr("builtins.open", lambda *a, **k: io.StringIO(call))
+    assert made.uwsgi_generation._worker_state(1) == state
+
+
+def test_a_worker_that_is_gone(made):
+    assert made.uwsgi_generation._worker_state(2**22 + 1) == "gone"
