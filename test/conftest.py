@@ -2,12 +2,76 @@
 What all tests share.
 """
 
+import os
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import hypothesis
 import pytest
 
 from .hosts.fixtures import host, trixie_host, ubuntu_host
 from .modules import Modules
 
-__all__ = ["host", "modules", "trixie_host", "ubuntu_host"]
+__all__ = ["full", "host", "modules", "sample", "seed", "trixie_host", "ubuntu_host"]
+
+# By the environment, so that the workers of pytest-xdist draw what the header says.
+_SEED = "NGINX_UWSGI_DJANGO_SEED"
+_T = TypeVar("_T")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The project's own options."""
+    group = parser.getgroup("nginx_uwsgi_django")
+    group.addoption("--full", action="store_true", help="long sweeps whole, not a sample of them")
+    group.addoption("--seed", type=int, help="what the samples are drawn by; else made up")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle the seed, before the workers are started."""
+    if config.getoption("--seed") is not None:
+        os.environ[_SEED] = str(config.getoption("--seed"))
+    os.environ.setdefault(_SEED, str(random.SystemRandom().randrange(1_000_000)))
+    hypothesis.settings.register_profile("default-run", max_examples=50, deadline=None)
+    hypothesis.settings.register_profile("full", max_examples=2000, deadline=None)
+    hypothesis.settings.load_profile("full" if config.getoption("--full") else "default-run")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say how to draw the same samples again."""
+    if config.getoption("--full"):
+        return "sweeps: full"
+    return f"sweeps: sampled; the same samples again: --seed {os.environ[_SEED]}"
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether long sweeps are to be run whole."""
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """What samples are drawn by; in the run's header."""
+    return int(os.environ[_SEED])
+
+
+@pytest.fixture
+def sample(
+    request: pytest.FixtureRequest, full: bool, seed: int
+) -> Callable[[Sequence[_T], int], list[_T]]:
+    """
+    ``sample(cases, count)``: that many of them, in their order; with ``--full`` all.
+    """
+    # By the test's own name: what one test draws does not depend on which others run.
+    chance = random.Random(f"{seed} {request.node.nodeid}")
+
+    def draw(cases: Sequence[Any], count: int) -> list[Any]:
+        if full or count >= len(cases):
+            return list(cases)
+        return [cases[index] for index in sorted(chance.sample(range(len(cases)), count))]
+
+    return draw
 
 
 @pytest.fixture

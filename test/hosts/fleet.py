@@ -102,9 +102,7 @@ class Fleet:
         """Start the master."""
         self.master.start()
 
-    def add(
-        self, name: str | None = None, salt: str = "3008", release: str = "bookworm"
-    ) -> Host:
+    def add(self, name: str | None = None, salt: str = "3008", release: str = "bookworm") -> Host:
         """
         Boot a host with a minion of this Salt version that talks to the master.
 

@@ -35,6 +35,8 @@ def test_pillar_and_states_come_from_the_master(minions: Fleet) -> None:
     runs = minions.apply()
     assert {name: run.ok for name, run in runs.items()} == dict.fromkeys(minions.hosts, True)
     assert minions.hosts["fleet3007"].read("/root/note") == "all\n"
+    top = minions.apply(target="fleet3007")
+    assert list(top) == ["fleet3007"] and list(top["fleet3007"].by_id) == ["/root/note"]
     items = minions.call("pillar.items")
     assert {name: values.get("only") for name, values in items.items()} == {
         "fleet3006": None,
