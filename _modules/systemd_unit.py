@@ -158,9 +158,7 @@ def actions() -> int:
     return __context__.get(_ACTIONS, 0)
 
 
-def show(
-    units: str | list[str], properties: list[str] | None = None
-) -> dict[str, dict[str, str]]:
+def show(units: str | list[str], properties: list[str] | None = None) -> dict[str, dict[str, str]]:
     """
     Properties of units, all in one call of systemctl.
 

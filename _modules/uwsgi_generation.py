@@ -144,23 +144,40 @@ def _content(path: str) -> str | None:
     return memory[key]
 
 
-def _programs(venv: dict[str, Any]) -> dict[str, Any]:
+def _programs(venv: dict[str, Any], plugin: str | None) -> dict[str, Any]:
     """What the process executes, by path and content: a file replaced underneath is another."""
     executables = [venv["uwsgi"], venv["binary"]]
     # pyuwsgi is a script of two lines around an extension module.
-    executables += sorted(glob.glob(f"{glob.escape(venv['path'])}/lib/python3*/site-packages/pyuwsgi*.so"))
+    executables += _sorted_glob(venv["path"], "lib/python3*/site-packages/pyuwsgi*.so")
+    if plugin:
+        executables += _sorted_glob("/usr/lib/uwsgi/plugins", f"{plugin}*_plugin.so")
     return {path: [os.path.realpath(path), _content(path)] for path in executables if path}
+
+
+def _sorted_glob(directory: str, pattern: str) -> list[str]:
+    return sorted(glob.glob(f"{glob.escape(directory)}/{pattern}"))
 
 
 def _sandbox(site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any]) -> list[str]:
     """What a generation may not do, and where it may write."""
     words = {"words": True}
     escape = __salt__["systemd_unit.escape"]
-    places = [site["project"]["path"], __salt__["django_release.directories"](site["name"])["shared"]]
-    writable = [f"-{escape(path)}" if " " not in path else escape(f"-{path}", **words)
-                for path in dict.fromkeys(places)]
-    used = [*places, venv["path"], venv["uwsgi"] or "", release["path"],
-            os.path.realpath(venv["binary"]), os.path.realpath(venv["uwsgi"] or "/")]
+    places = [
+        site["project"]["path"],
+        __salt__["django_release.directories"](site["name"])["shared"],
+    ]
+    writable = [
+        f"-{escape(path)}" if " " not in path else escape(f"-{path}", **words)
+        for path in dict.fromkeys(places)
+    ]
+    used = [
+        *places,
+        venv["path"],
+        venv["uwsgi"] or "",
+        release["path"],
+        os.path.realpath(venv["binary"]),
+        os.path.realpath(venv["uwsgi"] or "/"),
+    ]
     homes = any(path.startswith(("/home/", "/root/", "/run/user/")) for path in used)
     public = any(path.startswith(("/tmp/", "/var/tmp/")) for path in used)
     return [
@@ -275,13 +292,14 @@ def _wanted(name: str) -> dict[str, Any]:
                 f"{source} (nginx_uwsgi_django:sites:{name}:uwsgi:ini) cannot be read: {error}"
             ) from error
     stats = _paths(name, _DIGEST)["stats"]
+    # Debian's uWSGI has its Python as a plugin.
+    plugin = "python3" if site["uwsgi"]["package"] == "distro" else None
     ini = __salt__["uwsgi_ini.render"](
         site,
         release["path"],
-        # A virtual environment that is the system's own is none for uWSGI.
         venv["path"],
         stats=stats,
-        plugin="python3" if site["uwsgi"]["package"] == "distro" else None,
+        plugin=plugin,
         own=own,
         own_path=own_path,
     )
@@ -294,7 +312,7 @@ def _wanted(name: str) -> dict[str, Any]:
         "environment": hashlib.sha256(environment.encode()).hexdigest(),
         "release": {"id": release["id"], "path": release["path"]},
         "venv": {"digest": venv["digest"], "path": venv["path"]},
-        "programs": _programs(venv),
+        "programs": _programs(venv, plugin),
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     return {
@@ -735,9 +753,7 @@ def _bring_up(name: str, wanted: dict[str, Any]) -> None:
         _up(name, digest, timeout)
     except CommandExecutionError as error:
         shown = __salt__["systemd_unit.show"](unit, ["InvocationID"])[unit]
-        words = __salt__["systemd_unit.journal"](
-            unit, 20, invocation=shown["InvocationID"] or None
-        )
+        words = __salt__["systemd_unit.journal"](unit, 20, invocation=shown["InvocationID"] or None)
         if not running:
             __salt__["systemd_unit.stop"](unit, timeout=stop + 15)
             __salt__["systemd_unit.reset_failed"](unit)
@@ -955,6 +971,15 @@ def _when(seconds: float | None) -> str | None:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
 
 
+def _resident(pid: int) -> int:
+    """The memory of a process, in bytes; uWSGI itself looks at it only when told to."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as stream:
+            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
 def list_(name: str) -> list[dict[str, Any]]:
     """
     The generations of a site that are on the host, the newest first.
@@ -1010,8 +1035,10 @@ def status(name: str) -> dict[str, Any]:
         salt '*' uwsgi_generation.status mysite
     """
     found = _generations(name)
-    up = sorted((other for other in found if found[other]["active"]),
-                key=lambda other: found[other]["since"] or 0)
+    up = sorted(
+        (other for other in found if found[other]["active"]),
+        key=lambda other: found[other]["since"] or 0,
+    )
     held = __salt__["uwsgi_socket.status"](name)
     answer: dict[str, Any] = {"digest": None, "socket": held, "health": None}
     if not up:
@@ -1037,7 +1064,7 @@ def status(name: str) -> dict[str, Any]:
                 "status": worker["status"],
                 "requests": worker["requests"],
                 "exceptions": worker["exceptions"],
-                "rss": worker["rss"],
+                "rss": _resident(worker["pid"]),
                 "average_ms": worker["avg_rt"] // 1000,
             }
             for worker in told["workers"]
@@ -1103,9 +1130,7 @@ def logs(name: str, lines: int = 50, digest: str | None = None) -> list[str]:
 
         salt '*' uwsgi_generation.logs mysite 100
     """
-    return __salt__["systemd_unit.journal"](
-        _unit(name, digest or "*"), lines, output="short-iso"
-    )
+    return __salt__["systemd_unit.journal"](_unit(name, digest or "*"), lines, output="short-iso")
 
 
 # --- No generation at all ----------------------------------------------------------------------

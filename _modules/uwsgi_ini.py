@@ -402,9 +402,7 @@ def _magic(line: str, path: str) -> str:
     }
     return re.sub(
         r"%[%opsdenc]",
-        lambda found: (
-            found[0] if found[0] == "%%" else meaning[found[0]].replace("%", "%%")
-        ),
+        lambda found: found[0] if found[0] == "%%" else meaning[found[0]].replace("%", "%%"),
         line,
     )
 

@@ -100,9 +100,7 @@ def listening(name: str) -> dict[str, Any]:
         ret["changes"] = changes
         if __opts__["test"]:
             ret["result"] = None
-            ret["comment"] = (
-                f"systemd would listen on {wanted['path']}{_costly(changes)}{remarks}"
-            )
+            ret["comment"] = f"systemd would listen on {wanted['path']}{_costly(changes)}{remarks}"
             return ret
         _listen(name, wanted, changes)
         left = _lacks(name)

@@ -2,7 +2,12 @@
 The socket that systemd holds, on a real host.
 """
 
+import random
+
 import pytest
+from salt.exceptions import SaltInvocationError
+
+from _modules import uwsgi_ini
 
 from . import uwsgi_site as site
 
@@ -161,27 +166,33 @@ def test_without_the_guard_the_packet_would_load_it(host):
     ini = "/root/open.ini"
     unit = site.active(host)
     text = host.read(f"/etc/uwsgi/mysite/{unit.split('@')[1].split('.')[0]}.ini")
-    kept = [line for line in text.splitlines() if not line.startswith(("max-apps", "stats", "socket"))]
+    kept = [
+        line for line in text.splitlines() if not line.startswith(("max-apps", "stats", "socket"))
+    ]
     host.write(ini, "\n".join([*kept, "socket = /root/open.sock"]) + "\n")
-    host.run(f"(cd / && DJANGO_SETTINGS_MODULE=mysite.settings {site.VENV}/bin/pyuwsgi --ini {ini} "
-             ">/root/open.log 2>&1 & echo $! >/root/open.pid)")
+    host.run(
+        f"(cd / && DJANGO_SETTINGS_MODULE=mysite.settings {site.VENV}/bin/pyuwsgi --ini {ini} "
+        ">/root/open.log 2>&1 & echo $! >/root/open.pid)"
+    )
     try:
         assert site.eventually(lambda: host.exists("/root/open.sock"))
-        host.salt_call("uwsgi_request.get", "/root/open.sock", "/", "www.example.org",
-                       variables={"UWSGI_FILE": "/srv/evil.py", "SCRIPT_NAME": "/y"})
+        host.salt_call(
+            "uwsgi_request.get",
+            "/root/open.sock",
+            "/",
+            "www.example.org",
+            variables={"UWSGI_FILE": "/srv/evil.py", "SCRIPT_NAME": "/y"},
+        )
         assert site.eventually(lambda: host.exists("/srv/mysite/data/evil"))
     finally:
-        host.run("kill -9 -- $(cat /root/open.pid) $(pgrep -P $(cat /root/open.pid)); "
-                 "rm -f /srv/mysite/data/evil /srv/evil.py")
+        host.run(
+            "kill -9 -- $(cat /root/open.pid) $(pgrep -P $(cat /root/open.pid)); "
+            "rm -f /srv/mysite/data/evil /srv/evil.py"
+        )
 
 
 def test_every_value_reaches_uwsgi_as_it_is(host):
     """What uwsgi_ini.escape() writes, real uWSGI reads back."""
-    import random
-
-    from _modules import uwsgi_ini
-    from salt.exceptions import SaltInvocationError
-
     source = random.Random(20)
     letters = "ab%%%()$@=;#\"'\\ [],{}:/é漢-_0\t"
     values = ["50%", "%d%n", "%%", "100%%(", "#;", "= x", "\\", "a\tb", "[uwsgi]", "é漢🦆"]
@@ -194,18 +205,26 @@ def test_every_value_reaches_uwsgi_as_it_is(host):
             continue
         carried.append(value)
     assert len(carried) > 200
-    host.write("/root/values.ini", "\n".join(["[uwsgi]", "strict = true", *lines,
-                                              "show-config = true", "no-server = true", ""]))
+    host.write(
+        "/root/values.ini",
+        "\n".join(
+            ["[uwsgi]", "strict = true", *lines, "show-config = true", "no-server = true", ""]
+        ),
+    )
     shown = host.run(f"{site.VENV}/bin/pyuwsgi --ini /root/values.ini 2>&1").stdout
-    read = [line.removeprefix("add-header = ") for line in shown.splitlines()
-            if line.startswith("add-header = ")]
+    read = [
+        line.removeprefix("add-header = ")
+        for line in shown.splitlines()
+        if line.startswith("add-header = ")
+    ]
     assert read == carried
 
 
 def test_it_comes_back_after_a_reboot(host):
     host.reboot()
-    assert site.eventually(lambda: host.run("systemctl is-active uwsgi-mysite.socket",
-                                            check=False).returncode == 0)
+    assert site.eventually(
+        lambda: host.run("systemctl is-active uwsgi-mysite.socket", check=False).returncode == 0
+    )
     assert facts(host)[:3] == ["root", "www-data", "660"]
     assert site.eventually(lambda: site.ask(host)["status"] == 200, 30)
     assert site.state(host, "uwsgi_socket.listening")["changes"] == {}

@@ -94,7 +94,9 @@ def _site(host):
     site.prepare(host)
     host.write("/root/load.py", LOAD)
     host.write("/root/switch.py", SWITCH)
-    host.write("/root/ask.py", LOAD.split("threads = [")[0] + "\nask(sys.argv[1])\nprint('got it')\n")
+    host.write(
+        "/root/ask.py", LOAD.split("threads = [")[0] + "\nask(sys.argv[1])\nprint('got it')\n"
+    )
     assert site.state(host, "uwsgi_socket.listening")["result"] is True
 
 
@@ -112,21 +114,26 @@ def two_generations(host, **uwsgi):
 
 
 def under_load(host, act):
-    host.run("rm -f /root/enough /root/loaded /root/result; "
-             "(python3 /root/load.py >/root/load.log 2>&1 &); "
-             "until [ -e /root/loaded ]; do sleep 0.1; done; sleep 1")
+    host.run(
+        "rm -f /root/enough /root/loaded /root/result; "
+        "(python3 /root/load.py >/root/load.log 2>&1 &); "
+        "until [ -e /root/loaded ]; do sleep 0.1; done; sleep 1"
+    )
     try:
         act()
     finally:
-        host.run("sleep 2; touch /root/enough; for i in $(seq 600); do "
-                 "[ -s /root/result ] && break; sleep 0.1; done; cat /root/load.log")
+        host.run(
+            "sleep 2; touch /root/enough; for i in $(seq 600); do "
+            "[ -s /root/result ] && break; sleep 0.1; done; cat /root/load.log"
+        )
     return json.loads(host.read("/root/result"))
 
 
 def switches(host, count, digests):
     python = program("3008", "python")
-    host.run(python, "/root/switch.py", host.salt_config("3008"), str(count), *digests[::-1],
-             timeout=600)
+    host.run(
+        python, "/root/switch.py", host.salt_config("3008"), str(count), *digests[::-1], timeout=600
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -142,8 +149,10 @@ def test_switches_under_load_lose_nothing(host, threads):
 
 def test_a_request_longer_than_a_switch_is_answered(host):
     digests = two_generations(host, processes=1)
-    host.run("sed -i 's/sleep=1.5/sleep=6/' /root/ask.py; "
-             "(python3 /root/ask.py slow >/root/slow 2>&1 &); sleep 0.5")
+    host.run(
+        "sed -i 's/sleep=1.5/sleep=6/' /root/ask.py; "
+        "(python3 /root/ask.py slow >/root/slow 2>&1 &); sleep 0.5"
+    )
     switches(host, 1, digests)
     assert host.read("/root/slow") == "got it\n"
 
@@ -168,14 +177,17 @@ def test_the_gap_in_uwsgis_graceful_stop_is_closed(host, how):
     digests = two_generations(host, processes=1)
     (worker,) = host.salt_call("uwsgi_generation.status", "mysite")["workers"]
     if how == "a switch":
-        act = (f"{program('3008', 'python')} /root/switch.py {host.salt_config('3008')} 1 "
-               f"{digests[1]} {digests[0]}")
+        act = (
+            f"{program('3008', 'python')} /root/switch.py {host.salt_config('3008')} 1 "
+            f"{digests[1]} {digests[0]}"
+        )
         # The new generation must not be the one that takes the request.
         act = act.replace("\n", " ")
     else:
         act = f"systemctl stop uwsgi-mysite@{digests[0]}"
-    host.run("rm -f /root/answer; " + GAP.format(worker=worker["pid"], act=act), check=False,
-             timeout=120)
+    host.run(
+        "rm -f /root/answer; " + GAP.format(worker=worker["pid"], act=act), check=False, timeout=120
+    )
     answer = host.read("/root/answer")
     if how == "a switch":
         assert answer == "got it\n0\n"

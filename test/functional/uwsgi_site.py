@@ -2,8 +2,9 @@
 A small Django site on a throwaway host, for the tests of uWSGI's modules.
 """
 
-import json
 import time
+from collections.abc import Callable
+from typing import Any
 
 from test.hosts.host import Host
 
@@ -74,9 +75,9 @@ import mysite.urls
 """
 
 
-def pillar(**site):
+def pillar(**site: Any) -> dict[str, Any]:
     """A pillar with the site; what is given is merged into its keys."""
-    whole = {
+    whole: dict[str, Any] = {
         "server_names": ["www.example.org"],
         "project": {
             "path": "/srv/mysite",
@@ -122,17 +123,17 @@ def project(host: Host, version: str = "one", wsgi: str = WSGI, urls: str = URLS
     host.write("/srv/mysite/mysite/wsgi.py", wsgi)
 
 
-def state(host: Host, function: str, test: bool = False, **kwargs):
+def state(host: Host, function: str, test: bool = False, **kwargs: Any) -> dict[str, Any]:
     """Run one state; returns what it returned."""
     (result,) = host.salt_call("state.single", function, "mysite", test=test, **kwargs).values()
     return result
 
 
-def running(host: Host, **kwargs):
+def running(host: Host, **kwargs: Any) -> dict[str, Any]:
     return state(host, "uwsgi_generation.running", **kwargs)
 
 
-def ask(host: Host, path: str = "/", name: str = "www.example.org"):
+def ask(host: Host, path: str = "/", name: str = "www.example.org") -> dict[str, Any]:
     return host.salt_call("uwsgi_request.get", SOCKET, path, name)
 
 
@@ -184,7 +185,7 @@ def last_reload(host: Host) -> str:
     ).stdout
 
 
-def eventually(question, seconds: float = 10):
+def eventually(question: Callable[[], Any], seconds: float = 10) -> Any:
     """Wait until a question is answered with something true; the answer."""
     deadline = time.monotonic() + seconds
     while True:
@@ -192,7 +193,3 @@ def eventually(question, seconds: float = 10):
         if answer or time.monotonic() > deadline:
             return answer
         time.sleep(0.2)
-
-
-def show(value) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False)

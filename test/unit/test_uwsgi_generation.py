@@ -158,9 +158,22 @@ def test_the_twin_has_the_sandbox_and_nothing_of_the_site(made):
     twin = made.uwsgi_generation._twin_text("mysite", "d" * 12, whole, "/run/i", "/run/e", 7)
     kept = set(whole.splitlines()) - set(twin.splitlines())
     assert {line.partition("=")[0] for line in kept} == {
-        "Description", "After", "PartOf", "Before", "StartLimitIntervalSec", "Sockets",
-        "EnvironmentFile", "ExecStart", "KillSignal", "TimeoutStartSec", "TimeoutStopSec",
-        "Restart", "OOMPolicy", "RuntimeDirectory", "[Install]", "WantedBy",
+        "Description",
+        "After",
+        "PartOf",
+        "Before",
+        "StartLimitIntervalSec",
+        "Sockets",
+        "EnvironmentFile",
+        "ExecStart",
+        "KillSignal",
+        "TimeoutStartSec",
+        "TimeoutStopSec",
+        "Restart",
+        "OOMPolicy",
+        "RuntimeDirectory",
+        "[Install]",
+        "WantedBy",
     }
     assert "EnvironmentFile=/run/e\n" in twin and "TimeoutStartSec=7\n" in twin
     assert twin.count("ExecStart=") == 1 and " --ini /run/i\n" in twin
@@ -174,7 +187,7 @@ def test_the_twin_has_the_sandbox_and_nothing_of_the_site(made):
         ("", 'K=""\n'),
         ('a"b', 'K="a\\"b"\n'),
         ("a\\b", 'K="a\\\\b"\n'),
-        ("$HOME `id` %d #x '", "K=\"\\$HOME \\`id\\` %d #x '\"\n"),
+        ("$HOME `id` %d #x '", 'K="\\$HOME \\`id\\` %d #x \'"\n'),
         (" é漢 ", 'K=" é漢 "\n'),
     ],
 )

@@ -85,7 +85,21 @@ def test_values_are_written_so_that_uwsgi_reads_them_back(value, written):
 
 @pytest.mark.parametrize(
     "value",
-    ["$(HOME)", "@(exec://id)", "%(x)", "a\nb", "a\rb", "a\0b", " a", "a ", "a\t", "", None, [], {}],
+    [
+        "$(HOME)",
+        "@(exec://id)",
+        "%(x)",
+        "a\nb",
+        "a\rb",
+        "a\0b",
+        " a",
+        "a ",
+        "a\t",
+        "",
+        None,
+        [],
+        {},
+    ],
 )
 def test_values_that_cannot_be_carried_are_refused(value):
     with pytest.raises(SaltInvocationError):
@@ -143,7 +157,14 @@ def test_a_projects_own_ini_keeps_its_order_and_its_comments():
     )
     said = options(text)
     keys = [key for key, _ in said]
-    assert not {"http", "http-socket", "chmod-socket", "daemonize", "die-on-term", "wsgi-file"} & set(keys)
+    assert not {
+        "http",
+        "http-socket",
+        "chmod-socket",
+        "daemonize",
+        "die-on-term",
+        "wsgi-file",
+    } & set(keys)
     for once in ("socket", "processes", "module", "master", "max-apps", "chdir"):
         assert keys.count(once) == 1
     assert dict(said)["module"] == "mysite.wsgi:application"
@@ -180,8 +201,16 @@ def test_the_pillars_options_win_over_an_own_ini():
 
 
 def test_the_preflight_is_alone_on_its_socket():
-    extra = {"cheaper": 1, "cron": "1 1 1 1 1 x", "mule": True, "spooler": "/x", "logger": "file:/x",
-             "touch-reload": "/x", "attach-daemon": "redis", "harakiri": 9}
+    extra = {
+        "cheaper": 1,
+        "cron": "1 1 1 1 1 x",
+        "mule": True,
+        "spooler": "/x",
+        "logger": "file:/x",
+        "touch-reload": "/x",
+        "attach-daemon": "redis",
+        "harakiri": 9,
+    }
     whole = uwsgi_ini.render(site(options=extra), "/srv/a", stats="/run/s")
     said = options(uwsgi_ini.preflight(whole, "/run/private.sock"))
     keys = [key for key, _ in said]

@@ -48,8 +48,11 @@ def read(packet):
 
 
 def test_a_page_is_asked_for_as_nginx_does(serve):
-    path = serve(lambda c: c.sendall(b"HTTP/1.1 200 OK\r\nA: 1\r\nSet-Cookie: x\r\n"
-                                     b"Set-Cookie: y\r\n\r\nh\xc3\xa9"))
+    path = serve(
+        lambda c: c.sendall(
+            b"HTTP/1.1 200 OK\r\nA: 1\r\nSet-Cookie: x\r\nSet-Cookie: y\r\n\r\nh\xc3\xa9"
+        )
+    )
     answer = uwsgi_request.get(path, "/a/b?c=d", "www.example.org:81")
     assert answer["status"] == 200
     assert answer["headers"] == {"a": "1", "set-cookie": "x\ny"}
@@ -106,5 +109,3 @@ def test_a_request_that_does_not_fit_is_refused():
         uwsgi_request.packet({"A": "x" * 70000})
     with pytest.raises(CommandExecutionError):
         uwsgi_request.packet({"A": "x" * 40000, "B": "x" * 40000})
-
-
