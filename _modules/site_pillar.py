@@ -18,8 +18,10 @@ import grp
 import hashlib
 import ipaddress
 import json
+import os
 import pwd
 import re
+import stat
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -91,6 +93,7 @@ class _Node:
         example: Any = None,
         nullable: bool = False,
         secret: bool = False,
+        private: bool = False,
     ) -> None:
         self.says = says
         self.description = description
@@ -98,11 +101,13 @@ class _Node:
         self.example = example
         self.nullable = nullable
         self.secret = secret
+        #: No secret when it is right, but what people write there by mistake may be one.
+        self.private = private
 
     @property
     def hides(self) -> bool:
         """Whether a value that stands here, even by mistake, may hold a secret."""
-        return self.secret
+        return self.secret or self.private
 
     def expected(self) -> str:
         return f"{self.says}, or null" if self.nullable else self.says
@@ -783,8 +788,10 @@ _RESERVED_GROUP = (
     rf"{_words(_SYSTEM_GROUPS)}",
     "the group belongs to the system, and some such groups are as good as root",
 )
+# Debian's packages have uwsgi-emperor.service and the templates uwsgi-app@.service and
+# uwsgi-app@.socket; what else a host has is seen there.
 _RESERVED_SITE = (
-    r"emperor|.*-preflight",
+    r"app|emperor|.*-preflight",
     "its units would carry the name of another service's",
 )
 _OPEN_PLACES = (
@@ -952,7 +959,9 @@ _NGINX_ORG = {
     "key": "https://nginx.org/keys/nginx_signing.key",
 }
 
-#: What differs between platforms, laid over the defaults in this order: by grain and its value.
+#: The grains that choose a platform's values, the most particular last.
+_GRAINS = ("os_family", "os", "osfinger")
+#: What differs between platforms, laid over the defaults: by grain and its value.
 _PLATFORMS: tuple[tuple[str, str, dict], ...] = (
     ("os_family", "Debian", {"nginx": {"repo": "distro"}}),
     (
@@ -1342,9 +1351,11 @@ def _site_keys() -> dict[str, _Node]:
                     _PATH,
                     most=107,  # sun_path of unix(7), less its closing NUL
                     default=_Derived("/run/uwsgi/SITE.sock"),
-                    description="The socket between nginx and uWSGI; systemd holds it.",
+                    description="The socket between nginx and uWSGI; systemd holds it. In /tmp, "
+                    "where anybody may put a socket of that name first, it works and every run "
+                    "calls it insecure.",
                     example="/run/uwsgi/mysite.sock",
-                    refuse=(_OPEN_PLACES, _SYSTEM_SOCKET_PLACES),
+                    refuse=(_SYSTEM_SOCKET_PLACES,),
                 ),
                 "owner": _Text(
                     _ACCOUNT_SAYS,
@@ -1366,21 +1377,15 @@ def _site_keys() -> dict[str, _Node]:
                     ),
                 ),
                 "mode": _Text(
-                    "a quoted octal mode that lets others do nothing, like '0660'",
-                    r"0?[0-7]{2}0",
+                    "a quoted octal mode, like '0660'",
+                    r"0?[0-7]{3}",
                     default="0660",
                     description="The socket's mode, quoted. Who can write to a uWSGI socket runs "
-                    "code as the site's user, so never everybody.",
+                    "code as the site's user: with '0666' that is everybody on the host, and every "
+                    "run calls it insecure.",
                     example="0660",
                     mode=True,
                     advice=(
-                        (
-                            r"0?[0-7]{2}[1-7]",
-                            (
-                                "others may not connect: whoever can runs code as the site's user; "
-                                "let nginx in through socket:group"
-                            ),
-                        ),
                         (r"[0-7]{5,}|[1-7][0-7]{3}", "no special bits: three digits after the 0"),
                     ),
                 ),
@@ -1437,7 +1442,32 @@ def _site_keys() -> dict[str, _Node]:
             },
             description="How a new generation proves that it works, before any request reaches it.",
         ),
-        "tls": _Mapping({}, description="Reserved for certificates.", secret=True),
+        "tls": _Mapping(
+            {
+                key: _path(
+                    what,
+                    nullable=True,
+                    default=None,
+                    example=example,
+                    # A key in the pillar itself is wrong, and not for the report to repeat.
+                    private=True,
+                )
+                for key, what, example in (
+                    (
+                        "certificate",
+                        "The certificate with its chain: a PEM file on the host.",
+                        "/etc/letsencrypt/live/www.example.org/fullchain.pem",
+                    ),
+                    (
+                        "key",
+                        "The certificate's private key: a PEM file on the host.",
+                        "/etc/letsencrypt/live/www.example.org/privkey.pem",
+                    ),
+                )
+            },
+            description="A certificate and its key, both or neither. Reserved: the formula does "
+            "not serve TLS yet, and refuses a site that has them.",
+        ),
     }
 
 
@@ -1471,14 +1501,15 @@ _PILLAR = _Mapping(
         "purge": _Switch(
             default=False,
             description="true also removes sites that the formula made and the pillar no longer "
-            "names; otherwise a site goes only by `absent: true`.",
+            "names, but not their data; otherwise such a site stays as it is and is reported, and "
+            "a site goes only by `absent: true`.",
         ),
         "clean": _Mapping(
             {
                 "data": _Switch(
                     default=False,
-                    description="true: removing a site, or all by `nginx_uwsgi_django.clean`, "
-                    "removes its releases, database and uploads too.",
+                    description="true: removing a site by `absent`, or all by "
+                    "`nginx_uwsgi_django.clean`, removes its releases, database and uploads too.",
                 ),
             },
             description="What a removal removes.",
@@ -1537,9 +1568,10 @@ def _laid_over(base: Any, over: Any) -> Any:
 def _platform(grains: dict) -> dict:
     """What the platform says, by its grains, in the pillar's own shape."""
     values: dict = {}
-    for grain, wanted, more in _PLATFORMS:
-        if grains.get(grain) == wanted:
-            values = _laid_over(values, more)
+    for each in _GRAINS:
+        for grain, wanted, more in _PLATFORMS:
+            if grain == each and grains.get(grain) == wanted:
+                values = _laid_over(values, more)
     return values
 
 
@@ -1792,12 +1824,32 @@ def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
             )
         )
     mode = int(socket["mode"], 8)
-    if not (mode & 0o020 or (mode & 0o200 and socket["owner"] == nginx["user"])):
+    if not (mode & 0o022 or (mode & 0o200 and socket["owner"] == nginx["user"])):
         errors.append(
             _meaning(
                 (*path, "socket", "mode"),
                 f"{socket['mode']!r}, with which nginx cannot connect",
                 "a mode that lets the group write, like '0660'",
+            )
+        )
+    tls = site["tls"]
+    lacking = [key for key in ("certificate", "key") if tls[key] is None]
+    if len(lacking) == 1:
+        errors.append(
+            _meaning(
+                (*path, "tls", lacking[0]),
+                "nothing, while the other of certificate and key is there",
+                "both tls:certificate and tls:key, or neither",
+            )
+        )
+    elif not lacking:
+        # Better no site than one that somebody takes for encrypted.
+        errors.append(
+            _meaning(
+                (*path, "tls"),
+                "a certificate and a key",
+                "no tls: the formula does not serve TLS yet",
+                "end TLS before nginx, at a load balancer for example",
             )
         )
     for limit, value in uwsgi["limits"].items():
@@ -1807,8 +1859,116 @@ def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
                 break
 
 
+#: Where a distribution, its packages and a run of theirs put units; /lib is a link to /usr/lib.
+_UNIT_PLACES = ("/usr/lib/systemd/system", "/usr/local/lib/systemd/system", "/etc/init.d")
+
+
+def _unit_files(settings: dict) -> dict[str, list[str]]:
+    """What other units and scripts are called like a site's: the name behind uwsgi-, and where."""
+    found: dict[str, list[str]] = {}
+    for place in (settings["lookup"]["unit_dir"], *_UNIT_PLACES):
+        try:
+            entries = os.listdir(place)
+        except OSError:
+            continue
+        for entry in entries:
+            match = re.fullmatch(r"uwsgi-([^@.]+)@?(?:\.(?:service|socket))?", entry)
+            if match:
+                found.setdefault(match[1], []).append(f"{place}/{entry}")
+    return found
+
+
+def _is_ours(path: str, name: str) -> bool:
+    """Whether a unit file is the formula's, by the sentence that each of them holds."""
+    if os.path.islink(path):
+        return False
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return f'Django site "{name}"' in stream.read(4096)
+    except OSError:
+        return False
+
+
+def _check_units(name: str, there: dict[str, list[str]], errors: list) -> None:
+    """No site takes the place of a unit that somebody else put on the host."""
+    others = [path for path in there.get(name, []) if not _is_ours(path, name)]
+    if others:
+        errors.append(
+            _meaning(
+                ("sites", name),
+                f"a name whose unit would hide {_listing(sorted(others))}, which the formula did "
+                "not make",
+                "a name that is free, or that unit gone",
+            )
+        )
+
+
+def _allocated(number: int) -> bool:
+    """
+    Whether a user or group number is a fixed one: Debian's policy (9.2.2) allocates 0 to 99 and
+    60000 to 64999 itself; 65534 is nobody's, 65535 is none.
+    """
+    return number < 100 or 60000 <= number <= 65535
+
+
+def _check_account(name: str, site: dict, errors: list) -> None:
+    """No site runs as a user that the distribution itself defines, whatever it is called."""
+    project = site["project"]
+    for key, find in (
+        ("user", lambda account: pwd.getpwnam(account).pw_uid),
+        ("group", lambda account: grp.getgrnam(account).gr_gid),
+    ):
+        try:
+            number = find(project[key])
+        except KeyError:
+            continue
+        if _allocated(number):
+            errors.append(
+                _meaning(
+                    ("sites", name, "project", key),
+                    f"{project[key]!r}, which has the number {number} on this host",
+                    f"a {key} of the site's own: that number is one of the system's",
+                )
+            )
+
+
+def _check_place(name: str, site: dict, errors: list) -> None:
+    """
+    Releases are written by root: to a directory that only root can put another one, or a link,
+    in the place of.
+    """
+    path = site["project"]["path"]
+    if not site["project"]["source"]:
+        return
+    for place in dict.fromkeys((path, os.path.realpath(path))):
+        for step in (*_parents(place), place):
+            try:
+                status = os.lstat(step)
+            except OSError:
+                break
+            if stat.S_ISLNK(status.st_mode):
+                writable = status.st_uid != 0
+            else:
+                writable = bool(
+                    status.st_uid != 0
+                    or status.st_mode & stat.S_IWOTH
+                    or (status.st_mode & stat.S_IWGRP and status.st_gid != 0)
+                )
+            if writable:
+                errors.append(
+                    _meaning(
+                        ("sites", name, "project", "path"),
+                        f"{path!r}, while others than root may change {step!r}",
+                        "with a source, a directory that root alone can change, like "
+                        f"/srv/{name}: root writes the releases there",
+                    )
+                )
+                return
+
+
 def _check_across(raw: dict, settings: dict, errors: list) -> None:
-    """The sites against each other and against nginx."""
+    """The sites against each other, against nginx and against what else is on the host."""
+    units = _unit_files(settings)
     listening: dict = {}
     folded: dict[str, str] = {}
     owned: dict[tuple[str, str], str] = {}
@@ -1825,9 +1985,12 @@ def _check_across(raw: dict, settings: dict, errors: list) -> None:
                     "names that nobody mistakes for each other",
                 )
             )
+        _check_units(name, units, errors)
         if site["absent"]:
             continue
         _check_site(name, site, settings["nginx"], errors)
+        _check_account(name, site, errors)
+        _check_place(name, site, errors)
         _check_listen(name, site, listening, errors)
         for keys, what in (
             (("project", "user"), "a user"),
@@ -1942,7 +2105,7 @@ def _evaluate(pillar: Any, grains: dict) -> tuple[list, dict | None]:
 
 
 def _relevant(grains: Any) -> dict:
-    return {key: grains.get(key) for key in ("os", "os_family")}
+    return {key: grains.get(key) for key in _GRAINS}
 
 
 def _verdict() -> tuple[list, dict | None]:
@@ -2128,7 +2291,8 @@ def show(name: str | None = None) -> dict:
         one site's name; without it, everything
 
     Returns a mapping from pillar path to ``value`` and ``origin``: ``default``, ``platform``
-    (a default that the os or os_family grain decides), ``derived`` (from other values),
+    (a default that the os_family, os or osfinger
+    grain decides), ``derived`` (from other values),
     ``lookup``, ``pillar``, ``site_defaults`` or ``site``. Secrets are shown as asterisks.
 
     Raises CommandExecutionError when the pillar is not valid or has no such site.
@@ -2147,7 +2311,7 @@ def show(name: str | None = None) -> dict:
     shown: dict[str, dict] = {}
 
     def add(path: tuple[str, ...], node: _Node, value: Any, origin: str) -> None:
-        secret = node.hides and value not in (None, {}, [])
+        secret = node.hides and not node.private and value not in (None, {}, [])
         shown[":".join(path)] = {
             "value": _MASK if secret else copy.deepcopy(value),
             "origin": origin,

@@ -146,20 +146,40 @@ run with an error in it changes nothing. `salt '*' site_pillar.check` lists the 
   text.
 - **Nothing is removed by accident.** A pillar without the key, or without sites, is an error. A
   site goes by `absent: true` (nothing else is needed then), or by leaving it out with
-  `purge: true`. Its data stays unless `clean:data` is true.
+  `purge: true`; without either it stays as it is, and every run says so. Data stays: only
+  `absent: true`, or `nginx_uwsgi_django.clean`, with `clean:data` on removes it.
 - **Merging.** Salt merges the pillar's files as it always does. `site_defaults` lies under each
   site: mappings are merged key by key, anything else is replaced by the site's own; `null`, where
-  it is allowed, takes a default away. `lookup` lies over the platform's values, which the `os` and
-  `os_family` grains choose.
+  it is allowed, takes a default away. `lookup` lies over the platform's values, which the
+  `os_family`, `os` and `osfinger` grains choose.
 - **Secrets** belong in `project:env`. No error, diff, log or job cache shows their values.
 - **Paths** are absolute and normalised, of letters, digits and `._@+-`.
 - What takes more than one value to see is checked too: a server name twice on one address and port,
   two sites on one socket, path or user, one project inside another, two `default_server`s, site
-  names that differ in `-` and `_` alone, a site that runs as nginx's user, the PPA on Debian, a
-  system that is not Debian or Ubuntu.
+  names that differ in `-` and `_` alone, a site that runs as nginx's user, a certificate without
+  its key, the PPA on Debian, a system that is not Debian or Ubuntu; and on the host: a site whose
+  unit would hide somebody else's, that would run as an account of the system's, or whose releases
+  root would write where others than root can change the way.
 
-A pillar file is a template: what the host knows goes in by its grains, as in
-`server_names: ['{{{{ grains.fqdn }}}}']`, or EC2's public name with Salt's `metadata` grains.
+A pillar file is a template: what the host knows goes in by its grains. The public name that EC2
+gives a host is among Salt's `metadata` grains (`metadata_server_grains: True` in the minion's
+configuration; Salt 3008 has them as an extension):
+
+```jinja
+nginx_uwsgi_django:
+  sites:
+    mysite:
+      server_names:
+        - {{{{ grains.get('meta-data', {{}}).get('public-hostname') or grains.fqdn }}}}
+```
+
+`site_pillar.show` has the origin of each value:
+
+```
+sites:mysite:uwsgi:processes:
+    origin: site_defaults
+    value: 4
+```
 
 ## What an error looks like
 
@@ -220,7 +240,7 @@ Because {reserved_why}, or because another service's units would have the name:
 
 {reserved}
 
-and `systemd-…`, `_…`, `emperor`, `…-preflight`; a site and a group also none of
+and `systemd-…`, `_…`, `app`, `emperor`, `…-preflight`; a site and a group also none of
 
 {groups}
 
@@ -251,7 +271,7 @@ nginx_uwsgi_django:
         settings: shop.settings
         env: {DEBUG: off}
       uwsgi: {processes: '4', options: {daemonize: /var/log/shop.log}}
-      socket: {mode: 0660, path: /tmp/shop.sock}
+      socket: {mode: 0660, path: /dev/shop.sock}
 """
 
 

@@ -1,7 +1,10 @@
 """The pillar's contract: what it resolves to, and what each slip in it is answered with."""
 
 import copy
+import grp
 import importlib.util
+import os
+import pwd
 import re
 import time
 
@@ -107,6 +110,20 @@ def test_the_platform_decides_what_it_should(use):
     assert settings["nginx"]["repo"] == "ppa"
     assert settings["lookup"]["repos"]["nginx.org"]["uris"] == "https://nginx.org/packages/ubuntu"
     assert settings["lookup"]["repos"]["nginx.org"]["components"] == ["nginx"]
+
+
+def test_the_more_particular_grain_has_the_last_word(use, monkeypatch):
+    more = (
+        ("osfinger", "Ubuntu-24.04", {"lookup": {"nginx_package": "nginx-full"}}),
+        ("os_family", "Debian", {"lookup": {"nginx_package": "x", "nginx_service": "family"}}),
+    )
+    monkeypatch.setattr(site_pillar, "_PLATFORMS", (*more, *site_pillar._PLATFORMS))
+    module = use(with_site(a_site()), {**UBUNTU, "osfinger": "Ubuntu-24.04"})
+    lookup = module.settings()["lookup"]
+    assert (lookup["nginx_package"], lookup["nginx_service"]) == ("nginx-full", "family")
+    assert module.show()["lookup:nginx_package"] == {"value": "nginx-full", "origin": "platform"}
+    over = use(with_site(a_site(), lookup={"nginx_package": "mine"}), module.__grains__)
+    assert over.show()["lookup:nginx_package"] == {"value": "mine", "origin": "lookup"}
 
 
 def test_lookup_lies_over_the_platform(use):
@@ -294,7 +311,7 @@ sites:
         ("charset: ''", "charset", "'' (string)|it is empty"),
         ('charset: "utf-8\\n"', "charset", r"'utf-8\n' (string)|a blank or a newline"),
         ("socket: {mode: 0640}", "socket:mode", "640 (integer)|0640 as the number 640"),
-        ("socket: {mode: '0666'}", "socket:mode", "'0666' (string)|runs code as the site's user"),
+        ("socket: {mode: '4660'}", "socket:mode", "'4660' (string)|no special bits"),
         ("listen: [on]", "listen:0", "True (boolean)|reads an unquoted on"),
         ("listen: [080]", "listen:0", "'080' (string)|no octal digits: write 80"),
         ("listen: [8080:80]", "listen:0", "'8080:80' (string)|address:port"),
@@ -650,8 +667,9 @@ def test_environment_values_are_any_text_on_a_line(errors, value):
         ("project:path", "/usr/bin/x"),
         ("project:path", "/tmp/mysite"),
         ("project:path", "srv/mysite"),
-        ("socket:path", "/tmp/mysite.sock"),
-        ("socket:path", "/dev/shm/a"),
+        ("socket:path", "/dev/mysite.sock"),
+        ("socket:path", "/tmp/../etc/mysite.sock"),
+        ("socket:path", "/tmp/my site.sock"),
         ("socket:path", "/run/systemd/notify"),
         ("socket:path", "/run/" + "a" * 103),
         ("project:static:root", "/srv/static"),
@@ -704,7 +722,16 @@ def test_environment_values_are_any_text_on_a_line(errors, value):
         ("health:host", "*.a.org"),
         ("socket:mode", "0400"),
         ("socket:mode", "0600"),
+        ("socket:mode", "0644"),
+        ("socket:mode", "1666"),
+        ("socket:mode", "666\n"),
+        ("socket:mode", "0668"),
         ("tls", {"certificate": "/x"}),
+        ("tls", {"key": "/x"}),
+        ("tls", {"certificate": "/x", "key": None}),
+        ("tls", {"certificate": "/x", "key": "/y"}),
+        ("tls", {"certificate": "x", "key": "y"}),
+        ("tls", {"protocols": ["TLSv1.3"]}),
     ],
 )
 def test_values_that_are_refused(errors, path, value):
@@ -726,6 +753,12 @@ def test_values_that_are_refused(errors, path, value):
         ("socket:path", "/run/" + "a" * 102),
         ("socket:path", "/srv/mysite/shared/run/mysite.sock"),
         ("socket:mode", "660"),
+        # What many a tutorial has: every run says that it is insecure.
+        ("socket:path", "/tmp/mysite.sock"),
+        ("socket:mode", "0666"),
+        ("socket:mode", "666"),
+        ("tls", {}),
+        ("tls", {"certificate": None, "key": None}),
         ("server_names", ["_"]),
         ("server_names", ["a.org", "*.a.org"]),
         (
@@ -839,6 +872,138 @@ def test_sites_that_do_not_go_together(errors, pillar, path, words):
     error = only(errors(pillar), path)
     assert words in error["found"]
     assert error["rule"] == "meaning"
+
+
+@pytest.mark.parametrize(
+    ("tls", "path", "words"),
+    [
+        ({"certificate": "/x"}, "tls:key", "the other of certificate and key"),
+        ({"key": "/x"}, "tls:certificate", "the other of certificate and key"),
+        ({"certificate": "/x", "key": "/y"}, "tls", "does not serve TLS yet"),
+    ],
+)
+def test_a_certificate_and_its_key_go_together_and_are_not_served_yet(errors, tls, path, words):
+    error = only(errors(with_site(a_site(tls=tls))), f"sites:mysite:{path}")
+    assert words in site_pillar._sentence(error)
+    assert error["rule"] == "meaning"
+
+
+def test_a_certificate_from_the_defaults_meets_the_sites_key(errors):
+    whole = with_site(a_site(tls={"key": "/y"}), site_defaults={"tls": {"certificate": "/x"}})
+    assert "does not serve TLS yet" in only(errors(whole), "sites:mysite:tls")["expected"]
+
+
+# --- What else is on the host -----------------------------------------------------------------
+
+
+@pytest.fixture
+def units(monkeypatch, tmp_path):
+    """Two directories of units that the module takes for the host's."""
+    monkeypatch.setattr(site_pillar, "_UNIT_PLACES", (str(tmp_path / "usr"),))
+    for name in ("usr", "etc"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("usr/uwsgi-mysite.service", ""),
+        ("usr/uwsgi-mysite.socket", ""),
+        ("usr/uwsgi-mysite@.service", ""),
+        ("usr/uwsgi-mysite", "#!/bin/sh\n"),
+        ("etc/uwsgi-mysite.service", "[Unit]\nDescription=made by hand\n"),
+        ("etc/uwsgi-mysite.socket", '[Unit]\nDescription=Django site "other"\n'),
+        ("etc/uwsgi-mysite.service", None),
+    ],
+)
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_site_hides_no_unit_of_somebody_elses(errors, units, file, text, absent):
+    if text is None:  # masked
+        (units / file).symlink_to("/dev/null")
+    else:
+        (units / file).write_text(text)
+    lookup = {"unit_dir": str(units / "etc")}
+    site = {"absent": True} if absent else a_site()
+    error = only(errors(with_site(site, lookup=lookup)), "sites:mysite")
+    assert file.rpartition("/")[2] in error["found"]
+
+
+def test_the_units_of_the_site_itself_and_of_others_are_in_nobodys_way(errors, units):
+    for file in ("uwsgi-mysite.service", "uwsgi-mysite.socket"):
+        (units / "etc" / file).write_text('[Unit]\nDescription=Django site "mysite"\n')
+    for file in ("uwsgi-mysite-2.service", "uwsgi-my.service", "uwsgi.service", "mysite.service"):
+        (units / "usr" / file).write_text("")
+    lookup = {"unit_dir": str(units / "etc")}
+    assert errors(with_site(a_site(), lookup=lookup)) == []
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "path"),
+    [
+        ((77, 1001), 1001, "project:user"),
+        ((0, 0), 1001, "project:user"),
+        ((61000, 61000), 1001, "project:user"),
+        ((65534, 1001), 1001, "project:user"),
+        ((1001, 1001), 42, "project:group"),
+        ((999, 999), 999, None),
+        ((1001, 1001), 1001, None),
+        ((70000, 70000), 70000, None),
+    ],
+)
+def test_no_site_runs_as_an_account_with_one_of_the_systems_numbers(
+    errors, monkeypatch, user, group, path
+):
+    monkeypatch.setattr(
+        site_pillar.pwd,
+        "getpwnam",
+        lambda name: pwd.struct_passwd((name, "x", *user, "", "/", "/bin/sh")),
+    )
+    monkeypatch.setattr(
+        site_pillar.grp, "getgrnam", lambda name: grp.struct_group((name, "x", group, []))
+    )
+    found = [one for one in errors(with_site(a_site())) if "nginx" not in one["path"][18:]]
+    assert [one["path"][len("nginx_uwsgi_django:sites:mysite:") :] for one in found] == (
+        [path] if path else []
+    )
+
+
+@pytest.mark.parametrize("source", [None, {"salt": "salt://x"}])
+@pytest.mark.parametrize(
+    ("what", "refused"),
+    [("theirs", True), ("everybodys", True), ("link", True), ("roots", False), ("missing", False)],
+)
+def test_root_writes_releases_only_where_nobody_else_can_change_the_way(
+    errors, monkeypatch, tmp_path, source, what, refused
+):
+    home = tmp_path / "home"
+    home.mkdir()
+    path = home / "site"
+    if what == "theirs":
+        os.chown(home, 1001, 1001)
+    elif what == "everybodys":
+        home.chmod(0o777)
+    elif what == "link":
+        (tmp_path / "elsewhere").mkdir()
+        os.chown(tmp_path / "elsewhere", 1001, 1001)
+        path.symlink_to(tmp_path / "elsewhere")
+    elif what == "roots":
+        path.mkdir()
+    # pytest's own directory is below /tmp, which everybody may write to.
+    real, top = os.lstat, str(tmp_path)
+    monkeypatch.setattr(
+        site_pillar.os,
+        "lstat",
+        lambda step: real(step) if str(step).startswith(top) else real("/"),
+    )
+    project = {**PROJECT, "path": str(path), "source": source}
+    monkeypatch.setattr(site_pillar._SITE.keys["project"].keys["path"], "_refuse", [])
+    monkeypatch.setattr(site_pillar._SITE.keys["project"].keys["path"], "_pattern", None)
+    found = errors(with_site(a_site(project=project)))
+    if refused and source:
+        assert "others than root may change" in only(found, "sites:mysite:project:path")["found"]
+    else:
+        assert found == []
 
 
 def test_names_that_are_easily_mistaken(errors):
@@ -1107,6 +1272,8 @@ def test_no_key_is_accepted_and_ignored():
                 continue
             if path[-1] in ("sites", "site_defaults") or path[:2] == ("lookup", "repos"):
                 continue
+            if "tls" in path:
+                continue  # refused, not ignored: see the test of certificates
             if not re.search(rf"""["'.]{re.escape(path[-1])}\b""", sources):
                 ignored.append(":".join(path))
     assert ignored == []
