@@ -177,8 +177,7 @@ def refused(options: dict[str, Any]) -> list[str]:
     What is wrong with uWSGI options of the pillar.
 
     options
-        option name -> value, or list of values for one that is said several times; None takes the
-        formula's own line for that option out
+        option name -> value, or list of values for one that is said several times
 
     Returns a list of sentences, empty when nothing is wrong. Whether uWSGI knows the option at all
     is not seen here: its strict mode says so in the preflight.
@@ -202,8 +201,6 @@ def refused(options: dict[str, Any]) -> list[str]:
             errors.append(f"{key}: {_SYSTEMD_SOCKET}")
             continue
         for item in value if isinstance(value, list) else [value]:
-            if item is None and not isinstance(value, list):
-                continue
             try:
                 text = escape(item)
             except SaltInvocationError as error:
@@ -325,8 +322,6 @@ def _chosen(options: dict[str, Any]) -> list[tuple[str, Any]]:
     chosen = []
     for key in sorted(options):
         value = options[key]
-        if value is None:
-            continue
         chosen += [(key, item) for item in (value if isinstance(value, list) else [value])]
     return chosen
 

@@ -67,12 +67,12 @@ def test_the_order_of_the_pillars_options_makes_no_other_text():
 
 def test_options_come_in_place_of_the_usual_ones_and_lists_are_repeated():
     text = uwsgi_ini.render(
-        site(options={"buffer-size": 8192, "route": ["a", "b"], "log-4xx": None}), "/srv/a"
+        site(options={"buffer-size": 8192, "route": ["a", "b"], "log-4xx": False}), "/srv/a"
     )
     said = options(text)
     assert [value for key, value in said if key == "buffer-size"] == ["8192"]
     assert [value for key, value in said if key == "route"] == ["a", "b"]
-    assert "log-4xx" not in dict(said)
+    assert [value for key, value in said if key == "log-4xx"] == ["false"]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,7 @@ def test_values_that_cannot_be_carried_are_refused(value):
         {3: "1"},
         {"route": ["fine", "not\nfine"]},
         {"route": [None]},
+        {"disable-logging": None},
     ],
 )
 def test_options_that_cannot_work_are_refused(given):
@@ -139,7 +140,7 @@ def test_options_that_cannot_work_are_refused(given):
 
 
 def test_good_options_are_not_refused():
-    good = {"harakiri": 30, "cheaper": 1, "log-x": None, "offload-threads": "2", "route": ["a"]}
+    good = {"harakiri": 30, "cheaper": 1, "log-x": False, "offload-threads": "2", "route": ["a"]}
     assert uwsgi_ini.refused(good) == []
 
 
