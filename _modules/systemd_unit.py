@@ -10,6 +10,7 @@ than what systemd has read.
 .. versionadded:: 0.1.0
 """
 
+import datetime
 import os
 import re
 import subprocess
@@ -170,7 +171,7 @@ def show(units: str | list[str], properties: list[str] | None = None) -> dict[st
         enabled and running
 
     Returns a dictionary by unit name of dictionaries by property of text, as systemd writes it
-    (a property of several lines keeps its newlines; a property that systemd does not know is
+    (times of day to the microsecond and in UTC; a property of several lines keeps its newlines; a property that systemd does not know is
     missing). A unit that does not exist has ``LoadState`` ``not-found``.
 
     Raises CommandExecutionError when systemctl fails or does not answer.
@@ -188,7 +189,8 @@ def show(units: str | list[str], properties: list[str] | None = None) -> dict[st
     # the command, and an alias under the name of its target (src/systemctl/systemctl-show.c).
     asked = ",".join(dict.fromkeys([*wanted, "Id", "Names"]))
     found: dict[str, dict[str, str]] = {}
-    for block in _query(["systemctl", "show", f"--property={asked}", "--", *names]).split("\n\n"):
+    command = ["systemctl", "show", "--timestamp=us+utc", f"--property={asked}", "--", *names]
+    for block in _query(command).split("\n\n"):
         unit: dict[str, str] = {}
         key = ""
         for line in block.splitlines():
@@ -205,6 +207,30 @@ def show(units: str | list[str], properties: list[str] | None = None) -> dict[st
         for name in known.intersection(names) or {unit["Id"]}:
             found[name] = answer
     return found
+
+
+def seconds(timestamp: str) -> float | None:
+    """
+    A time of day, as :py:func:`show` gives it, in seconds since 1970: to compare with the times of
+    files.
+
+    timestamp
+        e.g. ``Sun 2026-11-22 20:10:00.123456 UTC``
+
+    Returns a number; None for the empty text that stands for "never".
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' systemd_unit.seconds 'Sun 2026-11-22 20:10:00.123456 UTC'
+    """
+    if not timestamp:
+        return None
+    form = "%Y-%m-%d %H:%M:%S.%f UTC"
+    # The day's name is of no use, and would be read in the minion's language.
+    moment = datetime.datetime.strptime(timestamp.partition(" ")[2], form)
+    return moment.replace(tzinfo=datetime.timezone.utc).timestamp()
 
 
 def journal(

@@ -44,7 +44,7 @@ _PROPERTIES = [
     "UnitFileState",
     "NeedDaemonReload",
     "MainPID",
-    "ExecMainStartTimestampMonotonic",
+    "ExecMainStartTimestamp",
     "InvocationID",
     "DropInPaths",
 ]
@@ -425,12 +425,10 @@ def _units(name: str, fresh: bool = True) -> dict[str, dict[str, str]]:
 def _generations(name: str, fresh: bool = True) -> dict[str, dict[str, Any]]:
     """The generations of a site that are on the host, by digest."""
     answer = {}
-    monotonic, wall = time.clock_gettime(time.CLOCK_MONOTONIC), time.time()
     for unit, shown in _units(name, fresh).items():
         found = re.fullmatch(rf"uwsgi-{re.escape(name)}@([0-9a-f]{{12}})\.service", unit)
         if not found:
             continue
-        started = int(shown["ExecMainStartTimestampMonotonic"] or 0) / 1e6
         running = shown["ActiveState"] == "active"
         answer[found[1]] = {
             "unit": unit,
@@ -438,7 +436,9 @@ def _generations(name: str, fresh: bool = True) -> dict[str, dict[str, Any]]:
             "active": running,
             "enabled": os.path.lexists(_paths(name, found[1])["link"]),
             "pid": int(shown["MainPID"] or 0),
-            "since": wall - (monotonic - started) if running and started else None,
+            "since": __salt__["systemd_unit.seconds"](shown["ExecMainStartTimestamp"])
+            if running
+            else None,
             "invocation": shown["InvocationID"],
             "reload": shown["NeedDaemonReload"] == "yes",
             "drop_ins": shown["DropInPaths"].split(),
@@ -472,11 +472,8 @@ def _outdated(name: str, generation: dict[str, Any], digest: str) -> bool:
     """Whether a running generation is older than a file that it was made from."""
     paths = _paths(name, digest)
     made_from = [paths["ini"], paths["env"], paths["unit"], *generation["drop_ins"]]
-    # The two clocks are not read at the same instant.
     return any(
-        os.stat(path).st_ctime > generation["since"] + 0.05
-        for path in made_from
-        if os.path.lexists(path)
+        os.stat(path).st_ctime > generation["since"] for path in made_from if os.path.lexists(path)
     )
 
 
@@ -747,6 +744,7 @@ def _bring_up(name: str, wanted: dict[str, Any]) -> None:
     try:
         if running:
             # The same digest cannot run twice.  The socket is systemd's: connections wait.
+            _idle(name, digest, stop)
             __salt__["systemd_unit.restart"](unit, timeout=stop + timeout + 15)
         else:
             __salt__["systemd_unit.start"](unit, timeout=timeout + 15)
@@ -797,6 +795,10 @@ def _settle(name: str, digest: str) -> None:
     others = {other: shown for other, shown in found.items() if other != digest}
     paths = _paths(name, digest)
     __salt__["durable_file.directory"](os.path.dirname(paths["link"]))
+    # What ran before: where a rollback goes.
+    before = [other for other, shown in others.items() if shown["enabled"]]
+    if before and os.path.lexists(_paths(name, before[0])["parts"]):
+        __salt__["durable_file.link"](_previous(name), f"{before[0]}.json")
     # First the new link, then the old ones away: a host reset between the two has both.
     changed = __salt__["durable_file.link"](paths["link"], paths["unit"])
     for other in others:
@@ -806,12 +808,26 @@ def _settle(name: str, digest: str) -> None:
     __salt__["systemd_unit.daemon_reload"](force=changed)
     for other, shown in others.items():
         if shown["state"] in _UP:
-            if shown["state"] == "active" and not drain(name, other, stop):
+            if shown["state"] == "active" and not _idle(name, other, stop):
                 __salt__["systemd_unit.stop"](shown["unit"], wait=False)
                 __salt__["systemd_unit.kill"](shown["unit"], "SIGKILL", "all")
             __salt__["systemd_unit.stop"](shown["unit"], timeout=stop + 15)
     if others:
         __salt__["systemd_unit.reset_failed"]([shown["unit"] for shown in others.values()])
+
+
+def _idle(name: str, digest: str, timeout: float) -> bool:
+    """Whether a generation may be stopped gracefully; if not, its time is over."""
+    try:
+        return drain(name, digest, timeout)
+    except CommandExecutionError:
+        # It does not answer on its statistics socket, or has ended meanwhile.  Its stop is as
+        # graceful as uWSGI's is, and systemd's time limit is on it.
+        return True
+
+
+def _previous(name: str) -> str:
+    return f"{_lookup()['uwsgi_dir']}/{name}/previous"
 
 
 def _created(name: str, digest: str) -> float:
@@ -828,9 +844,20 @@ def _sweep(name: str, digest: str, found: dict[str, dict[str, Any]]) -> None:
     for path in glob.glob(f"{glob.escape(directory)}/*.json"):
         known.add(os.path.basename(path)[: -len(".json")])
     newest = sorted(known - {digest}, key=lambda other: _created(name, other), reverse=True)
+    previous = _ran_before(name)
+    # False sorts first.
+    newest.sort(key=lambda other: other != previous)
     for other in newest[_KEEP - 1 :]:
         if other not in found or found[other]["state"] not in _UP:
             _forget(name, other)
+
+
+def _ran_before(name: str) -> str | None:
+    """The generation that was enabled before the one that is."""
+    try:
+        return os.readlink(_previous(name)).removesuffix(".json")
+    except FileNotFoundError:
+        return None
 
 
 def _forget(name: str, digest: str) -> None:
@@ -1090,7 +1117,7 @@ def rollback(name: str, digest: str | None = None) -> dict[str, Any]:
     name
         the site
     digest
-        the generation; by default the newest but the one that runs
+        the generation; by default the one that ran before
 
     Returns ``digest`` and ``changes``.
 
@@ -1104,11 +1131,39 @@ def rollback(name: str, digest: str | None = None) -> dict[str, Any]:
         salt '*' uwsgi_generation.rollback mysite
     """
     if digest is None:
-        older = [one["digest"] for one in list_(name) if one["state"] != "active"]
-        if not older:
-            raise CommandExecutionError(f"{name} has no older generation on this host")
-        digest = older[0]
+        digest = _ran_before(name)
+        if digest is None:
+            raise CommandExecutionError(f"no generation of {name} ran before on this host")
     return switch(name, digest)
+
+
+def restart(name: str) -> dict[str, Any]:
+    """
+    Start the generation that runs anew, if it still passes its preflight: for what no file tells,
+    like a worker that leaks.
+
+    Requests in flight are finished, new connections wait until it is up again.
+
+    name
+        the site
+
+    Returns ``digest`` and ``seconds``, the time that connections had to wait.
+
+    Raises CommandExecutionError when not exactly one generation runs, or as :py:func:`switch` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.restart mysite
+    """
+    digest, _ = _running(name, None)
+    wanted = _kept(name, digest)
+    _clear(name)
+    _preflight(name, wanted)
+    started = time.monotonic()
+    _bring_up(name, wanted)
+    return {"digest": digest, "seconds": round(time.monotonic() - started, 3)}
 
 
 def logs(name: str, lines: int = 50, digest: str | None = None) -> list[str]:
@@ -1196,6 +1251,7 @@ def remove(name: str) -> bool:
         __salt__["systemd_unit.stop"](units, timeout=_stop_timeout(name) + 15)
         __salt__["systemd_unit.reset_failed"](units)
     directory = f"{lookup['uwsgi_dir']}/{name}"
+    __salt__["durable_file.remove"](_previous(name))
     digests = {
         os.path.basename(path).split(".")[0] for path in glob.glob(f"{glob.escape(directory)}/*.*")
     }

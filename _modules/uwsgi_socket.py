@@ -16,6 +16,7 @@ import pwd
 import re
 import socket
 import stat
+import subprocess
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -190,13 +191,22 @@ def _listeners(path: str) -> list[int]:
 
 def _backlog(path: str) -> int | None:
     """The length of the queue that a listening socket has, as ss(8) knows it; without ss, None."""
-    found = __salt__["cmd.run_all"](
-        ["ss", "--no-header", "--listening", "--unix", "src", path],
-        python_shell=False,
-        ignore_retcode=True,
-        env={"LC_ALL": "C"},
-    )
-    for line in found["stdout"].splitlines():
+    command = ["ss", "--no-header", "--listening", "--unix", "src", path]
+    try:
+        found = subprocess.run(
+            command,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=30,
+            check=False,
+        )
+    except FileNotFoundError:
+        return None
+    except subprocess.TimeoutExpired:
+        raise CommandExecutionError("ss gave no answer within 30 s") from None
+    for line in found.stdout.splitlines():
         fields = line.split()
         if len(fields) > 4 and fields[4] == path:
             return int(fields[3])

@@ -180,6 +180,16 @@ def test_restarted_by_hand_is_recognised(good):
     assert site.pids(good) == after
 
 
+def test_started_anew_on_request(good):
+    unit, before = site.active(good), site.pids(good)
+    told = good.salt_call("uwsgi_generation.restart", "mysite")
+    assert told["digest"] in unit
+    assert site.active(good) == unit and not set(before) & set(site.pids(good))
+    assert site.ask(good)["status"] == 200
+    again = site.running(good)
+    assert (again["result"], again["changes"]) == (True, {})
+
+
 def test_stopped_by_hand_is_started(good):
     unit = site.active(good)
     good.run("systemctl", "stop", unit)
@@ -268,7 +278,7 @@ def test_five_generations_stay_on_the_host(good):
         good.set_pillar(site.pillar(uwsgi={"options": {"harakiri": 100 + number}}))
         assert site.running(good)["result"] is True
     assert len(good.run("ls /etc/uwsgi/mysite/*.ini").stdout.split()) == 5
-    assert len(good.run("ls /etc/uwsgi/mysite").stdout.split()) == 15
+    assert len(good.run("ls /etc/uwsgi/mysite/*.*").stdout.split()) == 15
     assert len(good.run(f"ls {site.UNIT_DIR}/uwsgi-mysite@*").stdout.split()) == 5
 
 

@@ -67,7 +67,7 @@ def test_owner_group_mode_and_backlog_of_a_live_socket(host):
         site.pillar(socket={"group": "visitor", "mode": "0666", "owner": "mysite", "backlog": 512})
     )
     told = site.state(host, "uwsgi_socket.listening", test=True)
-    assert told["result"] is None
+    assert told["result"] is None, told["comment"]
     assert set(told["changes"]) >= {"owner", "group", "mode", "backlog"}
     assert facts(host)[:3] == ["root", "www-data", "660"]
     done = site.state(host, "uwsgi_socket.listening")
@@ -106,7 +106,8 @@ def test_a_backlog_above_the_kernels_limit_is_told(host):
 def test_another_path_is_told_and_done(host):
     host.set_pillar(site.pillar(socket={"path": "/tmp/mysite.sock"}))
     told = site.state(host, "uwsgi_socket.listening", test=True)
-    assert told["result"] is None and "are lost" in told["comment"]
+    assert told["result"] is None, told["comment"]
+    assert "are lost" in told["comment"]
     done = site.state(host, "uwsgi_socket.listening")
     assert done["result"] is True, done["comment"]
     assert "insecure: /tmp/mysite.sock" in done["comment"]
@@ -171,8 +172,8 @@ def test_without_the_guard_the_packet_would_load_it(host):
     ]
     host.write(ini, "\n".join([*kept, "socket = /root/open.sock"]) + "\n")
     host.run(
-        f"(cd / && DJANGO_SETTINGS_MODULE=mysite.settings {site.VENV}/bin/pyuwsgi --ini {ini} "
-        ">/root/open.log 2>&1 & echo $! >/root/open.pid)"
+        f"cd /; DJANGO_SETTINGS_MODULE=mysite.settings {site.VENV}/bin/pyuwsgi --ini {ini} "
+        ">/root/open.log 2>&1 & echo $! >/root/open.pid"
     )
     try:
         assert site.eventually(lambda: host.exists("/root/open.sock"))

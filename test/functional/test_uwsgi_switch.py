@@ -4,6 +4,7 @@ No request is lost when a generation follows another.
 
 import json
 import re
+import time
 
 import pytest
 
@@ -155,6 +156,19 @@ def test_a_request_longer_than_a_switch_is_answered(host):
     )
     switches(host, 1, digests)
     assert host.read("/root/slow") == "got it\n"
+
+
+def test_a_request_longer_than_the_pillars_time_does_not_hold_the_run(host):
+    digests = two_generations(host, processes=1, stop_timeout=2)
+    host.run(
+        "sed 's/sleep=[0-9.]*/sleep=300/' /root/ask.py >/root/ask-long.py; "
+        "(python3 /root/ask-long.py slow >/dev/null 2>&1 &); sleep 0.5"
+    )
+    started = time.monotonic()
+    switches(host, 1, digests)
+    assert time.monotonic() - started < 60
+    assert site.generations(host).get(f"uwsgi-mysite@{digests[0]}.service") in (None, "inactive")
+    assert host.run("systemctl --failed --no-legend").stdout == ""
 
 
 # A worker that has taken a connection and not marked itself busy yet: uWSGI's own graceful stop

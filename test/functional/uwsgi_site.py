@@ -85,6 +85,7 @@ def pillar(**site: Any) -> dict[str, Any]:
             "settings": "mysite.settings",
             "requirements": None,
             "venv": VENV,
+            "exclude": ["data"],
         },
         "uwsgi": {"start_timeout": 10, "stop_timeout": 20},
         "socket": {"group": "www-data"},

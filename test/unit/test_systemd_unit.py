@@ -150,3 +150,9 @@ def test_values_are_spelled_for_the_unit_file(value, how, spelled):
 def test_a_value_never_begins_a_new_line(value):
     with pytest.raises(CommandExecutionError):
         systemd_unit.escape(value)
+
+
+def test_times_of_day_are_compared_with_those_of_files():
+    told = "Sun 2026-11-22 20:10:00.123456 UTC"
+    assert systemd_unit.seconds(told) == 1795378200.123456
+    assert systemd_unit.seconds("") is None

@@ -1,11 +1,15 @@
 """What a generation is made of, and what of it may be seen."""
 
+import copy
+import io
 import pathlib
 import re
 import shlex
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from _modules import uwsgi_generation
 
 PILLAR = {
     "nginx_uwsgi_django": {
@@ -106,8 +110,6 @@ def change_interpreter(m):
     ],
 )
 def test_anything_else_makes_another(made, modules, change):
-    import copy
-
     # The pillar of this module is everybody's.
     made.opts["pillar"] = copy.deepcopy(PILLAR)
     made.site_pillar.__pillar__ = made.opts["pillar"]
@@ -191,30 +193,30 @@ def test_the_twin_has_the_sandbox_and_nothing_of_the_site(made):
         (" é漢 ", 'K=" é漢 "\n'),
     ],
 )
-def test_environment_values_are_quoted_for_systemd(made, value, line):
-    text = made.uwsgi_generation.environment_file({"K": value})
+def test_environment_values_are_quoted_for_systemd(value, line):
+    text = uwsgi_generation.environment_file({"K": value})
     assert text == line
     # A shell reads a line in double quotes alike.
     assert shlex.split(text) == [f"K={value}"] or "`" in value
 
 
 @pytest.mark.parametrize("value", ["a\nB=1", "a\rb", "a\0b"])
-def test_values_on_two_lines_are_refused_and_not_told(made, value):
+def test_values_on_two_lines_are_refused_and_not_told(value):
     with pytest.raises(SaltInvocationError) as error:
-        made.uwsgi_generation.environment_file({"K": value})
+        uwsgi_generation.environment_file({"K": value})
     assert "B=1" not in str(error.value) and "K" in str(error.value)
 
 
 @pytest.mark.parametrize("key", ["1A", "A B", "", "A=B", "A\n"])
-def test_names_that_are_none_are_refused(made, key):
+def test_names_that_are_none_are_refused(key):
     with pytest.raises(SaltInvocationError):
-        made.uwsgi_generation.environment_file({key: "x"})
+        uwsgi_generation.environment_file({key: "x"})
 
 
 @pytest.mark.parametrize("digest", ["../../etc/passwd", "ABCDEF012345", "abc", "0" * 12 + "\n"])
-def test_only_a_digest_names_a_generation(made, digest):
+def test_only_a_digest_names_a_generation(digest):
     with pytest.raises(SaltInvocationError):
-        made.uwsgi_generation.lacks("mysite", digest)
+        uwsgi_generation.lacks("mysite", digest)
 
 
 def test_a_site_without_uwsgi_is_told_by_its_path(made):
@@ -238,12 +240,10 @@ def test_a_program_that_is_not_there_yet_is_no_error_but_another_generation(made
         ("running", "busy"),
     ],
 )
-def test_what_a_worker_does_is_told_by_its_system_call(made, monkeypatch, call, state):
-    import io
-
+def test_what_a_worker_does_is_told_by_its_system_call(monkeypatch, call, state):
     monkeypatch.setattr("builtins.open", lambda *a, **k: io.StringIO(call))
-    assert made.uwsgi_generation._worker_state(1) == state
+    assert uwsgi_generation._worker_state(1) == state
 
 
-def test_a_worker_that_is_gone(made):
-    assert made.uwsgi_generation._worker_state(2**22 + 1) == "gone"
+def test_a_worker_that_is_gone():
+    assert uwsgi_generation._worker_state(2**22 + 1) == "gone"
