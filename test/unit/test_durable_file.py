@@ -4,6 +4,7 @@ Files that are whole or not there: against the file system itself, and against a
 
 import os
 import pathlib
+import signal
 import stat
 import subprocess
 import sys
@@ -83,7 +84,10 @@ def test_a_pipe_in_the_place_is_replaced_without_waiting_for_a_writer(
 ) -> None:
     path = str(tmp_path / "pipe")
     os.mkfifo(path)
+    # Waiting for a writer would be for ever: the alarm's default ends this process.
+    signal.alarm(20)
     assert durable_file.read(path) is None
+    signal.alarm(0)
     assert durable_file.write(path, "x", **OWNER) is True
     assert durable_file.read(path) == b"x"
 
