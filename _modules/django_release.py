@@ -398,8 +398,10 @@ def directories(name: str) -> dict[str, str]:
         the site
 
     Returns ``{"shared", "data", "static", "media"}``: the directory of it all, ``PATH/shared``
-    for releases that are copies, else the home of the site's user; and, in it, the places for
-    data that only the site reads, for collected static files and for uploads.
+    for releases that are copies, else the home of the site's user; and the places for data that
+    only the site reads, for collected static files and for uploads. Those are in it, except that
+    a tree which is run where it is keeps its static files where its settings say, if that is
+    within the tree.
 
     CLI Example:
 
@@ -407,6 +409,19 @@ def directories(name: str) -> dict[str, str]:
 
         salt '*' django_release.directories mysite
     """
+    places = _places(name)
+    project = _site(name)["project"]
+    if not project["source"]:
+        facts = _read_record(name, "facts.json") or {}
+        static = os.path.normpath(facts.get("static_root") or os.sep)
+        # Whatever else the project's code says, a web server does not hand out /etc.
+        if facts.get("collects") and static.startswith(project["path"].rstrip(os.sep) + os.sep):
+            places["static"] = static
+    return places
+
+
+def _places(name: str) -> dict[str, str]:
+    """The directories that the formula makes for a site."""
     project = _site(name)["project"]
     shared = (
         os.path.join(project["path"], "shared")
@@ -443,7 +458,7 @@ def environment(name: str) -> dict[str, str]:
         salt '*' django_release.environment mysite
     """
     project = _site(name)["project"]
-    places = directories(name)
+    places = _places(name)
     venv = __salt__["python_venv.desired"](name)
     return {
         "PATH": f"{venv['path']}/bin:/usr/local/bin:/usr/bin:/bin",
@@ -472,7 +487,7 @@ def _releases(name: str) -> str:
 
 def _links_out(name: str, root: str) -> set[str]:
     """The links in a release that lead to the site's own directory, by their path in it."""
-    shared = directories(name)["shared"] + os.sep
+    shared = _places(name)["shared"] + os.sep
     found = set()
     for folder, folders, files in os.walk(root):
         for entry in (*folders, *files):
@@ -576,6 +591,9 @@ def lacking(name: str, refresh: bool = False) -> list[str]:
         if not os.path.isdir(wanted["path"]):
             sentences.append(f"{wanted['path']} is to be copied from {wanted['source']}")
         else:
+            for path in _complete(name):
+                if known_user and os.lstat(path).st_gid != _ids(name)[1]:
+                    sentences.append(f"{path} is to be the group's that the site has now")
             changed = _differences(name, wanted["path"], _source(name)[1])
             if changed:
                 sentences.append(
@@ -591,7 +609,7 @@ def lacking(name: str, refresh: bool = False) -> list[str]:
                 f"chgrp -R {project['group']} {wanted['path']} && chmod -R g+rX "
                 f"{wanted['path']}), or have it copied by {_key(name, 'project:source')}"
             )
-    for kind, path in directories(name).items():
+    for kind, path in _places(name).items():
         # The home of the site's user comes with the account.
         if not known_user or (not project["source"] and kind == "shared"):
             continue
@@ -626,6 +644,10 @@ def _directory_is_right(name: str, kind: str, path: str) -> bool:
         and (status.st_uid, status.st_gid) == _ids(name)
         and stat.S_IMODE(status.st_mode) == int(_MODES[kind], 8)
     )
+
+
+def _complete(name: str) -> list[str]:
+    return [os.path.join(_releases(name), each) for each in stored(name)]
 
 
 def _unfinished(name: str) -> list[str]:
@@ -665,6 +687,8 @@ def fetch(name: str) -> list[str]:
     if project["source"]:
         wanted = desired(name)
         directory(_releases(name), group=group, mode="0750")
+        for path in _complete(name):
+            __salt__["system_account.regroup"](path, group)
         for left in _unfinished(name):
             shutil.rmtree(left)
         root, manifest = _source(name)
@@ -672,13 +696,13 @@ def fetch(name: str) -> list[str]:
             _copy(name, root, manifest, wanted)
         else:
             _restore(name, root, manifest, wanted["path"])
-    for kind, path in directories(name).items():
+    for kind, path in _places(name).items():
         if project["source"] and kind == "shared":
             if os.path.isdir(path):
                 __salt__["system_account.adopt"](path, user, group)
             directory(path, user=user, group=group, mode=_MODES[kind])
         elif not _directory_is_right(name, kind, path):
-            _make_inside(name, directories(name)["shared"], kind, int(_MODES[kind], 8))
+            _make_inside(name, _places(name)["shared"], kind, int(_MODES[kind], 8))
     return lacks
 
 
@@ -920,7 +944,7 @@ def _link_out(name: str, path: str, target: str) -> None:
         return
     where = os.path.join(release, relative)
     if os.path.lexists(where) and not (
-        os.path.islink(where) and os.readlink(where).startswith(directories(name)["shared"])
+        os.path.islink(where) and os.readlink(where).startswith(_places(name)["shared"])
     ):
         return
     group = _site(name)["project"]["group"]
@@ -937,7 +961,7 @@ def _link_out(name: str, path: str, target: str) -> None:
 def _make_room(name: str, facts: dict[str, Any]) -> None:
     """What the settings say that the site writes beside its code gets a place where it can."""
     project = _site(name)["project"]
-    places = directories(name)
+    places = _places(name)
     release = desired(name)["path"]
     if project["source"]:
         if facts["static_root"]:
@@ -1233,7 +1257,8 @@ def to_switch(name: str) -> dict[str, Any]:
     if _site(name)["project"]["source"] and before != wanted["id"]:
         todo["current"] = {"old": before, "new": wanted["id"]}
     note = {"release": wanted["id"], "venv": __salt__["python_venv.desired"](name)["digest"]}
-    last = (_history(name) or [None])[-1]
+    history = _history(name)
+    last = history[-1] if history else None
     if last != note:
         todo["live"] = {"old": last, "new": note}
     return {**todo, **_superfluous(name)}

@@ -16,6 +16,7 @@ group reads it, so that the site cannot change its own code.
 """
 
 import glob
+import grp
 import hashlib
 import json
 import os
@@ -115,7 +116,7 @@ def _interpreter(name: str, path: str) -> tuple[str, str]:
 def _requirements(name: str, source: str, entry: str) -> dict[str, str]:
     """The text of a requirements file and of all that it includes, by path within the project."""
     texts: dict[str, str] = {}
-    pending = [(entry, None)]
+    pending: list[tuple[str, str | None]] = [(entry, None)]
     while pending:
         relative, including = pending.pop()
         if relative in texts:
@@ -304,7 +305,21 @@ def lacking(name: str) -> str | None:
         return f"{wanted['path']} is to be built"
     if not complete(wanted["path"]):
         return f"{wanted['path']} was left half built and is to be built anew"
+    if not _group_is_right(name):
+        return f"{_parent(name)} is to be the group's that the site has now"
     return None
+
+
+def _group_is_right(name: str) -> bool:
+    """An account that was made anew may have another number."""
+    try:
+        gid = grp.getgrnam(_site(name)["project"]["group"]).gr_gid
+    except KeyError:
+        return True  # It will be made, and then this is asked again.
+    parent = _parent(name)
+    # All of them: what the group's number stands for now is nobody who is to read old ones.
+    paths = [parent, *(os.path.join(parent, digest) for digest in stored(name))]
+    return all(os.lstat(each).st_gid == gid for each in paths)
 
 
 def _last_lines(text: str) -> str:
@@ -397,6 +412,10 @@ def build(name: str) -> bool:
     parent = _parent(name)
     __salt__["durable_file.directory"](os.path.dirname(parent), mode="0755")
     __salt__["durable_file.directory"](parent, group=group, mode="0750")
+    if os.path.lexists(path) and complete(path):
+        for digest in stored(name):
+            __salt__["system_account.regroup"](os.path.join(parent, digest), group)
+        return True
     if os.path.lexists(path):
         shutil.rmtree(path)
     __salt__["durable_file.directory"](path, user=user, group=group, mode="0700")
@@ -455,7 +474,8 @@ def _fill(name: str, wanted: dict[str, Any]) -> None:
         "--no-cache-dir",
         "--progress-bar=off",
     ]
-    server = [_server(name)] if _server(name) else []
+    package = _server(name)
+    server = [package] if package else []
     if project["requirements"]:
         release = __salt__["django_release.desired"](name)
         entry = os.path.normpath(project["requirements"])

@@ -275,6 +275,37 @@ def adopt(path: str, user: str, group: str) -> int:
     return count + 1
 
 
+def regroup(path: str, group: str) -> bool:
+    """
+    Let a group read what root keeps for it: releases and environments that outlived an account
+    which was removed and made again with another number. Modes stay, links are not followed.
+
+    path
+        a directory of root's
+    group
+        a name
+
+    Returns True when something was changed, False when the directory is the group's.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' system_account.regroup /srv/mysite/releases/4f2a9c01d7e3 mysite
+    """
+    primary = _group(group)
+    if primary is None:
+        raise CommandExecutionError(f"the group {group!r} does not exist")
+    if os.lstat(path).st_gid == primary.gr_gid:
+        return False
+    for _, folders, files, handle in os.fwalk(path, topdown=False, follow_symlinks=False):
+        for entry in (*folders, *files):
+            os.chown(entry, 0, primary.gr_gid, dir_fd=handle, follow_symlinks=False)
+    # Last: it tells that all in it is done.
+    os.chown(path, 0, primary.gr_gid, follow_symlinks=False)
+    return True
+
+
 def removable(name: str) -> dict[str, Any]:
     """
     What of an account was made by :py:func:`create` and is needed by nobody else.

@@ -190,6 +190,25 @@ def test_collected_files_are_no_part_of_a_release_once_the_settings_were_read(lo
     assert m.django_release.desired("mysite")["id"] == before
 
 
+def test_a_trees_static_files_are_where_its_settings_say_but_only_inside_the_tree(loaded, tree):
+    m = loaded(requirements=None)
+    place = m.django_release.directories("mysite")["static"]
+    before = m.django_release.environment("mysite")
+    for told, taken in (
+        (str(tree / "public/static"), str(tree / "public/static")),
+        ("/etc", place),
+        (f"{tree}-more/static", place),
+        (str(tree), place),
+        (f"{tree}/../../etc", place),
+        ("", place),
+    ):
+        facts = {"static_root": told, "media_root": "", "databases": [], "collects": True}
+        m.django_release._write_record("mysite", "facts.json", facts)
+        assert m.django_release.directories("mysite")["static"] == taken, told
+        # What the project itself is told is the same before it was asked and after.
+        assert m.django_release.environment("mysite") == before
+
+
 def test_a_missing_project_is_a_sentence_that_names_the_pillar(loaded, folder):
     with pytest.raises(CommandExecutionError) as caught:
         identity(loaded, path=str(folder / "nowhere"))

@@ -5,6 +5,7 @@ What a virtual environment's name is made of, when it counts, and how it is hand
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 
@@ -130,6 +131,8 @@ def test_nothing_is_started_to_find_out_that_nothing_is_to_be_done(
     venv = loaded(python=str(interpreter))
     path = pathlib.Path(venv.desired("mysite")["path"])
     path.mkdir(parents=True)
+    for each in (path, path.parent):
+        shutil.chown(each, 0, "games")
     (path / ".complete").write_text(json.dumps({"digest": path.name}))
 
     def started(*_args, **_more):
@@ -195,11 +198,14 @@ def test_it_counts_only_when_root_said_so_for_this_directory(loaded, folder, int
         marker.write_text(text)
         assert "half built" in venv.lacking("mysite"), text
     marker.write_text(json.dumps({"digest": path.name}))
+    assert "the group's that the site has now" in venv.lacking("mysite")
+    for each in (path, path.parent):
+        shutil.chown(each, 0, "games")
     assert venv.lacking("mysite") is None
     for target in (marker, path):
-        os.chown(target, 65534, 65534)
+        shutil.chown(target, "games")
         assert "half built" in venv.lacking("mysite")
-        os.chown(target, 0, 0)
+        shutil.chown(target, 0)
     marker.rename(folder / "away")
     marker.symlink_to(folder / "away")
     assert "half built" in venv.lacking("mysite")

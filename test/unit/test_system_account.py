@@ -73,6 +73,26 @@ def test_what_cannot_be_started_is_said(account, folder):
         account.run("nobody-at-all", "nogroup", ["/bin/true"], "/", {}, 1)
 
 
+def test_what_root_keeps_for_a_group_is_given_to_another(account, folder):
+    release = folder / "release"
+    (release / "shop").mkdir(parents=True)
+    (release / "shop/models.py").write_text("x")
+    outside = folder / "outside"
+    outside.write_text("x")
+    (release / "link").symlink_to(outside)
+    for path in (release, release / "shop", release / "shop/models.py"):
+        os.chown(path, 0, 4242)
+        path.chmod(0o750)
+    # A run that died in the middle: the directory itself is the last.
+    os.chown(release / "shop", 0, 65534)
+    assert account.regroup(str(release), "nogroup") is True
+    for path in (release, release / "shop", release / "shop/models.py"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (0, 65534)
+        assert path.stat().st_mode & 0o777 == 0o750
+    assert outside.stat().st_gid == 0
+    assert account.regroup(str(release), "nogroup") is False
+
+
 def test_data_changes_hands_whole_and_through_no_link(account, folder):
     home = folder / "home"
     (home / "data").mkdir(parents=True)
