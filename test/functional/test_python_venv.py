@@ -85,9 +85,8 @@ def test_it_is_built_once_and_then_nothing_is_touched(host):
     assert built["changes"] == dry["changes"]
     path = built["changes"]["venv"]["new"]
     assert path.rpartition("/")[0] == VENVS
-    run = host.run(
-        f"su -s /bin/sh mysite -c '{path}/bin/python -c \"import sqlparse as s; print(s.__version__)\"'"
-    )
+    script = f"{path}/bin/python -c 'import sqlparse; print(sqlparse.__version__)'"
+    run = host.run("su", "-s", "/bin/sh", "mysite", "-c", script)
     assert run.stdout.strip() == "0.5.3"
 
     assert host.run(f"find {path} ! -user root -o ! -group mysite").stdout == ""
