@@ -335,6 +335,14 @@ def _split(line: str) -> tuple[str, str] | None:
     return key.strip(" \t\r"), value.strip(" \t\r")
 
 
+def _lines(text: str) -> list[str]:
+    """
+    The lines that uWSGI sees. Python's splitlines() ends a line at U+2028 and others too, so that
+    the rest of such a value would become an option.
+    """
+    return text.removesuffix("\n").split("\n")
+
+
 def _project(
     own: str, own_path: str | None, socket: str, options: set[str]
 ) -> tuple[list[str], set[str]]:
@@ -343,7 +351,7 @@ def _project(
     said: set[str] = set()
     section = ""
     place = None
-    for line in own.splitlines():
+    for line in _lines(own):
         text = line.strip(" \t\r")
         if text.startswith("["):
             section = text[1:-1]
@@ -423,7 +431,7 @@ def preflight(text: str, socket: str) -> str:
         salt '*' uwsgi_ini.preflight "$(cat /etc/uwsgi/mysite/4f2a9c01d7e3.ini)" /run/x/uwsgi.sock
     """
     kept = []
-    for line in text.splitlines():
+    for line in _lines(text):
         option = _split(line)
         key = _canonical(option[0]) if option else ""
         if key == "stats" or _NOT_IN_PREFLIGHT.fullmatch(key):
