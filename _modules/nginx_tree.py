@@ -312,14 +312,18 @@ def _text(contents: bytes | None) -> str:
 
 
 class _Templates:
-    """The sites' templates on the fileserver, asked for what there is once."""
+    """
+    The sites' templates on the fileserver; each is asked for once.
+
+    By its hash and not from the fileserver's list of files, which is up to 20 seconds old
+    (``fileserver_list_cache_time``).
+    """
 
     _prefix = "nginx_uwsgi_django/files"
 
     def __init__(self, saltenv: str) -> None:
         self.saltenv = saltenv
-        self.there = set(__salt__["cp.list_master"](saltenv=saltenv, prefix=self._prefix))
-        self.texts: dict[str, str] = {}
+        self.texts: dict[str, str | None] = {}
 
     def find(self, name: str) -> tuple[str, str]:
         """A site's template and its address: the first of this minion's, its family's, ours."""
@@ -332,18 +336,21 @@ class _Templates:
             for file in (name, "site")
         ]
         for candidate in candidates:
-            if candidate in self.there:
-                return self._text(candidate), f"salt://{candidate}"
+            text = self._text(candidate)
+            if text is not None:
+                return text, f"salt://{candidate}"
         raise CommandExecutionError(
             f"no template for the site {name}: none of "
             f"{', '.join(f'salt://{path}' for path in candidates)}"
         )
 
-    def _text(self, path: str) -> str:
+    def _text(self, path: str) -> str | None:
         if path not in self.texts:
-            text = __salt__["cp.get_file_str"](f"salt://{path}", saltenv=self.saltenv)
-            if not isinstance(text, str):
-                raise CommandExecutionError(f"salt://{path} could not be read")
+            url, text = f"salt://{path}", None
+            if __salt__["cp.hash_file"](url, saltenv=self.saltenv):
+                text = __salt__["cp.get_file_str"](url, saltenv=self.saltenv)
+                if not isinstance(text, str):
+                    raise CommandExecutionError(f"{url} could not be read")
             self.texts[path] = text
         return self.texts[path]
 
@@ -963,8 +970,10 @@ def _messages(output: str) -> tuple[list[str], list[str]]:
     """nginx's errors and warnings, without its own name and its two lines of good news."""
     errors, warnings = [], []
     for line in output.splitlines():
+        # Before its log is open nginx writes to the terminal, after that as it would to the log.
         line = re.sub(r"^nginx: ", "", line.strip())
-        if not line or re.search(r"syntax is ok$|test is successful$|test failed$", line):
+        line = re.sub(r"^[\d/]+ [\d:]+ (\[\w+\]) \d+#\d+: ", r"\1 ", line)
+        if not line or line in errors or line in warnings or re.search(r"syntax is ok$|test is successful$|test failed$", line):
             continue
         if line.startswith(("[warn]", "[notice]", "[info]")):
             warnings.append(line)

@@ -72,9 +72,9 @@ def with_files(modules: Modules, root: pathlib.Path) -> Modules:
     Let a directory be the fileserver.  Salt's own takes a second to load; on the hosts of the
     functional tests it is Salt's.
     """
-    modules.salt["cp.list_master"] = lambda saltenv, prefix: [
-        str(path.relative_to(root)) for path in (root / prefix).rglob("*") if path.is_file()
-    ]
+    modules.salt["cp.hash_file"] = lambda url, saltenv: (
+        {"hsum": "any"} if (root / url.removeprefix("salt://")).is_file() else ""
+    )
     modules.salt["cp.get_file_str"] = lambda url, saltenv: (
         root / url.removeprefix("salt://")
     ).read_text()
@@ -633,8 +633,13 @@ def test_messages(m: Any) -> None:
     errors, warnings = m._messages(output)
     assert errors == ['[emerg] unknown directive "x" in /etc/nginx/sites-enabled/mysite.conf:7']
     assert warnings == ['[warn] conflicting server name "a" on 0.0.0.0:80, ignored']
-    good = "nginx: the configuration file /x syntax is ok\nnginx: configuration file /x test is successful"
-    assert m._messages(good) == ([], [])
+    # And once the log is open, if that is the terminal: with the time, and perhaps both ways.
+    logged = (
+        '2026/11/22 21:02:15 [warn] 13#13: conflicting server name "a" on 0.0.0.0:80, ignored\n'
+    )
+    assert m._messages(output + logged) == (errors, warnings)
+    good = "nginx: the configuration file /x syntax is ok\n"
+    assert m._messages(f"{good}nginx: configuration file /x test is successful") == ([], [])
 
 
 def test_whose_a_message_is(m: Any) -> None:
@@ -831,7 +836,7 @@ def test_covered_directories(m: Any, tmp_path: pathlib.Path) -> None:
     body, logs, cache = tmp_path / "lib/body", tmp_path / "logs", tmp_path / "cache"
     for folder in (body, logs, cache, logs / "deep"):
         folder.mkdir(parents=True)
-    text = f"proxy_cache_path {cache} keys_zone=a:1m; access_log {logs}/a.log; error_log {logs}/deep/b;"
+    text = f"proxy_cache_path {cache} keys_zone=a:1m; access_log {logs}/a; error_log {logs}/deep/b;"
     text += f"uwsgi_temp_path {tmp_path}/not-there; access_log off; access_log syslog:server=x;"
     paths = {"http-client-body-temp-path": str(body), "error-log-path": "stderr", "prefix": "/usr"}
     covered = m._covered(m._directives(text), paths, "/usr/share/nginx")
