@@ -237,7 +237,8 @@ def _fetched(source: str, saltenv: str) -> bytes:
                 data: bytes = answer.read(_LARGEST_KEY + 1)
             break
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            if attempt == 2:
+            refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
+            if refused or attempt == 2:
                 raise CommandExecutionError(f"{source}: {error}") from error
             time.sleep(2)
     if len(data) > _LARGEST_KEY:
@@ -372,19 +373,14 @@ def _update(configuration: str) -> None:
             f"apt-get update was not done within {_UPDATE_TIMEOUT} s"
         ) from None
     output = result.stdout + result.stderr
-    # An index that cannot be fetched is a warning and exit code 0 unless Error-Mode says otherwise,
-    # which apt does not know before 2.3.
-    bad = [
-        line.strip()
-        for line in output.splitlines()
-        if line.startswith(("E:", "Err:")) or re.match(r"W: (Failed to fetch|GPG error)", line)
-    ]
-    if result.returncode or any(not line.startswith("W: ") for line in bad):
+    # Warnings that mean failure: a component that is not there is never more than one, and apt
+    # before 2.3 knows no Error-Mode.
+    failed = r"E:|Err:|W: (Failed to fetch|GPG error|Skipping acquire .* component )"
+    bad = [line.strip() for line in output.splitlines() if re.match(failed, line)]
+    if result.returncode or bad:
         words = [line.strip() for line in output.splitlines() if line.startswith(("E:", "W:"))]
-        raise CommandExecutionError(
-            "apt refuses the source:\n"
-            + "\n".join(words or bad or [f"exit code {result.returncode}"])
-        )
+        told = words or bad or [f"exit code {result.returncode}"]
+        raise CommandExecutionError("apt refuses the source:\n" + "\n".join(told))
 
 
 def _proxies() -> dict[str, str]:
@@ -395,7 +391,7 @@ def _proxies() -> dict[str, str]:
 _CLEAR = """
 APT::Update::Error-Mode "any";
 APT::Get::List-Cleanup "0";
-Acquire::Retries "3";
+Acquire::Retries "2";
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
