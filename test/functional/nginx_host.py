@@ -1,0 +1,149 @@
+"""
+What the tests of nginx on a real host share.
+"""
+
+import json
+import subprocess
+from typing import Any
+
+from ..hosts.host import Host
+from ..hosts.salts import program
+
+EMERGENCY = "/var/log/nginx/error.log"
+
+# Everything about everything in the tree, with the times of change: what a run that touches nothing
+# leaves exactly as it was.
+_ROWS = """
+import hashlib, json, os, sys
+rows = {}
+for root in sys.argv[1:]:
+    for folder, folders, files in os.walk(root):
+        for name in ["", *folders, *files]:
+            path = os.path.join(folder, name) if name else folder
+            seen = os.lstat(path)
+            content = None
+            if os.path.islink(path):
+                content = os.readlink(path)
+            elif os.path.isfile(path):
+                content = hashlib.sha256(open(path, "rb").read()).hexdigest()
+            rows[path] = [seen.st_ino, seen.st_mode, seen.st_uid, seen.st_gid, seen.st_size,
+                          seen.st_mtime_ns, seen.st_ctime_ns, content]
+print(json.dumps(rows))
+"""
+
+
+def a_site(*names: str, **more: Any) -> dict[str, Any]:
+    return {
+        "server_names": list(names or ["*.compute.amazonaws.com"]),
+        "project": {"wsgi": "mysite.wsgi:application", "settings": "mysite.settings"},
+        **more,
+    }
+
+
+def pillar(sites: dict[str, Any] | None = None, **top: Any) -> dict[str, Any]:
+    return {"nginx_uwsgi_django": {"sites": sites or {"mysite": a_site()}, **top}}
+
+
+# Salt, loaded once: a call of salt-call takes a second and more before it does anything.
+_CALLER = """
+import json, sys
+import salt.client, salt.config
+opts = salt.config.minion_config(sys.argv[1])
+caller = salt.client.Caller(mopts=opts)
+for line in sys.stdin:
+    function, given = json.loads(line)
+    # Else a pillar is laid over the last one.
+    caller.opts["pillar"] = caller.sminion.opts["pillar"] = {}
+    caller.sminion.gen_modules()
+    try:
+        answer = ["returned", caller.sminion.functions[function](**given)]
+    except Exception as error:
+        answer = ["raised", f"{type(error).__name__}: {error}"]
+    print("=> " + json.dumps(answer), flush=True)
+"""
+
+
+class Salt:
+    """Masterless Salt on a host, kept running between calls."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.pillar = pillar()
+        words = [program("3008", "python"), "-c", _CALLER, f"{host.salt_config()}/minion"]
+        self.process = subprocess.Popen(
+            [*host.enter(), *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def call(self, function: str, **given: Any) -> Any:
+        """What an execution function returns; what it raises is an AssertionError."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps([function, given]) + "\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("=> "):
+                how, answer = json.loads(line[3:])
+                assert how == "returned", answer
+                return answer
+        raise AssertionError(f"Salt ended with {self.process.wait()}")
+
+    def state(self, function: str, test: bool = False, **given: Any) -> dict[str, Any]:
+        """One state, by itself, with the pillar that is set: its result."""
+        # As a file: given with the call it would be merged into the one that is there.
+        self.host.set_pillar(self.pillar)
+        name = given.pop("name", "nginx")
+        (result,) = self.call(
+            "state.single", **{"fun": function, "name": name, "test": test, **given}
+        ).values()
+        return dict(result)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+def prepare(host: Host, *packages: str) -> None:
+    """nginx as the distribution packages it, the workers' user, and the formula's modules."""
+    host.run(
+        "apt-get -q update && apt-get -q -y --no-install-recommends install nginx strace "
+        + " ".join(packages),
+        timeout=600,
+    )
+    host.run("useradd --system --shell /usr/sbin/nologin deploy")
+    host.salt_call("saltutil.sync_all", pillar=pillar())
+
+
+def rows(host: Host, *roots: str) -> dict[str, list[Any]]:
+    """Every file under some directories with everything that is known about it."""
+    return dict(json.loads(host.run("python3", "-c", _ROWS, *(roots or ("/etc/nginx",))).stdout))
+
+
+def without_times(found: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Kind, owner and content."""
+    return {path: [*row[1:5], row[7]] for path, row in found.items()}
+
+
+def processes(host: Host) -> dict[int, str]:
+    """nginx's processes by pid: the title, without the pids that the host gives no one else."""
+    listing = host.run("pgrep", "--list-full", "nginx", check=False).stdout
+    return {int(line.split()[0]): line.split(" ", 1)[1] for line in listing.splitlines()}
+
+
+def workers(host: Host) -> set[int]:
+    return {pid for pid, title in processes(host).items() if title == "nginx: worker process"}
+
+
+def leftovers(host: Host) -> str:
+    found = host.run("find /etc -name '.nginx_uwsgi_django*' -o -name '*.durable-*'").stdout
+    return str(found)
+
+
+def salt_words(host: Host, function: str, **given: Any) -> list[str]:
+    """The words of a masterless call, for running it under another program."""
+    words = [program("3008", "salt-call"), "--local", f"--config-dir={host.salt_config()}"]
+    words += ["--out=json", "--retcode-passthrough", "--log-level=warning", function]
+    return [*words, *(f"{key}={value}" for key, value in given.items())]
