@@ -446,9 +446,17 @@ def _generations(name: str, fresh: bool = True) -> dict[str, dict[str, Any]]:
     return answer
 
 
+def _group(wanted: dict[str, Any]) -> str:
+    """The group of the process, which has to read its ini: an older generation may have another."""
+    found = re.search(r"^Group=(.*)$", wanted["unit"], re.MULTILINE)
+    if not found:
+        raise CommandExecutionError(f"the unit of {wanted['digest']} names no group")
+    return found[1]
+
+
 def _files(name: str, wanted: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Path, text, group and mode of a generation's files; root owns them all."""
-    group = _site(name)["project"]["group"]
+    group = _group(wanted)
     paths = _paths(name, wanted["digest"])
     parts = json.dumps({**wanted["parts"], "site": name}, indent=1, sort_keys=True) + "\n"
     return [
@@ -675,14 +683,14 @@ def _preflight(name: str, wanted: dict[str, Any]) -> float:
     """
     site = _site(name)
     digest = wanted["digest"]
-    group = site["project"]["group"]
+    group = _group(wanted)
     unit = _twin(name, digest)
     socket = f"/run/uwsgi-{name}.preflight@{digest}/uwsgi.sock"
     directory = f"{_RUN}/{name}"
     ini, env = f"{directory}/{digest}.ini", f"{directory}/{digest}.env"
     start = site["uwsgi"]["start_timeout"]
     __salt__["durable_file.directory"](_RUN)
-    __salt__["durable_file.directory"](directory, "root", group, "0750")
+    __salt__["durable_file.directory"](directory)
     __salt__["durable_file.directory"](_RUN_UNITS)
     write = __salt__["durable_file.write"]
     try:
@@ -734,11 +742,10 @@ def _bring_up(name: str, wanted: dict[str, Any]) -> None:
     timeout = _site(name)["uwsgi"]["start_timeout"]
     stop = _site(name)["uwsgi"]["stop_timeout"]
     new = not os.path.lexists(_paths(name, digest)["parts"])
-    group = _site(name)["project"]["group"]
     __salt__["durable_file.directory"](lookup["uwsgi_dir"])
-    __salt__["durable_file.directory"](f"{lookup['uwsgi_dir']}/{name}", "root", group, "0750")
-    for path, text, owner, mode in _files(name, wanted):
-        __salt__["durable_file.write"](path, text, "root", owner, mode)
+    __salt__["durable_file.directory"](f"{lookup['uwsgi_dir']}/{name}")
+    for path, text, group, mode in _files(name, wanted):
+        __salt__["durable_file.write"](path, text, "root", group, mode)
     _read_anew(unit)
     running = _generations(name)[digest]["state"] in _UP
     try:

@@ -301,6 +301,10 @@ def test_secrets_arrive_byte_for_byte_and_nowhere_else(good):
     for text in looked:
         assert "pässwörd" not in text and "leading and trailing" not in text
         assert 'k\\"$' not in text and 'k"$' not in text
+    # Nor does Salt keep it anywhere: only the environment file and the pillar have it.
+    found = good.run("grep -rlF 'pässwörd' /etc /run /root /srv /tmp /var", check=False).stdout
+    kept = {path for path in found.split() if not path.startswith("/srv/pillar/")}
+    assert {path.rsplit(".", 1)[1] for path in kept} == {"env"}
     environment = good.run("sudo -u mallory cat /etc/uwsgi/mysite/*.env", check=False)
     assert environment.returncode
 
@@ -330,6 +334,19 @@ def test_the_sandbox_lets_a_django_site_work_and_nothing_else(good):
 def test_the_processes_are_the_sites_and_in_the_sites_slice(good):
     users = good.run("ps", "-o", "user=", "-p", ",".join(map(str, site.pids(good)))).stdout.split()
     assert set(users) == {"mysite"}
+
+
+def test_another_user_and_back(good):
+    old = site.active(good)
+    good.run("id other || useradd --system --user-group other")
+    good.set_pillar(site.pillar(project={"user": "other", "group": "other"}))
+    done = site.running(good)
+    assert done["result"] is True, done["comment"]
+    owners = good.run("ps", "-o", "user=", "-p", ",".join(map(str, site.pids(good)))).stdout
+    assert set(owners.split()) == {"other"}
+    back = site.running(good, digest=old.split("@")[1].split(".")[0])
+    assert back["result"] is True, back["comment"]
+    assert site.active(good) == old
 
 
 def test_limits_reach_the_unit(good):

@@ -175,7 +175,7 @@ def test_a_request_longer_than_the_pillars_time_does_not_hold_the_run(host):
 # drops the request there.  strace holds a worker in that gap, which is otherwise some
 # microseconds wide.
 GAP = """
-strace -f -p {worker} -o /root/trace -e trace=accept4 -e inject=accept4:delay_exit=3000000 \\
+strace -f -p {worker} -o /root/trace -e trace=accept4 -e inject=accept4:delay_exit=12000000 \\
     >/dev/null 2>&1 & STRACE=$!
 until grep -q TracerPid:.[1-9] /proc/{worker}/status; do sleep 0.05; done
 (python3 /root/ask.py fast >/root/answer 2>&1; echo $? >>/root/answer) & ASK=$!
@@ -200,7 +200,9 @@ def test_the_gap_in_uwsgis_graceful_stop_is_closed(host, how):
     else:
         act = f"systemctl stop uwsgi-mysite@{digests[0]}"
     host.run(
-        "rm -f /root/answer; " + GAP.format(worker=worker["pid"], act=act), check=False, timeout=120
+        "rm -f /root/answer; " + GAP.format(worker=worker["pid"], act=act),
+        check=False,
+        timeout=180,
     )
     answer = host.read("/root/answer")
     if how == "a switch":
