@@ -1,0 +1,91 @@
+"""Whatever a value is, a site's file keeps its shape: crossplane, which nobody here wrote, reads it."""
+
+import pathlib
+import re
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from salt.exceptions import CommandExecutionError
+
+from ..hosts.paths import FORMULA
+from ..modules import Modules
+from ..values import TEXTS, placed, sites
+from .test_nginx_tree import parsed, with_files
+
+# The strategies are slow to draw from; --full has its own number.
+FEW = settings(suppress_health_check=list(HealthCheck), deadline=None)
+
+
+@pytest.fixture(scope="module")
+def m() -> Modules:
+    return with_files(Modules(pillar={"nginx_uwsgi_django": {"sites": {}}}), FORMULA)
+
+
+def shape(block: list[dict[str, Any]]) -> list[Any]:
+    """Names of directives with what is inside them, without their values."""
+    return [
+        (one["directive"], shape(one["block"]) if "block" in one else None)
+        for one in block
+        if "comment" not in one
+    ]
+
+
+def words(block: list[dict[str, Any]], name: str) -> list[list[str]]:
+    found = []
+    for one in block:
+        if one["directive"] == name:
+            found.append(one["args"])
+        found += words(one.get("block", []), name)
+    return found
+
+
+def read_back(word: str) -> str:
+    """crossplane leaves the escapes that nginx takes away."""
+    return re.sub(r"\\([\\\"])", r"\1", word)
+
+
+@FEW
+@given(value=TEXTS)
+def test_a_quoted_value_is_one_parameter_or_refused(
+    m: Modules, tmp_path_factory: pytest.TempPathFactory, value: str
+) -> None:
+    unwritable = "$" in value or any(ord(char) < 32 or ord(char) == 127 for char in value)
+    path = tmp_path_factory.getbasetemp() / "value.conf"
+    try:
+        word = m.nginx_tree.quote(value)
+    except CommandExecutionError:
+        assert unwritable
+        return
+    assert not unwritable
+    path.write_text(f"http {{ server {{ root {word}; index x; }} }}\n", encoding="utf-8")
+    tree = parsed(path)
+    assert shape(tree) == [("http", [("server", [("root", None), ("index", None)])])]
+    assert [read_back(one) for one in words(tree, "root")[0]] == [value]
+
+
+@FEW
+@given(site=sites())
+def test_a_site_has_the_shape_of_every_other(
+    m: Modules, tmp_path_factory: pytest.TempPathFactory, site: dict[str, Any]
+) -> None:
+    whole = placed(site, "mysite", 8000)
+    m.opts["pillar"]["nginx_uwsgi_django"] = {"sites": {"mysite": whole}}
+    m.context.clear()
+    if any(error["path"].endswith(("path", "0", "1", "2")) for error in m.site_pillar.check()):
+        return  # names that are one to nginx, like .a.org and a.org; a path that is the system's
+    path = pathlib.Path(tmp_path_factory.getbasetemp() / "site.conf")
+    path.write_text(m.nginx_tree.render("mysite"), encoding="utf-8")
+    tree = parsed(path)
+    listens = [("listen", None)] * len(whole["listen"])
+    location = [
+        ("include", None),
+        ("uwsgi_param", None),
+        ("uwsgi_pass", None),
+    ]
+    head = [("server_name", None), ("charset", None), ("client_max_body_size", None)]
+    assert shape(tree) == [("server", [*listens, *head, ("location", location)])]
+    assert words(tree, "server_name") == [whole["server_names"]]
+    assert words(tree, "listen") == [[one] for one in whole["listen"]]
+    assert words(tree, "charset") == [[whole["charset"]]]
+    assert words(tree, "uwsgi_pass") == [["unix:" + whole["socket"]["path"]]]
