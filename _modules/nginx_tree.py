@@ -973,7 +973,8 @@ def _messages(output: str) -> tuple[list[str], list[str]]:
         # Before its log is open nginx writes to the terminal, after that as it would to the log.
         line = re.sub(r"^nginx: ", "", line.strip())
         line = re.sub(r"^[\d/]+ [\d:]+ (\[\w+\]) \d+#\d+: ", r"\1 ", line)
-        if not line or line in errors or line in warnings or re.search(r"syntax is ok$|test is successful$|test failed$", line):
+        good_news = re.search(r"syntax is ok$|test is successful$|test failed$", line)
+        if not line or good_news or line in errors or line in warnings:
             continue
         if line.startswith(("[warn]", "[notice]", "[info]")):
             warnings.append(line)
