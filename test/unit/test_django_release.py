@@ -91,6 +91,7 @@ def test_the_same_files_are_the_same_release_wherever_and_whenever(loaded, tree,
     [
         lambda tree: (tree / "mysite/settings.py").write_text("DEBUG = True \n"),
         lambda tree: (tree / "mysite/wsgi.py").rename(tree / "mysite/asgi.py"),
+        lambda tree: (tree / "mysite/wsgi.py").rename(tree / "mysite/wsgj.py"),
         lambda tree: (tree / "mysite/new.py").write_text(""),
         lambda tree: (tree / "requirements.txt").unlink(),
         lambda tree: (tree / "manage.py").chmod(0o644),
