@@ -10,3 +10,4 @@ include:
   - nginx_uwsgi_django.django.live
   - nginx_uwsgi_django.nginx
   - nginx_uwsgi_django.absent
+  - nginx_uwsgi_django.purge

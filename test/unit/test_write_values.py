@@ -1,0 +1,141 @@
+"""
+What is written as root: who may write at all, and that no link is followed where the site's user
+can put one.
+"""
+
+import ast
+import os
+import pathlib
+import stat
+from collections.abc import Iterator
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+from ..hosts.paths import FORMULA
+from ..modules import Modules
+
+# Every function that makes, moves, links or gives away something on the host, and why it may.
+# Anything else goes through durable_file: atomic, flushed, with owner and mode before it is seen.
+WRITERS = {
+    "durable_file": {"_sync_directory", "write", "link", "directory", "remove", "_sweep"},
+    # In a directory of a name that nobody can guess, made for it, 0700 and root's, and removed.
+    "deb822_source": {"_try", "_refresh"},
+    "django_release": {
+        "_make_inside",  # by descriptors, each opened with O_NOFOLLOW
+        "_copy_file",  # O_EXCL and O_NOFOLLOW, in a directory that root has just made
+        "_copy",  # renames that directory into its place, flushed
+        "switch",  # renames a release of root's aside to remove it
+    },
+    # The tree that is made beside nginx's, of hard links and of files by O_EXCL and O_NOFOLLOW.
+    "nginx_tree": {"_renameat2", "_place", "_stage", "_exchange", "_one_by_one", "_alone"},
+    "python_venv": {"_hand_over"},  # by descriptors; links themselves, not what they lead to
+    "system_account": {"adopt", "regroup"},  # the same
+    "uwsgi_socket": {"set_owner"},  # by a descriptor of the socket itself
+}
+CALLS = {
+    *(f"os.{name}" for name in ("mkdir", "makedirs", "mknod", "mkfifo", "symlink", "link")),
+    *(f"os.{name}" for name in ("rename", "renames", "replace", "truncate")),
+    *(f"os.{name}" for name in ("chown", "lchown", "fchown", "chmod", "lchmod", "fchmod")),
+    *(f"shutil.{name}" for name in ("copy", "copy2", "copyfile", "copytree", "move", "chown")),
+    *(f"tempfile.{name}" for name in ("mkstemp", "mkdtemp", "TemporaryDirectory")),
+    *(f"tempfile.{name}" for name in ("NamedTemporaryFile", "TemporaryFile", "mktemp")),
+}
+
+
+def dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
+
+
+def writes(call: ast.Call) -> bool:
+    name = dotted(call.func)
+    text = ast.unparse(call)
+    if name in CALLS or name.endswith((".write_text", ".write_bytes", ".touch", "._renameat2")):
+        return True
+    if name == "os.open":
+        return "O_CREAT" in text or "O_WRONLY" in text or "O_RDWR" in text
+    if name in ("open", "io.open"):
+        modes = [ast.unparse(one) for one in call.args[1:2]]
+        modes += [ast.unparse(one.value) for one in call.keywords if one.arg == "mode"]
+        return any(set("wax+") & set(mode.strip("'\"")) for mode in modes)
+    return False
+
+
+def writers(path: pathlib.Path) -> Iterator[str]:
+    """The functions of a module that write, by their names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            for one in ast.walk(node):
+                if isinstance(one, ast.Call) and writes(one):
+                    yield node.name
+
+
+@pytest.mark.parametrize("folder", ["_modules", "_states"])
+def test_nobody_else_writes(folder: str) -> None:
+    found = {
+        path.stem: set(writers(path))
+        for path in sorted((FORMULA / folder).glob("*.py"))
+        if set(writers(path))
+    }
+    allowed = WRITERS if folder == "_modules" else {}
+    assert {
+        module: sorted(names - allowed.get(module, set()))
+        for module, names in found.items()
+        if names - allowed.get(module, set())
+    } == {}
+
+
+@pytest.fixture
+def release(monkeypatch: pytest.MonkeyPatch) -> Modules:
+    """Modules for which the site's account is one that the test machine surely does not use."""
+    m = Modules(pillar={})
+    monkeypatch.setattr(m.django_release, "_ids", lambda name: (54321, 54321))
+    return m
+
+
+def rows(folder: pathlib.Path) -> list[tuple[object, ...]]:
+    found: list[tuple[object, ...]] = []
+    for path in sorted([folder, *folder.rglob("*")]):
+        seen = os.lstat(path)
+        found.append((str(path), seen.st_mode, seen.st_uid, seen.st_gid, seen.st_ctime_ns))
+    return found
+
+
+@pytest.mark.parametrize("link", ["static", "static/deep", "static/deep/er"])
+@pytest.mark.parametrize("target", ["folder", "file", "missing"])
+def test_a_directory_of_a_sites_is_made_through_no_link(
+    release: Modules, tmp_path: pathlib.Path, link: str, target: str
+) -> None:
+    victim, home = tmp_path / "victim", tmp_path / "home"
+    (victim / "folder").mkdir(parents=True)
+    (victim / "file").write_text("root's\n")
+    (home / link).parent.mkdir(parents=True)
+    (home / link).symlink_to(victim / target)
+    before = rows(victim)
+    with pytest.raises(CommandExecutionError, match="is to be a directory of the site's"):
+        release.django_release._make_inside("mysite", str(home), "static/deep/er", 0o755)
+    assert rows(victim) == before
+
+
+def test_a_directory_of_a_sites_is_the_sites_from_the_first_moment(
+    release: Modules, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it has its owner nobody but root may enter it."""
+    seen = []
+    real = os.fchown
+
+    def spied(handle: int, uid: int, gid: int) -> None:
+        seen.append(stat.S_IMODE(os.fstat(handle).st_mode))
+        real(handle, uid, gid)
+
+    monkeypatch.setattr(release.django_release.os, "fchown", spied)
+    old = os.umask(0)
+    try:
+        release.django_release._make_inside("mysite", str(tmp_path), "media", 0o755)
+    finally:
+        os.umask(old)
+    assert seen[0] == 0o700
+    made = os.lstat(tmp_path / "media")
+    assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (54321, 54321, 0o755)
