@@ -891,19 +891,23 @@ def _forget(name: str, digest: str) -> None:
 
 def _worker_state(pid: int) -> str:
     """
-    ``paused``, ``waiting`` (in its wait for connections), ``gone`` or ``busy``.
+    ``paused``, ``waiting`` (in its wait for connections), ``busy``, ``gone`` or ``unknown``.
 
     By the system call that it is in, from proc(5): the number, then the arguments. A paused worker
-    polls no descriptor at all.
+    polls no descriptor for a while; what Python's time.sleep() may do, select(0, NULL, NULL, …),
+    has a third argument of 0.
     """
     try:
         with open(f"/proc/{pid}/syscall", encoding="ascii") as stream:
             call = stream.read().split()
     except (FileNotFoundError, ProcessLookupError):
         return "gone"
+    except PermissionError:
+        # A container whose root may not trace.
+        return "unknown"
     if len(call) < 4:
         return "busy"
-    if call[1:3] == ["0x0", "0x0"]:
+    if call[1:3] == ["0x0", "0x0"] and call[3] != "0x0":
         return "paused"
     return "waiting"
 
@@ -939,36 +943,41 @@ def drain(name: str, digest: str | None = None, timeout: float = 60) -> bool:
     if threads and int(threads[-1]) > 1:
         return True
     socket = _paths(name, digest)["stats"]
-    deadline = time.monotonic() + timeout
-    told = 0.0
+    began = time.monotonic()
+    told: float | None = None
     while True:
         workers = [
             worker
             for worker in __salt__["uwsgi_request.stats"](socket, timeout=5)["workers"]
             if worker["pid"] > 0 and worker["status"] != "cheap"
         ]
-        states = {worker["pid"]: _worker_state(worker["pid"]) for worker in workers}
-        working = [
-            worker["pid"]
-            for worker in workers
-            if states[worker["pid"]] != "gone" and worker["status"] == "busy"
-        ]
-        open_ = [pid for pid, state in states.items() if state not in ("paused", "gone")]
-        if not open_ and not working:
-            return True
         now = time.monotonic()
-        if now > deadline:
+        statuses = {worker["status"] for worker in workers}
+        # First what uWSGI says, then what the kernel does: a worker that is at a request is busy
+        # whatever it waits for.
+        open_ = []
+        for worker in workers:
+            state = "busy" if worker["status"] == "busy" else _worker_state(worker["pid"])
+            if state == "unknown" and worker["status"] == "pause":
+                # Woken up that often, it has come to the check.
+                state = "paused" if told is not None and now - told > 0.5 else "waiting"
+            if state not in ("paused", "gone"):
+                open_.append(worker["pid"])
+        if not open_ and "idle" not in statuses:
+            return True
+        if now - began > timeout:
             return False
-        if "paused" not in states.values() and not told:
-            # The master's signal pauses and resumes by turns, so it is only sent to one of which
-            # no worker is paused: a run that was killed may have paused it before.
+        # The master's signal pauses and resumes by turns, and a run that was killed may have sent
+        # it before.  A worker that is not busy tells which it is; when all are busy for long, that
+        # nobody has sent it is the likelier, and a worker that is idle later says otherwise.
+        if ("idle" in statuses and (told is None or now - told > 1)) or (
+            told is None and "pause" not in statuses and now - began > 1
+        ):
             told = now
             os.kill(shown["pid"], signal.SIGTSTP)
-        elif told and now - told > 2 and "waiting" in states.values() and not working:
-            if "paused" not in states.values():
-                told = now
-                os.kill(shown["pid"], signal.SIGTSTP)
         else:
+            if told is None and "pause" in statuses:
+                told = now
             for pid in open_:
                 _wake(pid)
         time.sleep(0.02)

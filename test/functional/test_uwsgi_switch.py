@@ -133,15 +133,19 @@ def under_load(host, act):
 def switches(host, count, digests):
     python = program("3008", "python")
     host.run(
-        python, "/root/switch.py", host.salt_config("3008"), str(count), *digests[::-1], timeout=600
+        python,
+        "/root/switch.py",
+        host.salt_config("3008"),
+        str(count),
+        *digests[::-1],
+        timeout=3600,
     )
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_switches_under_load_lose_nothing(host, threads):
+@pytest.mark.parametrize(("threads", "count"), [(1, 6), (3, 3)])
+def test_switches_under_load_lose_nothing(host, threads, count, full):
     digests = two_generations(host, threads=threads)
-    told = under_load(host, lambda: switches(host, 8, digests))
-    print(told)
+    told = under_load(host, lambda: switches(host, 100 if full else count, digests))
     assert told["lost"] == []
     assert told["asked"] > 1000
     # No stall either: the longest that a request waited, the machine being busy with the tests.

@@ -163,10 +163,17 @@ def enabled(host: Host) -> list[str]:
 
 
 def tree(host: Host) -> str:
-    """All that the generations have on the host, with owners, modes, times and contents."""
+    """All that systemd and the generations have on the host, with owners, modes and times."""
     return host.run(
         "find /etc/uwsgi /etc/systemd/system /run/nginx_uwsgi_django /run/systemd/system "
         "-printf '%p %i %u:%g %m %s %C@ %l\\n' 2>/dev/null | sort"
+    ).stdout
+
+
+def files(host: Host) -> str:
+    """The same of the generations' files alone: a preflight's directories come and go."""
+    return host.run(
+        "find /etc/uwsgi /etc/systemd/system -printf '%p %i %u:%g %m %s %C@ %l\\n' | sort"
     ).stdout
 
 
