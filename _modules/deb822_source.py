@@ -532,11 +532,11 @@ def apply(name: str, saltenv: str = "base", test: bool = False) -> dict[str, Any
         if files:
             _refresh(kind)
     except (CommandExecutionError, OSError):
-        for path, content in reversed(before.items()):
-            if content is None:
+        for path, old in reversed(before.items()):
+            if old is None:
                 __salt__["durable_file.remove"](path)
             else:
-                __salt__["durable_file.write"](path, content)
+                __salt__["durable_file.write"](path, old)
         raise
     return changes
 

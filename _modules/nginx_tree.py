@@ -41,6 +41,7 @@ import pwd
 import re
 import resource
 import shutil
+import socket
 import stat
 import subprocess
 import tarfile
@@ -915,6 +916,7 @@ class _Verdict(NamedTuple):
     tested: bool  # False: this host does not let a mount namespace be made
     ok: bool
     output: str  # nginx's words, or why there was no test
+    master: int | None  # the running nginx
 
 
 def _judge(base: str, due: dict[str, Wanted]) -> _Verdict:
@@ -961,9 +963,101 @@ def _judge(base: str, due: dict[str, Wanted]) -> _Verdict:
                     if os.lstat(pid_file).st_size == 0:
                         os.unlink(pid_file)
     output = stderr.decode("utf-8", "replace").strip()
+    master = int(service.get("MainPID") or 0) or None
     if not stdout.startswith(b"staged"):
-        return _Verdict(False, False, output or f"exit code {process.returncode}")
-    return _Verdict(True, process.returncode == 0, output)
+        return _Verdict(False, False, output or f"exit code {process.returncode}", master)
+    return _Verdict(True, process.returncode == 0, output, master)
+
+
+def _addresses(directives: list[Directive]) -> list[tuple[str, str, int]]:
+    """The addresses and ports of ``listen``: as written, the address, the port."""
+    found = []
+    for directive in directives:
+        if directive.words[0] != "listen" or len(directive.words) < 2:
+            continue
+        word = directive.words[1]
+        parts = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.]+\]|\*|\d+\.\d+\.\d+\.\d+):)?(\d+)", word)
+        if parts:
+            address = (parts.group(1) or "*").strip("[]")
+            found.append((word, "0.0.0.0" if address == "*" else address, int(parts.group(2))))
+    return found
+
+
+def _listening() -> dict[str, tuple[int, int]]:
+    """The sockets that listen: family and port by inode (proc(5), /proc/net/tcp)."""
+    found = {}
+    for family, path in ((socket.AF_INET, "/proc/net/tcp"), (socket.AF_INET6, "/proc/net/tcp6")):
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as rows:
+            for row in rows:
+                fields = row.split()
+                if fields[3] == "0A":
+                    found[fields[9]] = (int(family), int(fields[1].rpartition(":")[2], 16))
+    return found
+
+
+def _holders() -> dict[str, int]:
+    """Which process has which socket: the lowest pid by inode."""
+    found: dict[str, int] = {}
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        with contextlib.suppress(OSError):
+            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    link = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+                    if link.startswith("socket:["):
+                        found.setdefault(link[len("socket:[") : -1], pid)
+    return found
+
+
+def _conflicts(plan: dict[str, Wanted], master: int | None) -> list[str]:
+    """
+    The addresses of our sites that somebody else holds.
+
+    ``nginx -t`` says nothing of them, a reload drops the configuration for them, and the next
+    restart ends with no nginx at all.
+    """
+    wanted = [
+        (path[len("sites-available/") : -len(".conf")], *listen)
+        for path, entry in plan.items()
+        if path.startswith("sites-available/") and entry.kind == "file"
+        for listen in _addresses(_directives(_text(entry.contents)))
+    ]
+    listening, holders = _listening(), _holders()
+    # Its own, and those that systemd keeps for it.
+    own = {
+        listening[inode]
+        for inode, pid in holders.items()
+        if inode in listening and pid in (master, 1)
+    }
+    found = []
+    for site, word, address, port in wanted:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        if (int(family), port) in own:
+            continue
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As nginx does before it binds.  Bound only: nobody can connect to it.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    continue  # nginx -t is the judge of an address that is not the host's
+                pids = {holders.get(i, 0) for i, row in listening.items() if row[1] == port} - {0}
+                who = ", ".join(f"process {pid} ({_comm(pid)})" for pid in sorted(pids))
+                found.append(
+                    f"listen {word}: {who or 'another process'} holds that port "
+                    f"(from the pillar's sites:{site})"
+                )
+    return found
+
+
+def _comm(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
+            return stream.read().strip()
+    except OSError:
+        return "gone"
 
 
 def _messages(output: str) -> tuple[list[str], list[str]]:
@@ -1351,6 +1445,11 @@ def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
                 report["warnings"] = _messages(verdict.output)[1] if verdict.tested else []
                 if verdict.tested and not verdict.ok:
                     _refuse(base, plan, verdict.output)
+                conflicts = _conflicts(plan, verdict.master)
+                if conflicts:
+                    raise CommandExecutionError(
+                        "nginx could not listen as it should:\n" + "\n".join(conflicts)
+                    )
                 if test:
                     if not verdict.tested:
                         report["warnings"].append(f"not tested before: {verdict.output}")

@@ -54,7 +54,7 @@ for line in sys.stdin:
     function, given = json.loads(line)
     # Else a pillar is laid over the last one.
     caller.opts["pillar"] = caller.sminion.opts["pillar"] = {}
-    caller.sminion.gen_modules()
+    caller.sminion.gen_modules(initial_load=True)
     try:
         answer = ["returned", caller.sminion.functions[function](**given)]
     except Exception as error:

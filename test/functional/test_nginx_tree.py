@@ -220,6 +220,26 @@ def test_a_name_as_long_as_ec2_gives(host: Host, salt: Salt, applied: dict[str, 
     assert salt.state("nginx_tree.applied")["result"] is True
 
 
+def test_a_port_that_somebody_else_holds_is_foreseen(
+    host: Host, salt: Salt, applied: dict[str, list]
+) -> None:
+    """`nginx -t` passes, and the next reload or restart would not."""
+    host.run("systemd-run --unit=squatter python3 -m http.server 8081 && sleep 1")
+    squatter = host.run("systemctl show --value -p MainPID squatter").stdout.strip()
+    try:
+        salt.pillar = pillar({"mysite": a_site(listen=[80, 8081])})
+        words = f"listen 8081: process {squatter} (python3) holds that port", "sites:mysite"
+        _refused(host, salt, applied, *words)
+    finally:
+        host.run("systemctl stop squatter")
+    done = salt.state("nginx_tree.applied")
+    assert done["result"] is True, done["comment"]
+    host.run("systemctl reload nginx && sleep 0.5")
+    # nginx's own, now.
+    salt.pillar = pillar({"mysite": a_site(listen=[80, 8081], charset="koi8-r")})
+    assert salt.state("nginx_tree.applied")["result"] is True
+
+
 def test_two_sites_and_one_that_goes(host: Host, salt: Salt, applied: dict[str, list]) -> None:
     both = {"mysite": a_site(), "other": a_site("other.example.org")}
     salt.pillar = pillar(both)

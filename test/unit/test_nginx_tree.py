@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 import stat
 from collections.abc import Callable
 from typing import Any
@@ -842,6 +843,34 @@ def test_covered_directories(m: Any, tmp_path: pathlib.Path) -> None:
     covered = m._covered(m._directives(text), paths, "/usr/share/nginx")
     assert covered == sorted(str(path) for path in (body, logs, cache))
     assert m._covered(m._directives("error_log /dev/stderr; access_log /run/x;"), {}, "/usr") == []
+
+
+def test_addresses_of_listen(m: Any) -> None:
+    text = "listen 80; listen *:81 default_server; listen 127.0.0.1:82; listen [::]:83 ipv6only=on;"
+    text += "listen unix:/run/x; listen a.example.org:84; # listen 85;\n"
+    assert m._addresses(m._directives(text)) == [
+        ("80", "0.0.0.0", 80),
+        ("*:81", "0.0.0.0", 81),
+        ("127.0.0.1:82", "127.0.0.1", 82),
+        ("[::]:83", "::", 83),
+    ]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_port_that_is_held(m: Any, address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as holder:
+        holder.bind((address, 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        word = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        plan = {"sites-available/a.conf": m.Wanted("file", f"listen {word};".encode())}
+        (told,) = m._conflicts(plan, None)
+        assert told.startswith(f"listen {word}: process {os.getpid()} (") and "sites:a" in told
+        assert m._conflicts(plan, os.getpid()) == [], "it is nginx's own"
+        other = {"sites-available/a.conf": m.Wanted("file", b"listen 203.0.113.7:80;")}
+        assert m._conflicts(other, None) == [], "an address of another host"
+    assert m._conflicts(plan, None) == []
 
 
 def test_limits_of_a_running_master(m: Any) -> None:
