@@ -161,3 +161,117 @@ def test_the_socket_gets_the_group_that_nginxs_user_has_on_this_host(host: Host)
     host.run("groupadd", "web")
     host.run("useradd", "--system", "--gid", "web", "deploy")
     assert host.salt_call("site_pillar.site", "mysite")["socket"]["group"] == "web"
+
+
+# Two files, as an operator splits them: what all hosts share, and this host's own. Both are
+# templates, and lists and mappings are in both.
+COMMON = """
+{%- set package = {'Debian-12': 'nginx-full', 'Debian-13': 'nginx-light'} %}
+nginx_uwsgi_django:
+  lookup:
+    nginx_package: {{ package[grains.osfinger] }}
+  site_defaults:
+    server_names: [all.example.org]
+    project: {settings: shop.settings, env: {SHARED: hunter2-correct-horse}}
+    uwsgi: {processes: 4, options: {harakiri: 30, static-index: [a, b]}}
+    health: {status: [200]}
+  sites:
+    shop:
+      project: {wsgi: shop.wsgi:application, env: {KEY: one}}
+      uwsgi: {options: {harakiri: 60}}
+"""
+OWN = """
+nginx_uwsgi_django:
+  sites:
+    shop:
+      server_names:
+        - {{ grains.get('meta-data', {}).get('public-hostname') or grains.id ~ '.example.org' }}
+      project: {env: {KEY: two, MORE: hunter2-correct-horse}}
+      health: {status: [404]}
+    blog:
+      listen: [81]
+      project: {wsgi: blog.wsgi:application}
+"""
+
+
+@pytest.fixture(scope="module")
+def synced(host: Host) -> Host:
+    host.salt_call("saltutil.sync_all")
+    return host
+
+
+def test_pillar_files_merge_as_salts_do_and_show_tells_where_each_value_is_from(
+    synced: Host,
+) -> None:
+    host = synced
+    host.write("/srv/pillar/top.sls", '{"base": {"*": ["common", "own"]}}\n')
+    host.write("/srv/pillar/common.sls", COMMON)
+    host.write("/srv/pillar/own.sls", OWN)
+    settings = host.salt_call("site_pillar.settings")
+    assert settings["lookup"]["nginx_package"] == "nginx-full"
+    shop, blog = settings["sites"]["shop"], settings["sites"]["blog"]
+    # Mappings of both files and of the defaults, key by key; the later file has the last word.
+    assert shop["project"]["env"] == {"KEY": "two", "MORE": SECRET, "SHARED": SECRET}
+    assert shop["uwsgi"]["options"] == {"harakiri": 60, "static-index": ["a", "b"]}
+    # Of lists the last one counts: a site's own stands in place of the default.
+    assert shop["server_names"] == [f"{host.name}.example.org"]
+    assert (shop["health"]["status"], blog["health"]["status"]) == ([404], [200])
+    assert blog["server_names"] == ["all.example.org"]
+    assert (blog["project"]["settings"], blog["uwsgi"]["processes"]) == ("shop.settings", 4)
+    shown = host.salt_call("site_pillar.show")
+    assert SECRET not in repr(shown)
+    for path, value, origin in (
+        ("lookup:nginx_package", "nginx-full", "lookup"),
+        ("lookup:nginx_service", "nginx", "default"),
+        ("nginx:repo", "distro", "platform"),
+        ("sites:shop:uwsgi:processes", 4, "site_defaults"),
+        ("sites:shop:uwsgi:threads", 1, "default"),
+        ("sites:shop:project:path", "/srv/shop", "derived"),
+        ("sites:shop:project:env:SHARED", "*" * 10, "site_defaults"),
+        ("sites:shop:project:env:MORE", "*" * 10, "site"),
+        ("sites:shop:server_names", [f"{host.name}.example.org"], "site"),
+        ("sites:blog:server_names", ["all.example.org"], "site_defaults"),
+        ("sites:blog:tls:key", None, "default"),
+    ):
+        assert shown[path] == {"value": value, "origin": origin}, path
+
+
+def test_the_name_that_ec2_gives_a_host_comes_from_its_grains(synced: Host) -> None:
+    host = synced
+    name = "ec2-13-124-186-240.ap-northeast-2.compute.amazonaws.com"
+    host.write("/srv/pillar/top.sls", '{"base": {"*": ["common", "own"]}}\n')
+    host.write("/srv/pillar/common.sls", COMMON)
+    host.write("/srv/pillar/own.sls", OWN)
+    # As Salt's own grains module leaves it there.
+    host.salt_call("grains.set", "meta-data", {"public-hostname": name}, force=True)
+    try:
+        assert host.salt_call("site_pillar.site", "shop")["server_names"] == [name]
+    finally:
+        host.salt_call("grains.delkey", "meta-data", force=True)
+
+
+def test_accounts_and_units_that_the_system_has_are_no_sites(synced: Host) -> None:
+    host = synced
+    host.run("useradd --uid 77 --user-group legacy && groupadd --gid 88 oldies")
+    host.write("/usr/lib/systemd/system/uwsgi-shop.service", "[Service]\nExecStart=/bin/true\n")
+    site = {"server_names": ["a.org"], "project": {"wsgi": "a:b", "settings": "c"}}
+    whole = {
+        "shop": site,
+        "legacy": {**site, "server_names": ["b.org"]},
+        "club": {
+            **site,
+            "server_names": ["c.org"],
+            "project": {**site["project"], "group": "oldies"},  # type: ignore[dict-item]
+        },
+    }
+    errors = host.salt_call("site_pillar.check", pillar={FORMULA: {"sites": whole}})
+    assert {
+        error["path"].removeprefix(f"{FORMULA}:sites:"): error["found"] for error in errors
+    } == {
+        "shop": (
+            "a name whose unit would hide /usr/lib/systemd/system/uwsgi-shop.service, which the "
+            "formula did not make"
+        ),
+        "legacy:project:user": "'legacy', which has the number 77 on this host",
+        "club:project:group": "'oldies', which has the number 88 on this host",
+    }
