@@ -237,7 +237,7 @@ def test_a_killed_owner_leaves_nothing_after_the_next_run() -> None:
     assert traces(name, slot) == []
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.15, 0.3, 0.5])
+@pytest.mark.parametrize("delay", [0.02, 0.05, 0.1, 0.15, 0.3, 0.5])
 def test_an_owner_killed_while_its_host_is_made_leaves_nothing(delay: float) -> None:
     name = f"half-{Host.tag()}"
     process = owner(name)

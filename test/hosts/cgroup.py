@@ -6,6 +6,7 @@ next to itself), and their systemds would sort processes into each other's units
 every process of a host is found again after its owner was killed.
 """
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -62,25 +63,15 @@ def processes(name: str) -> list[int]:
 def destroy(name: str) -> None:
     """Kill what is left in a host's control groups and remove them."""
     deadline = time.monotonic() + 20
-    while left := processes(name):
-        for pid in left:
-            try:
+    while any(group.exists() for group in paths(name)):
+        for pid in processes(name):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        if time.monotonic() > deadline:
-            raise HostError(f"processes {left} of the host {name} do not die")
-        time.sleep(0.01)
-    for group in paths(name):
-        for folder, _, _ in os.walk(group, topdown=False):
-            while True:
-                try:
+        for group in paths(name):
+            for folder, _, _ in os.walk(group, topdown=False):
+                # Busy while a process that was just killed is being buried, or another one came.
+                with contextlib.suppress(OSError):
                     os.rmdir(folder)
-                    break
-                except FileNotFoundError:
-                    break
-                except OSError as error:
-                    # A process that was just killed is still being buried.
-                    if time.monotonic() > deadline:
-                        raise HostError(f"{folder} cannot be removed: {error.strerror}") from error
-                    time.sleep(0.01)
+        if time.monotonic() > deadline:
+            raise HostError(f"processes {processes(name)} of the host {name} do not die")
+        time.sleep(0.005)

@@ -50,7 +50,7 @@ class MortalMaster(SaltMaster):
 class HostMinion(SaltMinion):
     """A salt-minion inside a throwaway host."""
 
-    host = attr.ib()
+    host: Host = attr.ib()
 
     def cmdline(self, *args: str) -> list[str]:
         """How it is started."""

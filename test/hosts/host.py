@@ -22,7 +22,7 @@ from . import cgroup, network, outer
 from .image import image
 from .paths import FORMULA, HostError, cache, lock
 from .state_run import StateRun
-from .tools import ensure_tools, environment, run
+from .tools import ensure_tools, environment, run, shared_locks
 
 _NAME = re.compile(r"\A[a-z][a-z0-9-]{0,30}\Z")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -197,7 +197,7 @@ class Host:
                     "release": release,
                     "slot": slot,
                     "image": os.fspath(base),
-                    "kept": keep,
+                    "kept": False,
                     "owner": os.getpid(),
                     "owner_started": _started(os.getpid()),
                     "boot": _boot_id(),
@@ -209,12 +209,16 @@ class Host:
             if host.folder.exists():
                 raise HostError(f"there is a host named {host.name} already")
             host.folder.mkdir(parents=True)
-            if not keep:
-                host._hold()
+            host._hold()
             host._save()
         try:
             host._assemble(base)
             host.boot()
+            if keep:
+                # Only now: a kept host that was never finished would stay for ever.
+                host._record["kept"] = True
+                host._save()
+                host._release()
         except BaseException:
             host.remove()
             raise
@@ -240,6 +244,28 @@ class Host:
     def _hold(self) -> None:
         self._owner_lock = open(self.folder / "owner", "w", encoding="utf-8")
         fcntl.flock(self._owner_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shared_locks.add(self._owner_lock.fileno())
+
+    def _release(self) -> None:
+        if self._owner_lock is not None:
+            shared_locks.discard(self._owner_lock.fileno())
+            self._owner_lock.close()
+            self._owner_lock = None
+
+    def _abandon(self) -> None:
+        """Wait until nothing that its dead owner started still works on it."""
+        deadline = time.monotonic() + 30
+        while (self.folder / "owner").exists():
+            with open(self.folder / "owner", encoding="utf-8") as stream:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise HostError(
+                            f"somebody still works on the abandoned host {self.name}"
+                        ) from None
+            time.sleep(0.01)
 
     def _save(self) -> None:
         half = self.folder / ".state.json"
@@ -423,9 +449,7 @@ class Host:
             if (self.folder / part).exists():
                 shutil.rmtree(self.folder / part)
         shutil.rmtree(self.folder)
-        if self._owner_lock is not None:
-            self._owner_lock.close()
-            self._owner_lock = None
+        self._release()
 
     def __enter__(self: _H) -> _H:
         return self
@@ -699,6 +723,7 @@ def clean() -> list[str]:
     with lock("hosts"):
         for host in all_hosts():
             if not host.kept and not host.owned():
+                host._abandon()
                 host.remove()
                 removed.append(host.name)
         known = {host.folder.name for host in all_hosts()}

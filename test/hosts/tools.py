@@ -22,6 +22,11 @@ NEEDED = {
 }
 
 
+# Locks that every program started by run() holds too. A program outlives a killed test run by some
+# milliseconds; what it still does must not escape the clean-up, which waits for these locks.
+shared_locks: set[int] = set()
+
+
 def environment() -> dict[str, str]:
     """The environment for the tools: the machine's own, in English, with the system's paths."""
     path = os.environ.get("PATH", "")
@@ -63,6 +68,7 @@ def run(
             timeout=timeout,
             env=environment(),
             check=False,
+            pass_fds=tuple(shared_locks),
         )
     except FileNotFoundError:
         raise HostError(f"{command[0]} is not installed on this machine") from None
