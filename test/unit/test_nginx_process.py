@@ -239,9 +239,8 @@ def test_the_log_since(host: Host, tmp_path: pathlib.Path) -> None:
     bind = "bind() to 0.0.0.0:81 failed (98: Address already in use)"
     with path.open("a") as stream:
         stream.write("2026/11/22 20:00:01 [notice] 5#5: signal process started\n")
-        stream.write(
-            "2026/11/22 20:00:01 [crit] 6#6: *9 connect() to unix:/x failed\n2026/11/22 20:00:01 [emerg] 6#6: *9 about a connection\n"
-        )
+        stream.write("2026/11/22 20:00:01 [crit] 6#6: *9 connect() to unix:/x failed\n")
+        stream.write("2026/11/22 20:00:01 [emerg] 6#6: *9 about a connection\n")
         stream.write(f"2026/11/22 20:00:01 [emerg] 5#5: {bind}\n" * 2)
     assert log.errors() == [bind]
     # Rotated: the new file is new from its beginning.
