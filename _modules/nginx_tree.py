@@ -434,6 +434,22 @@ def _user_arguments(user: str) -> list[str]:
     return [user] if group == user else [user, group]
 
 
+def _foreseen(due: dict[str, Wanted], warnings: list[str]) -> dict[str, Wanted]:
+    """
+    What a dry run lets nginx judge.
+
+    In a run the workers' user is made before the tree is; in a dry run it may be missing still,
+    and nginx would refuse the tree for that alone.
+    """
+    user = __salt__["site_pillar.settings"]()["nginx"]["user"]
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        warnings.append(f"the user {user} does not exist yet: judged with the one there is")
+        return {path: wanted for path, wanted in due.items() if path != "nginx.conf"}
+    return due
+
+
 def _conffile_is_pristine(path: str) -> bool:
     """Whether a configuration file is byte by byte the one of its Debian package."""
     contents = _read(path)
@@ -1440,9 +1456,10 @@ def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
             try:
                 report["changes"] = _changes(base, shown, due)
                 seen = _snapshot(base)
-                verdict = _judge(base, due)
+                verdict = _judge(base, _foreseen(due, report["warnings"]) if test else due)
                 report["tested"] = verdict.tested
-                report["warnings"] = _messages(verdict.output)[1] if verdict.tested else []
+                if verdict.tested:
+                    report["warnings"] += _messages(verdict.output)[1]
                 if verdict.tested and not verdict.ok:
                     _refuse(base, plan, verdict.output)
                 conflicts = _conflicts(plan, verdict.master)

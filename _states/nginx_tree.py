@@ -34,7 +34,7 @@ def _installed() -> bool:
 
 
 def _told(report: dict[str, Any]) -> list[str]:
-    lines = [f"nginx warns: {warning}" for warning in report["warnings"]]
+    lines = [f"{warning}" for warning in report["warnings"]]
     if report["strangers"]:
         lines.append(f"enabled, but not this formula's: {', '.join(report['strangers'])}")
     return lines
