@@ -23,7 +23,7 @@ def __virtual__() -> str:
 
 def present(name: str) -> dict[str, Any]:
     """
-    The source is in place, its keyring holds exactly the pinned keys, and no other source of the
+    The source is in place, its keyring holds pinned keys and no others, and no other source of the
     formula is there.
 
     name
