@@ -10,10 +10,19 @@ from typing import Any, TypeVar
 import hypothesis
 import pytest
 
-from .hosts.fixtures import host, trixie_host, ubuntu_host
+from .hosts.fixtures import host, nginx_org_host, trixie_host, ubuntu_host
 from .modules import Modules
 
-__all__ = ["full", "host", "modules", "sample", "seed", "trixie_host", "ubuntu_host"]
+__all__ = [
+    "full",
+    "host",
+    "modules",
+    "nginx_org_host",
+    "sample",
+    "seed",
+    "trixie_host",
+    "ubuntu_host",
+]
 
 # By the environment, so that the workers of pytest-xdist draw what the header says.
 _SEED = "NGINX_UWSGI_DJANGO_SEED"

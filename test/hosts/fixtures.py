@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from .host import Host
+from .nginx_org import NginxOrgHost
 from .ubuntu import UbuntuHost
 
 
@@ -50,4 +51,16 @@ def ubuntu_host(request: Any) -> Iterator[UbuntuHost]:
     """
     with UbuntuHost.create(_name(request)) as made:
         made.serve_ppa()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def nginx_org_host(request: Any) -> Iterator[NginxOrgHost]:
+    """
+    A booted Debian 12 host, fresh for this module, with an archive laid out as nginx.org's.
+
+    ``nginx_org_host.nginx_org.source()`` is for the pillar's ``lookup:repos:nginx.org``.
+    """
+    with NginxOrgHost.create(_name(request)) as made:
+        made.serve_nginx_org()
         yield made
