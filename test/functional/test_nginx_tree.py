@@ -263,6 +263,39 @@ def test_two_sites_and_one_that_goes(host: Host, salt: Salt, applied: dict[str, 
     assert host.run("ls", f"{TREE}/sites-enabled").stdout.split() == ["mysite.conf"]
 
 
+def test_static_files_and_nothing_else(host: Host, salt: Salt, applied: dict[str, list]) -> None:
+    static = salt.call("django_release.directories", name="mysite")["static"]
+    host.run(f"mkdir -p {static}/css && cd {static} && echo body > css/a.css && useradd planter")
+    host.run(f"echo SECRET > {static}/../secret && echo SECRET > {static}-secret")
+    host.run(f"ln -s /etc/passwd {static}/passwd && ln -s css/a.css {static}/own")
+    host.run(f"chown -hR planter {static}")
+    try:
+        for function in ("nginx_tree.applied", "nginx_process.current"):
+            done = salt.state(function)
+            assert done["result"] is True and done["changes"], done["comment"]
+
+        def get(path: str) -> tuple[int, bytes]:
+            status, _, body = host.get(path, host_header="x.compute.amazonaws.com")
+            return status, body
+
+        assert get("/static/css/a.css") == (200, b"body\n")
+        assert get("/static/own") == (200, b"body\n")
+        assert get("/static/passwd")[0] == 403
+        for path in (
+            "/static../secret",
+            "/static/../secret",
+            "/static/%2e%2e/secret",
+            "/static-secret",
+        ):
+            status, body = get(path)
+            assert status != 200 and b"SECRET" not in body, path
+        assert get("/static/")[0] == 403
+    finally:
+        host.run(f"rm -r {static}/../secret {static}-secret {static}; userdel planter", check=False)
+    done = salt.state("nginx_tree.applied")
+    assert done["result"] is True and "-    location ^~ /static/ {" in str(done["changes"])
+
+
 def test_a_warning_of_nginx_is_told(host: Host, salt: Salt, applied: dict[str, list]) -> None:
     host.write(
         f"{TREE}/conf.d/theirs.conf", "server { listen 80; server_name twice.example.org; }\n"
