@@ -239,7 +239,7 @@ def test_another_option_is_another_generation(up):
 def test_other_code_is_another_generation(up):
     site.project(up, "two")
     done = site.running(up)
-    assert done["changes"]["because of"]["new"] == ["release"]
+    assert "release" in done["changes"]["because of"]["new"]
     assert site.ask(up)["body"] == "two"
 
 
@@ -310,26 +310,26 @@ def test_a_view_that_hangs_ends_within_the_pillars_time(up):
     assert site.pids(up) == before
 
 
-def test_a_replaced_binary_is_another_generation(up):
-    library = up.run(f"ls {site.VENV}/lib/python3*/site-packages/pyuwsgi*.so").stdout.strip()
-    old = site.active(up)
+def test_a_replaced_binary_is_another_generation(good):
+    library = good.run(f"ls {site.VENV}/lib/python3*/site-packages/pyuwsgi*.so").stdout.strip()
+    old = site.active(good)
     # The directory's own time is left as it was: it is the virtual environment's sign.
     replace = (
         f"touch -r $(dirname {library}) /root/time; {{}}; touch -r /root/time $(dirname {library})"
     )
-    up.run(
+    good.run(
         replace.format(
             f"cp -a {library} /root/library; cp {library} {library}.new; "
             f"printf x >>{library}.new; mv {library}.new {library}"
         )
     )
     try:
-        done = site.running(up)
+        done = site.running(good)
         assert done["result"] is True, done["comment"]
         assert done["changes"]["because of"]["new"] == ["programs"]
-        assert site.active(up) != old
+        assert site.active(good) != old
     finally:
-        up.run(replace.format(f"cp -a /root/library {library}"))
+        good.run(replace.format(f"cp -a /root/library {library}"))
 
 
 def test_no_way_back_to_code_that_was_overwritten(good):

@@ -27,11 +27,22 @@ def _site(trixie_host):
 @pytest.fixture
 def host(trixie_host):
     trixie_host.set_pillar(site.pillar())
-    yield trixie_host
-    trixie_host.set_pillar(site.pillar())
+    return trixie_host
+
+
+def put_right(host):
+    host.set_pillar(site.pillar())
     for function in ("uwsgi_socket.listening", "uwsgi_generation.running"):
-        done = site.state(trixie_host, function)
+        done = site.state(host, function)
         assert done["result"] is True, done["comment"]
+    assert site.ask(host)["status"] == 200
+
+
+@pytest.fixture
+def changing(host):
+    """For a test that leaves the socket otherwise than it was."""
+    yield host
+    put_right(host)
 
 
 def facts(host, path=site.SOCKET):
@@ -61,24 +72,24 @@ def test_with_nothing_to_do_nothing_is_touched(host):
     assert (facts(host), site.tree(host), site.last_reload(host), site.pids(host)) == before
 
 
-def test_owner_group_mode_and_backlog_of_a_live_socket(host):
-    before = facts(host)[3], site.pids(host)
-    host.set_pillar(
+def test_owner_group_mode_and_backlog_of_a_live_socket(changing):
+    before = facts(changing)[3], site.pids(changing)
+    changing.set_pillar(
         site.pillar(socket={"group": "visitor", "mode": "0666", "owner": "mysite", "backlog": 512})
     )
-    told = site.state(host, "uwsgi_socket.listening", test=True)
+    told = site.state(changing, "uwsgi_socket.listening", test=True)
     assert told["result"] is None, told["comment"]
     assert set(told["changes"]) >= {"owner", "group", "mode", "backlog"}
-    assert facts(host)[:3] == ["root", "www-data", "660"]
-    done = site.state(host, "uwsgi_socket.listening")
+    assert facts(changing)[:3] == ["root", "www-data", "660"]
+    done = site.state(changing, "uwsgi_socket.listening")
     assert done["result"] is True, done["comment"]
     assert "insecure: mode 0666" in done["comment"]
-    assert facts(host)[:3] == ["mysite", "visitor", "666"]
-    assert host.salt_call("uwsgi_socket.status", "mysite")["backlog"] == 512
+    assert facts(changing)[:3] == ["mysite", "visitor", "666"]
+    assert changing.salt_call("uwsgi_socket.status", "mysite")["backlog"] == 512
     # The same socket, the same processes.
-    assert (facts(host)[3], site.pids(host)) == before
-    assert connects(host, "mallory")
-    again = site.state(host, "uwsgi_socket.listening")
+    assert (facts(changing)[3], site.pids(changing)) == before
+    assert connects(changing, "mallory")
+    again = site.state(changing, "uwsgi_socket.listening")
     assert (again["result"], again["changes"]) == (True, {})
 
 
@@ -93,29 +104,29 @@ def test_changed_by_hand_is_put_right(host):
     assert facts(host)[:3] == ["root", "www-data", "660"]
 
 
-def test_a_backlog_above_the_kernels_limit_is_told(host):
-    limit = int(host.run("cat /proc/sys/net/core/somaxconn").stdout)
-    host.set_pillar(site.pillar(socket={"backlog": 60000}))
-    done = site.state(host, "uwsgi_socket.listening")
+def test_a_backlog_above_the_kernels_limit_is_told(changing):
+    limit = int(changing.run("cat /proc/sys/net/core/somaxconn").stdout)
+    changing.set_pillar(site.pillar(socket={"backlog": 60000}))
+    done = site.state(changing, "uwsgi_socket.listening")
     assert done["result"] is True
     assert f"somaxconn = {limit}" in done["comment"]
-    again = site.state(host, "uwsgi_socket.listening")
+    again = site.state(changing, "uwsgi_socket.listening")
     assert (again["result"], again["changes"]) == (True, {})
 
 
-def test_another_path_is_told_and_done(host):
-    host.set_pillar(site.pillar(socket={"path": "/tmp/mysite.sock"}))
-    told = site.state(host, "uwsgi_socket.listening", test=True)
+def test_another_path_is_told_and_done(changing):
+    changing.set_pillar(site.pillar(socket={"path": "/tmp/mysite.sock"}))
+    told = site.state(changing, "uwsgi_socket.listening", test=True)
     assert told["result"] is None, told["comment"]
     assert "are lost" in told["comment"]
-    done = site.state(host, "uwsgi_socket.listening")
+    done = site.state(changing, "uwsgi_socket.listening")
     assert done["result"] is True, done["comment"]
     assert "insecure: /tmp/mysite.sock" in done["comment"]
-    done = site.running(host)
+    done = site.running(changing)
     assert done["result"] is True, done["comment"]
-    answer = host.salt_call("uwsgi_request.get", "/tmp/mysite.sock", "/", "www.example.org")
+    answer = changing.salt_call("uwsgi_request.get", "/tmp/mysite.sock", "/", "www.example.org")
     assert answer["status"] == 200
-    assert not host.exists(site.SOCKET)
+    assert not changing.exists(site.SOCKET)
 
 
 def test_a_lost_socket_file_is_made_anew(host):
@@ -241,3 +252,4 @@ def test_gone_and_back_again(host):
     assert host.run("find /etc/systemd -name '*uwsgi-mysite*'").stdout == ""
     again = site.state(host, "uwsgi_socket.absent")
     assert (again["result"], again["changes"]) == (True, {})
+    put_right(host)
