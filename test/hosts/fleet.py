@@ -4,11 +4,9 @@ A Salt master on the test machine and minions inside throwaway hosts, as salt-fa
 Needs the test dependencies, unlike the rest of this package.
 """
 
-import fcntl
 import json
 import os
 import pathlib
-import shutil
 import sys
 import uuid
 from typing import Any
@@ -20,7 +18,7 @@ from saltfactories.manager import FactoriesManager
 
 from . import network
 from .host import Host
-from .paths import FORMULA, HostError, cache, lock
+from .paths import FORMULA, HostError
 from .salts import program
 from .state_run import StateRun
 
@@ -203,32 +201,3 @@ class Fleet:
             self.daemons[name].terminate()
             host.remove()
         self.master.terminate()
-
-
-class Folder:
-    """
-    The directory that a test process shares with its minions; swept by the next run when that
-    process was killed.
-    """
-
-    def __init__(self) -> None:
-        with lock("fleets"):
-            folder = cache() / "fleets"
-            folder.mkdir(parents=True, exist_ok=True)
-            for other in folder.iterdir():
-                with open(other / "owner", "w", encoding="utf-8") as stream:
-                    try:
-                        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        continue
-                shutil.rmtree(other)
-            # Short: the sockets below it have a limit of about 100 characters.
-            self.path = folder / uuid.uuid4().hex[:4]
-            self.path.mkdir()
-            self._owner = open(self.path / "owner", "w", encoding="utf-8")
-            fcntl.flock(self._owner, fcntl.LOCK_EX)
-
-    def remove(self) -> None:
-        """Take it away."""
-        shutil.rmtree(self.path)
-        self._owner.close()

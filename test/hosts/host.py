@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn, TypeVar
 
 from . import cgroup, network, outer
+from .folder import sweep
 from .image import image
 from .paths import FORMULA, HostError, cache, lock
 from .state_run import StateRun
@@ -732,4 +733,6 @@ def clean() -> list[str]:
             # Killed between making the directory and writing the record: nothing else is there.
             if path.name not in known:
                 shutil.rmtree(path)
+    # After the hosts, which may have been working in them.
+    sweep()
     return removed

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ..hosts.fleet import Fleet, Folder
+from ..hosts.fleet import Fleet
+from ..hosts.folder import Folder
 
 
 @pytest.fixture(scope="session")
