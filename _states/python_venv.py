@@ -72,8 +72,8 @@ def built(name: str) -> dict[str, Any]:
 
 def absent(name: str) -> dict[str, Any]:
     """
-    The environments that were built for a site are gone, if the pillar says that data may go
-    (``nginx_uwsgi_django:clean:data``); else they stay.
+    The environments that were built for a site are gone. They hold nothing that the next run does
+    not build again, so they are not the data that ``nginx_uwsgi_django:clean:data`` speaks of.
 
     name
         the site
@@ -90,9 +90,6 @@ def absent(name: str) -> dict[str, Any]:
     stored = __salt__["python_venv.stored"](name)
     if not stored:
         ret["comment"] = "there are none"
-        return ret
-    if not __salt__["django_release.data_may_go"]():
-        ret["comment"] = "kept: nginx_uwsgi_django:clean:data is not true"
         return ret
     ret["changes"] = {"venvs": {"old": stored, "new": None}}
     if __opts__["test"]:

@@ -8,7 +8,7 @@ include:
       - sls: nginx_uwsgi_django.pillar
 
 'nginx: it runs what is on disk':
-  nginx_process.current:
+  nginx_process.let_go:
     - name: nginx
     - require:
       - nginx_tree: 'nginx: its tree is the distribution''s again'

@@ -219,7 +219,7 @@ def hand_over(venv, path):
         os.close(handle)
 
 
-def test_handed_to_root_it_is_games_elses_to_write_and_no_link_is_followed(loaded, folder):
+def test_handed_to_root_it_is_nobody_elses_to_write_and_no_link_is_followed(loaded, folder):
     path = folder / "venv"
     (path / "bin").mkdir(parents=True)
     victim = folder / "victim"
@@ -279,5 +279,9 @@ def test_one_kept_by_hand_is_known_by_its_configuration_and_its_packages(loaded,
     (packages / "django-5.2.dist-info").mkdir()
     second = loaded(venv=str(path)).desired("mysite")
     assert second["digest"] != first["digest"]
+    # Installed once more, the same version.
+    os.utime(packages, (1, 1))
+    third = loaded(venv=str(path)).desired("mysite")
+    assert third["digest"] != second["digest"]
     (path / "pyvenv.cfg").write_text("version = 3.11.3\n")
-    assert loaded(venv=str(path)).desired("mysite")["digest"] != second["digest"]
+    assert loaded(venv=str(path)).desired("mysite")["digest"] != third["digest"]
