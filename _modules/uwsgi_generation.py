@@ -283,7 +283,14 @@ def _wanted(name: str) -> dict[str, Any]:
     own = own_path = None
     if site["uwsgi"]["ini"]:
         own_path = os.path.join(release["path"], site["uwsgi"]["ini"])
-        source = os.path.join(release["source"], site["uwsgi"]["ini"])
+        # Root reads it, and the site's group may read what comes of it: a link must not lead to
+        # what only root may see.
+        source = os.path.realpath(os.path.join(release["source"], site["uwsgi"]["ini"]))
+        if not source.startswith(os.path.realpath(release["source"]) + "/"):
+            raise CommandExecutionError(
+                f"nginx_uwsgi_django:sites:{name}:uwsgi:ini: {site['uwsgi']['ini']} leads out of the "
+                f"project, to {source}"
+            )
         try:
             with open(source, encoding="utf-8") as stream:
                 own = stream.read()
@@ -654,7 +661,7 @@ def _twin_text(name: str, digest: str, unit: str, ini: str, env: str, start: int
     """
     escape = __salt__["systemd_unit.escape"]
     kept = []
-    for line in unit.split("[Install]")[0].splitlines():
+    for line in unit.split("[Install]")[0].split("\n"):
         key, _, value = line.partition("=")
         if key in ("PartOf", "Before", "Sockets", "OOMPolicy", "StartLimitIntervalSec"):
             continue

@@ -129,6 +129,32 @@ def test_a_file_touched_but_not_changed_makes_no_other(made):
     assert made.uwsgi_generation.desired("mysite")["digest"] == before
 
 
+def test_a_project_s_own_ini_is_not_read_through_a_link_out_of_the_project(
+    modules, made, tmp_path
+):
+    pillar = copy.deepcopy(PILLAR)
+    pillar["nginx_uwsgi_django"]["sites"]["mysite"]["uwsgi"]["ini"] = "conf/own.ini"
+    m = modules(pillar=pillar)
+    m.salt.update({key: made.salt[key] for key in made.salt if not key.startswith(("uwsgi_", "site_"))})
+    project = tmp_path / "project"
+    project.mkdir()
+    m.salt["django_release.desired"] = lambda name, refresh=False: {
+        "id": "a" * 12,
+        "path": "/srv/mysite",
+        "source": str(project),
+    }
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "own.ini").write_text("[uwsgi]\nsecret-of-root = true\n")
+    (project / "conf").symlink_to(elsewhere)
+    with pytest.raises(CommandExecutionError, match="sites:mysite:uwsgi:ini.*out of the project"):
+        m.uwsgi_generation.desired("mysite")
+    (project / "conf").unlink()
+    (project / "conf").mkdir()
+    (project / "conf/own.ini").write_text("[uwsgi]\nharakiri = 30\n")
+    assert "harakiri = 30" in m.uwsgi_generation._wanted("mysite")["ini"]
+
+
 def test_a_secret_is_in_the_environment_file_alone(made):
     wanted = made.uwsgi_generation._wanted("mysite")
     assert 'SECRET="hunter2"\n' in wanted["environment"]
