@@ -99,6 +99,17 @@ def test_the_page_and_its_static_files_come_through_nginx(applied):
     assert b"<html" in body
 
 
+def test_a_link_that_the_site_plants_leads_nowhere(applied):
+    host, _ = applied
+    host.run("echo hello > /srv/mysite/shared/static/own.txt; chown mysite: /srv/mysite/shared/static/own.txt")
+    assert host.get("/static/own.txt")[0] == 200
+    host.run("runuser", "-u", "mysite", "--", "ln", "-s", "/etc/passwd", "/srv/mysite/shared/static/users.txt")
+    assert host.get("/static/users.txt")[0] == 403
+    host.run("runuser -u mysite -- sh -c 'cd /srv/mysite/shared && mv static kept && ln -s /etc static'")
+    assert host.get("/static/passwd")[0] == 403
+    host.run("cd /srv/mysite/shared && rm static && mv kept static && rm static/users.txt static/own.txt")
+
+
 def test_status_answers_what_an_operator_asks(applied):
     host, _ = applied
     status = host.salt_call("nginx_uwsgi_django.status", pillar=PILLAR)
