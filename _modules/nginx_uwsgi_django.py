@@ -121,8 +121,7 @@ def status() -> dict:
             "socket": words(units.get(f"uwsgi-{name}.socket", {})) or "not-found",
             "service": words(running[generation]) if generation else "not running",
             "generation": generation,
-            "enabled": bool(generation)
-            and running[generation].get("UnitFileState") == "enabled",
+            "enabled": bool(generation) and running[generation].get("UnitFileState") == "enabled",
             "log": f"journalctl --unit='uwsgi-{name}@*'",
             **_ask(site),
         }

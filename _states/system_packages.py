@@ -11,6 +11,7 @@ before, so that ``clean`` takes back those and no others.
 
 import json
 import os
+from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
@@ -73,7 +74,7 @@ def installed(name: str) -> dict:
           system_packages.installed:
             - name: sites
     """
-    ret = {"name": name, "result": True, "changes": {}, "comment": ""}
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
         settings = __salt__["site_pillar.settings"]()
         packages = _wanted(name, settings)
@@ -116,7 +117,7 @@ def absent(name: str) -> dict:
           system_packages.absent:
             - name: all
     """
-    ret = {"name": name, "result": True, "changes": {}, "comment": ""}
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
         record = _record(__salt__["site_pillar.settings"]())
         ours = _recorded(record)

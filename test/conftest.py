@@ -46,11 +46,23 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("full" if config.getoption("--full") else "default-run")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests marked `long` to `--full`; pytest's last line counts them as deselected."""
+    if config.getoption("--full"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say how to draw the same samples again."""
     if config.getoption("--full"):
         return "sweeps: full"
-    return f"sweeps: sampled; the same samples again: --seed {os.environ[_SEED]}"
+    return (
+        f"sweeps: sampled; the same samples again: --seed {os.environ[_SEED]}; "
+        "tests marked long: with --full alone"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -92,6 +92,7 @@ def test_the_checkout_is_there_and_cannot_be_written(host: Host) -> None:
 
 
 @pytest.mark.parametrize("salt", VERSIONS)
+@pytest.mark.long
 def test_salt(host: Host, salt: str) -> None:
     assert host.salt_call("test.version", salt=salt) == VERSIONS[salt]
     assert host.salt_call("grains.get", "oscodename", salt=salt) == host.release
@@ -141,6 +142,7 @@ def test_a_run_of_states(host: Host) -> None:
     assert not broken.ok and broken.results == [] and "broken" in broken.errors[0]
 
 
+@pytest.mark.long
 def test_packages_come_from_the_mirrors_of_this_machine(host: Host) -> None:
     host.run("apt-get -q -y install nginx python3-venv", timeout=300)
     status, headers, body = host.get("/")

@@ -257,6 +257,7 @@ def test_a_replaced_binary_takes_over(host: Host, salt: Salt, settled: dict[int,
     host.run("systemctl start nginx")
 
 
+@pytest.mark.long
 def test_an_upgrade_that_was_killed_half_way(
     host: Host, salt: Salt, settled: dict[int, str]
 ) -> None:
@@ -276,6 +277,7 @@ def test_an_upgrade_that_was_killed_half_way(
     assert current(salt)["changes"] == {}
 
 
+@pytest.mark.long
 def test_a_replaced_library(host: Host, salt: Salt, settled: dict[int, str]) -> None:
     old = master(host)
     find = f"awk '$6 ~ /libpcre2|libcrypto/ {{print $6; exit}}' /proc/{old}/maps"
@@ -288,6 +290,7 @@ def test_a_replaced_library(host: Host, salt: Salt, settled: dict[int, str]) -> 
     assert current(salt)["changes"] == {}
 
 
+@pytest.mark.long
 def test_an_upgrade_that_does_not_take_over(
     host: Host, salt: Salt, settled: dict[int, str]
 ) -> None:

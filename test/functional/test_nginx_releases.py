@@ -9,6 +9,8 @@ import pytest
 from ..hosts.host import Host
 from .nginx_host import a_site, leftovers, pillar, prepare, processes, rows
 
+pytestmark = pytest.mark.long
+
 SALTS = ("3006", "3007", "3008")
 
 

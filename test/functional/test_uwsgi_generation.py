@@ -95,6 +95,7 @@ def test_restarted_by_hand_is_recognised(good):
     assert site.pids(good) == after
 
 
+@pytest.mark.long
 def test_started_anew_on_request(good):
     unit, before = site.active(good), site.pids(good)
     told = good.salt_call("uwsgi_generation.restart", "mysite")
@@ -113,6 +114,7 @@ def test_stopped_by_hand_is_started(good):
     assert site.active(good) == unit
 
 
+@pytest.mark.long
 def test_a_second_generation_started_by_hand_is_stopped(good):
     old = site.active(good)
     site.project(good, "two")
@@ -124,6 +126,7 @@ def test_a_second_generation_started_by_hand_is_stopped(good):
     assert (site.active(good), site.pids(good), site.enabled(good)) == (new, new_pids, [new])
 
 
+@pytest.mark.long
 def test_a_file_edited_by_hand_is_put_right_and_the_process_with_it(good):
     unit, before = site.active(good), site.pids(good)
     ini = f"/etc/uwsgi/mysite/{unit.split('@')[1].split('.')[0]}.ini"
@@ -176,6 +179,7 @@ def test_the_processes_are_the_sites_and_in_the_sites_slice(good):
     assert set(users) == {"mysite"}
 
 
+@pytest.mark.long
 def test_another_user_and_back(good):
     old = site.active(good)
     good.run("id other || useradd --system --user-group other")
@@ -295,6 +299,7 @@ def test_a_hang_at_import_ends_within_the_pillars_time(up):
     assert site.traces_of_preflight(up) == ""
 
 
+@pytest.mark.long
 def test_a_view_that_hangs_ends_within_the_pillars_time(up):
     before = site.pids(up)
     site.project(up, urls=site.URLS.replace('"sleep", 0', '"sleep", 3600'))
@@ -328,6 +333,7 @@ def test_a_replaced_binary_is_another_generation(good):
         good.run(replace.format(f"cp -a /root/library {library}"))
 
 
+@pytest.mark.long
 def test_no_way_back_to_code_that_was_overwritten(good):
     old = site.active(good).split("@")[1].split(".")[0]
     site.project(good, "two")
@@ -449,6 +455,7 @@ def kill_and_finish(host, instant):
     assert (again["result"], again["changes"]) == (True, {})
 
 
+@pytest.mark.long
 def test_five_generations_stay_on_the_host(good):
     # The tests before made more.
     for number in range(2):
@@ -459,6 +466,7 @@ def test_five_generations_stay_on_the_host(good):
     assert len(good.run(f"ls {site.UNIT_DIR}/uwsgi-mysite@*").stdout.split()) == 5
 
 
+@pytest.mark.long
 def test_gone_without_a_trace_and_back_again(good):
     told = site.state(good, "uwsgi_generation.absent", test=True)
     assert told["result"] is None and site.active(good)

@@ -114,6 +114,7 @@ def test_a_backlog_above_the_kernels_limit_is_told(changing):
     assert (again["result"], again["changes"]) == (True, {})
 
 
+@pytest.mark.long
 def test_another_path_is_told_and_done(changing):
     changing.set_pillar(site.pillar(socket={"path": "/tmp/mysite.sock"}))
     told = site.state(changing, "uwsgi_socket.listening", test=True)
@@ -203,6 +204,7 @@ def test_without_the_guard_the_packet_would_load_it(host):
         )
 
 
+@pytest.mark.long
 def test_every_value_reaches_uwsgi_as_it_is(host):
     """What uwsgi_ini.escape() writes, real uWSGI reads back."""
     source = random.Random(20)
@@ -242,6 +244,7 @@ def test_it_comes_back_after_a_reboot(host):
     assert site.state(host, "uwsgi_socket.listening")["changes"] == {}
 
 
+@pytest.mark.long
 def test_gone_and_back_again(host):
     assert site.state(host, "uwsgi_socket.absent", test=True)["result"] is None
     assert host.exists(site.SOCKET)

@@ -162,6 +162,7 @@ def test_a_request_longer_than_a_switch_is_answered(host):
     assert host.read("/root/slow") == "got it\n"
 
 
+@pytest.mark.long
 def test_a_request_longer_than_the_pillars_time_does_not_hold_the_run(host):
     digests = two_generations(host, processes=1, stop_timeout=2)
     host.run(
@@ -216,6 +217,7 @@ def test_the_gap_in_uwsgis_graceful_stop_is_closed(host, how):
         assert re.search("ConnectionReset|ValueError", answer)
 
 
+@pytest.mark.long
 def test_a_drained_generation_takes_nothing_more_and_drains_again(host):
     digests = two_generations(host, processes=2)
     assert host.salt_call("uwsgi_generation.drain", "mysite", digests[0]) is True

@@ -54,7 +54,9 @@ def test_refusals_are_one_sentence_and_change_nothing(host):
     assert "Traceback" not in output(missing)
 
     host.run("useradd", "--create-home", "visitor")
-    plain = host.run("setpriv", "--reuid=visitor", "--regid=visitor", "--clear-groups", APPLY, check=False)
+    plain = host.run(
+        "setpriv", "--reuid=visitor", "--regid=visitor", "--clear-groups", APPLY, check=False
+    )
     assert plain.returncode == 1
     assert "Root is needed" in plain.stderr
 
@@ -72,7 +74,10 @@ def test_refusals_are_one_sentence_and_change_nothing(host):
     host.run(f"ip route replace {route}")
     assert offline.returncode == 1
     assert len(offline.stderr.strip().splitlines()) == 1, offline.stderr
-    assert host.run("find / -xdev -newer /etc/hostname -type f -path '/var/lib/nginx*'").stdout == before
+    assert (
+        host.run("find / -xdev -newer /etc/hostname -type f -path '/var/lib/nginx*'").stdout
+        == before
+    )
     assert not host.exists("/etc/nginx")
 
 
@@ -94,7 +99,9 @@ def test_a_second_run_changes_nothing_and_says_so(applied):
 
 def test_a_pillar_with_errors_is_told_by_its_path(applied):
     host, _ = applied
-    host.write("/root/bad.sls", "nginx_uwsgi_django:\n  sites:\n    mysite:\n      listen: eighty\n")
+    host.write(
+        "/root/bad.sls", "nginx_uwsgi_django:\n  sites:\n    mysite:\n      listen: eighty\n"
+    )
     outcome = host.run(APPLY, "/root/bad.sls", check=False)
     assert outcome.returncode == 1
     assert "nginx_uwsgi_django:sites:mysite:listen" in outcome.stderr

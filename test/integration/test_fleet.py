@@ -7,6 +7,8 @@ import pytest
 from ..hosts.fleet import Fleet
 from ..hosts.salts import VERSIONS
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def minions(fleet: Fleet) -> Fleet:

@@ -23,7 +23,9 @@ def applied(fleet: Fleet) -> Fleet:
     return fleet
 
 
-def test_every_minion_serves_after_one_highstate_and_the_next_changes_nothing(applied: Fleet) -> None:
+def test_every_minion_serves_after_one_highstate_and_the_next_changes_nothing(
+    applied: Fleet,
+) -> None:
     first = applied.apply()
     assert {name: run.failed + run.errors for name, run in first.items()} == dict.fromkeys(
         MINIONS, []
@@ -39,7 +41,9 @@ def test_every_minion_serves_after_one_highstate_and_the_next_changes_nothing(ap
     # Salt's states compile with the master's newest pillar; functions see what was fetched last.
     applied.call("saltutil.refresh_pillar", wait=True)
     said = applied.call("nginx_uwsgi_django.status")
-    assert {name: type(status) for name, status in said.items()} == dict.fromkeys(MINIONS, dict), said
+    assert {name: type(status) for name, status in said.items()} == dict.fromkeys(MINIONS, dict), (
+        said
+    )
     assert {name: status["sites"]["mysite"]["status"] for name, status in said.items()} == (
         dict.fromkeys(MINIONS, 200)
     )

@@ -101,13 +101,28 @@ def test_the_page_and_its_static_files_come_through_nginx(applied):
 
 def test_a_link_that_the_site_plants_leads_nowhere(applied):
     host, _ = applied
-    host.run("echo hello > /srv/mysite/shared/static/own.txt; chown mysite: /srv/mysite/shared/static/own.txt")
+    host.run(
+        "echo hello > /srv/mysite/shared/static/own.txt; chown mysite: /srv/mysite/shared/static/own.txt"
+    )
     assert host.get("/static/own.txt")[0] == 200
-    host.run("runuser", "-u", "mysite", "--", "ln", "-s", "/etc/passwd", "/srv/mysite/shared/static/users.txt")
+    host.run(
+        "runuser",
+        "-u",
+        "mysite",
+        "--",
+        "ln",
+        "-s",
+        "/etc/passwd",
+        "/srv/mysite/shared/static/users.txt",
+    )
     assert host.get("/static/users.txt")[0] == 403
-    host.run("runuser -u mysite -- sh -c 'cd /srv/mysite/shared && mv static kept && ln -s /etc static'")
+    host.run(
+        "runuser -u mysite -- sh -c 'cd /srv/mysite/shared && mv static kept && ln -s /etc static'"
+    )
     assert host.get("/static/passwd")[0] == 403
-    host.run("cd /srv/mysite/shared && rm static && mv kept static && rm static/users.txt static/own.txt")
+    host.run(
+        "cd /srv/mysite/shared && rm static && mv kept static && rm static/users.txt static/own.txt"
+    )
 
 
 def test_status_answers_what_an_operator_asks(applied):
@@ -127,7 +142,9 @@ def test_status_answers_what_an_operator_asks(applied):
 
 def test_status_tells_when_a_site_is_down(applied):
     host, _ = applied
-    digest = host.salt_call("nginx_uwsgi_django.status", pillar=PILLAR)["sites"]["mysite"]["generation"]
+    digest = host.salt_call("nginx_uwsgi_django.status", pillar=PILLAR)["sites"]["mysite"][
+        "generation"
+    ]
     host.run("systemctl", "stop", "nginx")
     site = host.salt_call("nginx_uwsgi_django.status", pillar=PILLAR)["sites"]["mysite"]
     assert site["healthy"] is False
@@ -142,7 +159,7 @@ def test_a_reboot_brings_the_site_back_without_salt(applied):
     host.reboot()
     host.run(
         "sh -c 'for i in $(seq 60); do systemctl -q is-active nginx && "
-        "systemctl -q is-active \"uwsgi-mysite@*\" && exit 0; sleep 0.5; done; exit 1'"
+        'systemctl -q is-active "uwsgi-mysite@*" && exit 0; sleep 0.5; done; exit 1\''
     )
     status, _, _ = host.get("/", "a.compute.amazonaws.com")
     assert status == 200

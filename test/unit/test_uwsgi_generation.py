@@ -129,13 +129,13 @@ def test_a_file_touched_but_not_changed_makes_no_other(made):
     assert made.uwsgi_generation.desired("mysite")["digest"] == before
 
 
-def test_a_project_s_own_ini_is_not_read_through_a_link_out_of_the_project(
-    modules, made, tmp_path
-):
+def test_a_project_s_own_ini_is_not_read_through_a_link_out_of_the_project(modules, made, tmp_path):
     pillar = copy.deepcopy(PILLAR)
     pillar["nginx_uwsgi_django"]["sites"]["mysite"]["uwsgi"]["ini"] = "conf/own.ini"
     m = modules(pillar=pillar)
-    m.salt.update({key: made.salt[key] for key in made.salt if not key.startswith(("uwsgi_", "site_"))})
+    m.salt.update(
+        {key: made.salt[key] for key in made.salt if not key.startswith(("uwsgi_", "site_"))}
+    )
     project = tmp_path / "project"
     project.mkdir()
     m.salt["django_release.desired"] = lambda name, refresh=False: {
