@@ -10,6 +10,8 @@ import pytest
 from ..hosts.host import Host
 from ..hosts.state_run import StateResult
 
+pytestmark = pytest.mark.long
+
 VENV = "/opt/venv"
 HANDLED = "sites that the pillar has lost are reported, or gone"
 

@@ -14,6 +14,8 @@ import pytest
 from ..hosts.host import Host
 from .nginx_host import Salt, a_site, leftovers, pillar, prepare, processes, salt_words
 
+pytestmark = pytest.mark.long
+
 TREE = "/etc/nginx"
 CALLS = ("rename", "renameat2", "link", "linkat", "symlink", "mkdir", "rmdir", "unlink", "unlinkat")
 

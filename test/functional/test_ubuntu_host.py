@@ -2,8 +2,12 @@
 The Ubuntu host: Salt takes it for Ubuntu, and apt for a customer of a signed archive.
 """
 
+import pytest
+
 from ..hosts.repository import SigningKey
 from ..hosts.ubuntu import UbuntuHost
+
+pytestmark = pytest.mark.long
 
 SOURCE = """\
 Types: deb
