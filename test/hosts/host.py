@@ -309,6 +309,8 @@ class Host:
         )
         (etc / "machine-id").write_text(f"{uuid.uuid4().hex}\n", "utf-8")
         (etc / "pip.conf").write_text(outer.pip_conf(), "utf-8")
+        # A mirror that stalls once is no failed test.
+        (etc / "apt/apt.conf.d/80retries").write_text('Acquire::Retries "5";\n', "utf-8")
         self._prepare()
 
     def _prepare(self) -> None:

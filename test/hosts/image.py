@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import shutil
+import time
 import uuid
 
 from . import outer
@@ -127,7 +128,8 @@ def image(release: str) -> pathlib.Path:
         folder.mkdir(parents=True, exist_ok=True)
         used = used_images()
         for old in folder.glob(f"{release}-*"):
-            if old.name not in used:
+            # Not a younger one: another checkout may be testing with it.
+            if old.name not in used and time.time() - old.stat().st_mtime > 14 * 86400:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         for half in folder.glob(f".{release}-*"):
             shutil.rmtree(half) if half.is_dir() else half.unlink()

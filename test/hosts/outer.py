@@ -16,6 +16,9 @@ from .tools import run
 DEBIAN_MIRROR = "http://deb.debian.org/debian"
 DEBIAN_SECURITY = "http://deb.debian.org/debian-security"
 
+#: The environment variable that holds the address of a test run's own package index (index.py).
+INDEX = "NGINX_UWSGI_DJANGO_INDEX"
+
 # apt settings that say how to reach a mirror; everything else is the test machine's own affair.
 _APT_SETTING = re.compile(
     r"^Acquire::(?:https?::[^ ]+|Retries|Check-Valid-Until|Check-Date|ForceIPv[46]) "
@@ -125,9 +128,20 @@ def _pip_settings() -> dict[str, str]:
     return {key: found[key] for key in _PIP_SETTINGS if found.get(key)}
 
 
+def index_url() -> str:
+    """The package index of this machine."""
+    return _pip_settings().get("index-url", "https://pypi.org/simple/")
+
+
 def pip_conf() -> str:
     """The content of a host's ``/etc/pip.conf``: where this machine gets its packages."""
-    lines = [f"{key} = " + "\n    ".join(value.split()) for key, value in _pip_settings().items()]
+    settings = {"timeout": "60", "retries": "10", **_pip_settings()}
+    proxy = os.environ.get(INDEX)
+    if proxy:
+        settings["index-url"] = proxy
+        host = urllib.parse.urlsplit(proxy).hostname or ""
+        settings["trusted-host"] = f"{settings.get('trusted-host', '')} {host}"
+    lines = [f"{key} = " + "\n    ".join(value.split()) for key, value in settings.items()]
     return "\n".join(["[global]", *lines, ""])
 
 

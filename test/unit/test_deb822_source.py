@@ -143,6 +143,13 @@ def test_windows_line_ends_and_armour_headers(source: Any, gpg: Gpg, pair: tuple
         assert source._primary_keys(source._dearmoured(variant)) == [pair[0]]
 
 
+def _without_packets(key: bytes, count: int) -> bytes:
+    """An exported key from its packet of that number on; gpg writes lengths of one octet here."""
+    for _ in range(count):
+        key = key[2 + key[1] :]
+    return key
+
+
 def _broken(key: bytes, armoured: bytes) -> dict[str, tuple[bytes, str]]:
     lines = armoured.splitlines(keepends=True)
     letter = b"B" if lines[4][:1] != b"B" else b"C"
@@ -154,7 +161,7 @@ def _broken(key: bytes, armoured: bytes) -> dict[str, tuple[bytes, str]]:
         "armour cut off": (armoured[:200], "whole public key blocks"),
         "armour damaged": (b"".join([*lines[:4], letter + lines[4][1:], *lines[5:]]), "checksum"),
         "not base64": (armoured.replace(lines[4], b"?!*\n"), "malformed"),
-        "signature first": (key[key.index(b"\x88") :], "begin with a key"),
+        "signature first": (_without_packets(key, 2), "begin with a key"),
         "partial length": (b"\xc6\xe1" + b"\x04" * 40, "partial length"),
         "indeterminate length": (b"\x9b" + b"\x04" * 40, "unknown length"),
         "version 3": (b"\xc6\x0a\x03" + b"\0" * 9, "version 3"),
@@ -162,7 +169,7 @@ def _broken(key: bytes, armoured: bytes) -> dict[str, tuple[bytes, str]]:
     }
 
 
-@pytest.mark.parametrize("how", list(_broken(b"\x88", b"\n" * 9)))
+@pytest.mark.parametrize("how", list(_broken(b"\0" * 9, b"\n" * 9)))
 def test_broken_key_files_are_refused(
     source: Any, gpg: Gpg, pair: tuple[str, str], how: str
 ) -> None:
