@@ -214,7 +214,9 @@ def test_nginx_accepts_every_site_that_the_contract_accepts(tools: Host, many: M
     )
     tools.write(
         "/tmp/sites.conf",
-        "pid /tmp/values.pid; error_log /tmp/values.log; events {} http { "
+        "pid /tmp/values.pid; error_log /tmp/values.log; "
+        # Each site listens on a port of its own, and nginx wants a connection for every one.
+        "worker_rlimit_nofile 65536; events { worker_connections 16384; } http { "
         "server_names_hash_bucket_size 1024; server_names_hash_max_size 65536;\n"
         + servers.replace("include uwsgi_params", "include /etc/nginx/uwsgi_params")
         + "}\n",
