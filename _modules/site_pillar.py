@@ -1285,10 +1285,12 @@ def _site_keys() -> dict[str, _Node]:
     return {
         "server_names": _List(
             _Text(
-                "a name like www.example.org, *.example.org, www.example.*, an IPv4 address or _",
-                rf"_|(?:\*\.|\.)?{_HOST}|{_HOST}\.\*",
+                "a name like www.example.org, *.example.org, www.example.*, an IPv4 address, _ or "
+                "ec2:public-hostname",
+                rf"_|(?:\*\.|\.)?{_HOST}|{_HOST}\.\*|ec2:(?:public|local)-(?:hostname|ipv4)",
                 most=253,
                 advice=(
+                    (r"ec2:.*", "an instance has public-, local-hostname, public- and local-ipv4"),
                     (r"https?://.*", "a name alone, without http:// and without a path"),
                     (r"[^\[\]]*:[0-9]*", "a name alone; the port goes to listen"),
                     (r"~.*", "regular expressions are not supported; use a wildcard"),
@@ -1299,7 +1301,9 @@ def _site_keys() -> dict[str, _Node]:
             "a list with at least one name",
             least=1,
             unique=True,
-            description="The names that the site answers to.",
+            description="The names that the site answers to. `ec2:public-hostname`, "
+            "`ec2:public-ipv4`, `ec2:local-hostname` and `ec2:local-ipv4` are the instance's own; "
+            "one that it does not have, or any of them off EC2, adds no name.",
             example=["www.example.org", "*.example.org"],
         ),
         "listen": _List(
@@ -1536,6 +1540,21 @@ _PILLAR = _Mapping(
             },
             description="nginx as a whole.",
         ),
+        "ec2": _Mapping(
+            {
+                "metadata": _Text(
+                    "an http URL with a host and perhaps a port, without a path",
+                    r"http://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?",
+                    most=256,
+                    nullable=True,
+                    default=None,
+                    description="Where an instance asks what it is, always by IMDSv2; null is "
+                    "EC2's own IPv4 address, asked only where the firmware says EC2.",
+                    example="http://[fd00:ec2::254]",
+                ),
+            },
+            description="The host as an EC2 instance.",
+        ),
         "site_defaults": _DEFAULTS_OF_SITES,
         "sites": _Table(
             _SITE_NAME,
@@ -1647,6 +1666,7 @@ def _resolve(taken: dict, grains: dict) -> dict:
         "purge": values.get("purge", False),
         "clean": _PILLAR.keys["clean"].fill(values.get("clean", {})),
         "nginx": nginx,
+        "ec2": _PILLAR.keys["ec2"].fill(values.get("ec2", {})),
         "site_defaults": defaults,
         "sites": sites,
     }
@@ -2054,6 +2074,40 @@ def _check_nested(settings: dict, paths: dict[str, str], errors: list) -> None:
                 )
 
 
+def _name_by_instance(taken: dict, errors: list) -> None:
+    """Put the instance's own names in the place of ``ec2:...``; nobody is asked without one."""
+    defaults = taken.get("site_defaults", {})
+    places = [(("site_defaults",), defaults)]
+    places += [(("sites", name), site) for name, site in taken.get("sites", {}).items()]
+    names: dict[str, str | None] | None = None
+    for path, place in places:
+        wanted = place.get("server_names", [])
+        if place.get("absent") or not any(one.startswith("ec2:") for one in wanted):
+            continue
+        if names is None:
+            try:
+                endpoint = taken.get("ec2", {}).get("metadata")
+                names = __salt__["ec2_instance.facts"](endpoint).get("names", {})
+            except CommandExecutionError as error:
+                # Not without them: a site that lost its names would answer nobody.
+                number = next(n for n, one in enumerate(wanted) if one.startswith("ec2:"))
+                here = (*path, "server_names", number)
+                errors.append(_meaning(here, repr(wanted[number]), "an answer", str(error)))
+                return
+        found = [names.get(one[4:]) if one.startswith("ec2:") else one for one in wanted]
+        # An instance's name may be written out beside it too.
+        place["server_names"] = [one for one in dict.fromkeys(found) if one is not None]
+        if not place["server_names"]:
+            errors.append(
+                _meaning(
+                    (*path, "server_names"),
+                    f"{_listing(wanted)}, none of which this host has",
+                    "at least one name that it has",
+                    "" if names else "the firmware does not say that it is an EC2 instance",
+                )
+            )
+
+
 def _evaluate(pillar: Any, grains: dict) -> tuple[list, dict | None]:
     """Every error, and the settings where there is none."""
     errors: list = []
@@ -2098,6 +2152,7 @@ def _evaluate(pillar: Any, grains: dict) -> tuple[list, dict | None]:
         return errors, None
     _missing_of_sites(raw, errors)
     _check_host(raw, grains, errors)
+    _name_by_instance(taken, errors)
     # A value that is wrong has been left out of `taken`, so its default stands in for it here.
     settings = _resolve(taken, grains)
     _check_across(raw, settings, errors)
@@ -2321,7 +2376,7 @@ def show(name: str | None = None) -> dict:
         return "derived" if isinstance(node.default, _Derived) else "default"
 
     if name is None:
-        for key in ("lookup", "purge", "clean", "nginx"):
+        for key in ("lookup", "purge", "clean", "nginx", "ec2"):
             for path, node, value in _flat(_PILLAR.keys[key], values[key], (key,)):
                 if _says(raw, path):
                     origin = "lookup" if key == "lookup" else "pillar"
