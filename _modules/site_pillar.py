@@ -2077,7 +2077,7 @@ def _check_nested(settings: dict, paths: dict[str, str], errors: list) -> None:
 def _name_by_instance(taken: dict, errors: list) -> None:
     """Put the instance's own names in the place of ``ec2:...``; nobody is asked without one."""
     defaults = taken.get("site_defaults", {})
-    places = [(("site_defaults",), defaults)]
+    places: list[tuple[tuple[str, ...], dict]] = [(("site_defaults",), defaults)]
     places += [(("sites", name), site) for name, site in taken.get("sites", {}).items()]
     names: dict[str, str | None] | None = None
     for path, place in places:

@@ -161,17 +161,8 @@ run with an error in it changes nothing. `salt '*' site_pillar.check` lists the 
   unit would hide somebody else's, that would run as an account of the system's, or whose releases
   root would write where others than root can change the way.
 
-A pillar file is a template: what the host knows goes in by its grains. The public name that EC2
-gives a host is among Salt's `metadata` grains (`metadata_server_grains: True` in the minion's
-configuration; Salt 3008 has them as an extension):
-
-```jinja
-nginx_uwsgi_django:
-  sites:
-    mysite:
-      server_names:
-        - {{{{ grains.get('meta-data', {{}}).get('public-hostname') or grains.fqdn }}}}
-```
+On EC2 `server_names` takes the instance's own names, `ec2:public-hostname` for example: see
+[ec2.md](ec2.md).
 
 `site_pillar.show` has the origin of each value:
 
