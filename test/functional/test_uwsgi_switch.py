@@ -2,81 +2,18 @@
 No request is lost when a generation follows another.
 """
 
-import json
 import re
+import subprocess
 import time
 
 import pytest
 
 from test.hosts.salts import program
 
+from . import uwsgi_load as load
 from . import uwsgi_site as site
 
 pytestmark = pytest.mark.usefixtures("_site")
-
-# Asks the site's socket as nginx would, over and over, until told to stop; an answer that is not
-# a complete 200 is lost.
-LOAD = """
-import json, os, socket, struct, sys, threading, time
-
-PATH = "/run/uwsgi/mysite.sock"
-
-def request(path, query="", body=b""):
-    values = {"REQUEST_METHOD": "POST" if body else "GET", "PATH_INFO": path,
-              "REQUEST_URI": path, "QUERY_STRING": query, "SERVER_PROTOCOL": "HTTP/1.1",
-              "SERVER_NAME": "www.example.org", "SERVER_PORT": "80", "REMOTE_ADDR": "127.0.0.1",
-              "HTTP_HOST": "www.example.org", "CONTENT_TYPE": "application/octet-stream",
-              "CONTENT_LENGTH": str(len(body)) if body else ""}
-    data = b"".join(struct.pack("<H", len(t)) + t.encode() for pair in values.items() for t in pair)
-    return struct.pack("<BHB", 0, len(data), 0) + data + body
-
-KINDS = {
-    "fast": (request("/"), b"one"),
-    "post": (request("/echo", body=b"x" * 200000), b"200000"),
-    "slow": (request("/", "sleep=1.5"), b"one"),
-}
-asked, lost, lock, longest = 0, [], threading.Lock(), 0.0
-stop = threading.Event()
-
-def ask(kind):
-    packet, wanted = KINDS[kind]
-    with socket.socket(socket.AF_UNIX) as one:
-        one.settimeout(60)
-        one.connect(PATH)
-        one.sendall(packet)
-        answer = b""
-        while piece := one.recv(65536):
-            answer += piece
-    if not answer.startswith(b"HTTP/1.1 200 ") or not answer.endswith(b"\\r\\n\\r\\n" + wanted):
-        raise ValueError(repr(answer[:60]))
-
-def work(kind, pause):
-    global asked, longest
-    while not stop.is_set():
-        before = time.monotonic()
-        try:
-            ask(kind)
-        except (OSError, ValueError) as error:
-            with lock:
-                lost.append(f"{kind}: {error!r}")
-        with lock:
-            asked += 1
-            if kind == "fast":
-                longest = max(longest, time.monotonic() - before)
-        time.sleep(pause)
-
-threads = [threading.Thread(target=work, args=(kind, pause)) for kind, pause in
-           [("fast", 0.01)] * 5 + [("post", 0.02), ("slow", 0.01)]]
-for thread in threads:
-    thread.start()
-open("/root/loaded", "w").close()
-while not os.path.exists("/root/enough"):
-    time.sleep(0.1)
-stop.set()
-for thread in threads:
-    thread.join()
-json.dump({"asked": asked, "lost": lost, "longest": longest}, open("/root/result", "w"))
-"""
 
 # Switches between two kept generations, many times in one process.
 SWITCH = """
@@ -93,11 +30,8 @@ for number in range(int(sys.argv[2])):
 @pytest.fixture(scope="module")
 def _site(host):
     site.prepare(host)
-    host.write("/root/load.py", LOAD)
     host.write("/root/switch.py", SWITCH)
-    host.write(
-        "/root/ask.py", LOAD.split("threads = [")[0] + "\nask(sys.argv[1])\nprint('got it')\n"
-    )
+    host.write("/root/ask.py", load.SOCKET + "\nasker(sys.argv[1])()\nprint('got it')\n")
     assert site.state(host, "uwsgi_socket.listening")["result"] is True
 
 
@@ -112,22 +46,6 @@ def two_generations(host, **uwsgi):
         assert done["result"] is True, done["comment"]
         digests.append(done["comment"].split()[1])
     return digests[::-1]
-
-
-def under_load(host, act):
-    host.run(
-        "rm -f /root/enough /root/loaded /root/result; "
-        "(python3 /root/load.py >/root/load.log 2>&1 &); "
-        "until [ -e /root/loaded ]; do sleep 0.1; done; sleep 1"
-    )
-    try:
-        act()
-    finally:
-        host.run(
-            "sleep 2; touch /root/enough; for i in $(seq 600); do "
-            "[ -s /root/result ] && break; sleep 0.1; done; cat /root/load.log"
-        )
-    return json.loads(host.read("/root/result"))
 
 
 def switches(host, count, digests):
@@ -145,7 +63,9 @@ def switches(host, count, digests):
 @pytest.mark.parametrize(("threads", "count"), [(1, 6), (3, 3)])
 def test_switches_under_load_lose_nothing(host, threads, count, full):
     digests = two_generations(host, threads=threads)
-    told = under_load(host, lambda: switches(host, 100 if full else count, digests))
+    told = load.under_load(
+        host, load.SOCKET, lambda: switches(host, 100 if full else count, digests)
+    )
     assert told["lost"] == []
     assert told["asked"] > 1000
     # No stall either: the longest that a request waited, the machine being busy with the tests.
@@ -227,3 +147,221 @@ def test_a_drained_generation_takes_nothing_more_and_drains_again(host):
     assert asked.returncode == 124
     switches(host, 1, digests)
     assert site.ask(host)["status"] == 200
+
+
+# --- Through nginx, as users come -----------------------------------------------------------------
+
+OTHER_VENV = "/opt/other-venv"
+
+
+@pytest.fixture(scope="module")
+def web(host, _site):
+    """The host with nginx in front, a second user to change to, and a port that is taken."""
+    host.run("apt-get install -y -qq --no-install-recommends nginx", timeout=300)
+    host.run("useradd --system --user-group --home-dir /nonexistent other")
+    host.run("systemd-run --quiet python3 -m http.server 8099 --bind 127.0.0.1 --directory /srv")
+    both(host)
+    # The address that the load asks, and nothing else that the host could serve there.
+    assert host.get("/", "www.example.org")[2] == b"one"
+    return host
+
+
+def pillar(**more):
+    return site.pillar(**{**more, "uwsgi": {"processes": 3, **more.get("uwsgi", {})}})
+
+
+def nginx(host):
+    for function in ("nginx_tree.applied", "nginx_process.current"):
+        (done,) = host.salt_call("state.single", function, "nginx").values()
+        assert done["result"] is True, done["comment"]
+
+
+def running(host):
+    done = site.running(host)
+    assert done["result"] is True, done["comment"]
+    assert "generation" in done["changes"]
+
+
+def both(host, **more):
+    """The plain pillar, or this one, on the whole host."""
+    host.set_pillar(pillar(**more))
+    site.project(host)
+    for function in ("uwsgi_socket.listening", "uwsgi_generation.running"):
+        done = site.state(host, function)
+        assert done["result"] is True, done["comment"]
+    nginx(host)
+
+
+def other_option(host, number):
+    host.set_pillar(pillar(uwsgi={"options": {"harakiri": 100 + number}}))
+    running(host)
+
+
+def other_code(host, number):
+    site.project(host, f"v{number}")
+    running(host)
+    assert host.get("/", "www.example.org")[2] == f"v{number}".encode()
+
+
+def other_environment(host, number):
+    """Also another release of uWSGI."""
+    host.run(
+        f"[ -e {OTHER_VENV} ] || {{ python3 -m venv {OTHER_VENV} && {OTHER_VENV}/bin/pip -q install "
+        "'django~=5.2.0' pyuwsgi==2.0.28.post1; }",
+        timeout=300,
+    )
+    host.set_pillar(pillar(project={"venv": (OTHER_VENV, site.VENV)[number % 2]}))
+    running(host)
+    version = ("2.0.28", "2.0.30")[number % 2]
+    assert host.salt_call("uwsgi_generation.status", "mysite")["version"].startswith(version)
+
+
+def other_user(host, number):
+    user = ("other", "mysite")[number % 2]
+    host.set_pillar(pillar(project={"user": user, "group": user}))
+    running(host)
+    told = host.run("ps", "-o", "user=", "-p", ",".join(map(str, site.pids(host)))).stdout
+    assert set(told.split()) == {user}
+
+
+def rolled_back(host, number):
+    if number == 0:
+        other_option(host, 50)
+    before = site.active(host)
+    host.salt_call("uwsgi_generation.rollback", "mysite")
+    assert site.active(host) != before
+
+
+def with_nginx_at_the_same_time(host, number):
+    host.set_pillar(
+        pillar(
+            uwsgi={"options": {"harakiri": 200 + number}}, client_max_body_size=f"{60 + number}m"
+        )
+    )
+    words = [program("3008", "salt-call"), "--local", f"--config-dir={host.salt_config('3008')}"]
+    switching = subprocess.Popen(
+        [*host.enter(), *words, "--retcode-passthrough", "uwsgi_generation.switch", "mysite"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    nginx(host)
+    said, _ = switching.communicate(timeout=120)
+    assert switching.returncode == 0, said
+    assert "generation" not in site.running(host)["changes"]
+
+
+def the_live_socket(host, number):
+    """Owner, group, mode and backlog: what no process has to be restarted for."""
+    inode = host.run("stat", "-c", "%i", site.SOCKET).stdout
+    group = ("other", "www-data")[number % 2]
+    host.run("usermod", "--append", "--groups", "other", "www-data")
+    host.set_pillar(
+        pillar(
+            socket={
+                "owner": ("www-data", "root")[number % 2],
+                "group": group,
+                "mode": ("0660", "0666")[number % 2],
+                "backlog": (2048, 4096)[number % 2],
+            }
+        )
+    )
+    done = site.state(host, "uwsgi_socket.listening")
+    assert done["result"] is True, done["comment"]
+    assert {"owner", "group"} <= set(done["changes"])
+    assert host.run("stat", "-c", "%i %G", site.SOCKET).stdout.split() == [inode.strip(), group]
+
+
+def many_switches(host, number):
+    if number == 0:
+        digests = two_generations(host)
+        switches(host, 100, digests)
+
+
+CHANGES = {
+    "ini": other_option,
+    "code": other_code,
+    "environment and uWSGI": other_environment,
+    "user": other_user,
+    "rollback": rolled_back,
+    "nginx too": with_nginx_at_the_same_time,
+    "socket": the_live_socket,
+    "hundred switches": many_switches,
+}
+
+
+def test_a_change_under_load_loses_nothing(web, sample, full):
+    cheap = [name for name in CHANGES if name not in ("environment and uWSGI", "hundred switches")]
+    for name in list(CHANGES) if full else sample(cheap, 1):
+        both(web)
+
+        def repeated(change=CHANGES[name]):
+            for number in range(3 if full else 1):
+                change(web, number)
+
+        told = load.under_load(web, load.NGINX, repeated)
+        print(name, {key: told[key] for key in ("kinds", "lost", "longest", "reopened")})
+        assert told["lost"] == [], name
+        assert min(told["kinds"].values()) > 0 and told["asked"] > 100, name
+        assert told["longest"] < 5, name
+
+
+# --- Generations that cannot serve ----------------------------------------------------------------
+
+REFUSED = {
+    "does not import": ({"wsgi": "import no_such_module\n"}, {}, "no_such_module"),
+    "answers 500": (
+        {"urls": site.URLS.replace("return HttpResponse(VERSION)", "raise RuntimeError('boom')")},
+        {},
+        "answered with 500",
+    ),
+    "hangs at import": (
+        {"wsgi": "import time\ntime.sleep(3600)\n"},
+        {"start_timeout": 3},
+        "did not pass its preflight",
+    ),
+    "a port is taken": (
+        {"wsgi": "import socket\nsocket.create_server(('127.0.0.1', 8099))\n" + site.WSGI},
+        {},
+        "Address already in use",
+    ),
+    "out of memory": (
+        {"wsgi": "hoard = bytearray(4 << 30)\n" + site.WSGI},
+        {"limits": {"LimitAS": "1G"}},
+        "MemoryError",
+    ),
+}
+
+
+def test_a_refused_generation_costs_no_request(web, sample):
+    for case in sample(list(REFUSED), 1):
+        files, uwsgi, words = REFUSED[case]
+        both(web)
+        kept = site.pids(web), site.enabled(web), site.files(web)
+
+        def refused_twice(files=files, uwsgi=uwsgi, words=words, kept=kept):
+            site.project(web, **files)
+            web.set_pillar(pillar(uwsgi=uwsgi))
+            # Red as long as the cause is there.
+            for _ in range(2):
+                refused = site.running(web)
+                assert refused["result"] is False
+                assert words in refused["comment"] and "journal's last lines" in refused["comment"]
+                assert site.traces_of_preflight(web) == ""
+                assert (site.pids(web), site.enabled(web), site.files(web)) == kept
+
+        told = load.under_load(web, load.NGINX, refused_twice)
+        print(case, {key: told[key] for key in ("kinds", "lost", "longest")})
+        assert told["lost"] == [] and told["seen"] == ["one"], case
+
+
+def test_where_nothing_ran_a_refused_generation_lets_nobody_wait(web):
+    both(web)
+    assert site.state(web, "uwsgi_generation.absent")["result"] is True
+    site.project(web, wsgi="import no_such_module\n")
+    assert site.running(web)["result"] is False
+    assert web.get("/", "www.example.org", timeout=10)[0] == 502
+    enabled = web.run("systemctl is-enabled uwsgi-mysite.socket uwsgi-mysite.service", check=False)
+    assert set(enabled.stdout.split()) == {"disabled"}
+    both(web)
+    assert web.get("/", "www.example.org")[2] == b"one"
