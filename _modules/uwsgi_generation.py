@@ -588,6 +588,8 @@ def switch(name: str, digest: str | None = None) -> dict[str, Any]:
 
     Raises CommandExecutionError when the generation does not come up or does not answer as the
     pillar's ``health`` says; then it is gone again, and what ran before still runs and is enabled.
+    Where nothing ran before, the socket is closed: nginx answers 502 at once, instead of keeping
+    every visitor waiting in the queue of a socket that nobody reads.
 
     CLI Example:
 
@@ -602,10 +604,15 @@ def switch(name: str, digest: str | None = None) -> dict[str, Any]:
     _clear(name)
     if "generation" in changes:
         _need_socket(name)
-        _need_program(name, wanted)
-        seconds = _preflight(name, wanted)
-        changes["health"] = {"old": None, "new": f"{_asked(name)} in {seconds:g} s"}
-        _bring_up(name, wanted)
+        try:
+            _need_program(name, wanted)
+            seconds = _preflight(name, wanted)
+            changes["health"] = {"old": None, "new": f"{_asked(name)} in {seconds:g} s"}
+            _bring_up(name, wanted)
+        except CommandExecutionError:
+            if not any(shown["state"] in _UP for shown in _generations(name).values()):
+                _close(name)
+            raise
     _settle(name, wanted["digest"])
     return {"digest": wanted["digest"], "changes": changes}
 
@@ -618,6 +625,17 @@ def _need_socket(name: str) -> None:
             raise CommandExecutionError(
                 f"{unit} is not active, so there is no socket for a generation to inherit"
             )
+
+
+def _close(name: str) -> None:
+    """
+    Stop and disable the socket that no generation reads; :py:func:`uwsgi_socket.listening` opens
+    it again in the next run.
+    """
+    units = list(__salt__["uwsgi_socket.names"](name).values())
+    # Disabled as well: after a reboot it would be open again, and nobody there.
+    __salt__["systemd_unit.disable"](units)
+    __salt__["systemd_unit.stop"](units)
 
 
 def _need_program(name: str, wanted: dict[str, Any]) -> None:
