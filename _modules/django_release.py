@@ -30,7 +30,6 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
-import salt.fileserver
 from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "django_release"
@@ -293,59 +292,16 @@ def _written_by_site(name: str, root: str) -> set[str]:
 # --- Sources ---------------------------------------------------------------------------------
 
 
-def _from_salt(name: str, url: str, refresh: bool) -> tuple[str, set[str]]:
-    """
-    A directory of Salt's file server in Salt's own cache: where it is, and which of the files
-    there are the server's now (the cache keeps what was deleted on the server).
-    """
-    cache = __context__.setdefault("django_release.fetched", {})
-    if not refresh and url in cache and os.path.isdir(cache[url][0]):
-        return cache[url]
-    address, _, query = url.partition("?")
-    saltenv = dict(urllib.parse.parse_qsl(query)).get("saltenv") or __opts__["saltenv"] or "base"
-    inside = address[len("salt://") :].strip("/")
-    if __opts__.get("file_client") == "local":
-        # Masterless, Salt remembers for 20 seconds which files there are (fileserver_list_cache_
-        # time), and a file added meanwhile would be missing from the release.
-        salt.fileserver.Fileserver(__opts__).clear_file_list_cache({"saltenv": saltenv})
-    # Neither history nor build leftovers are worth sending.
-    unwanted = r"E@(^|/)(\.git|\.hg|\.svn|node_modules|__pycache__|\.venv|\.tox)(/|$)"
-    paths = __salt__["cp.cache_dir"](f"salt://{inside}", saltenv=saltenv, exclude_pat=unwanted)
-    offered = {
-        path
-        for path in __salt__["cp.list_master"](saltenv, prefix=f"{inside}/")
-        if path.startswith(f"{inside}/") and not re.search(unwanted[2:], path)
-    }
-    root = __salt__["cp.cache_dest"](f"salt://{inside}", saltenv=saltenv)
-    arrived = {f"{inside}/{os.path.relpath(path, root)}" for path in paths}
-    lost = sorted(
-        path
-        for path in offered - arrived
-        # A master lists a file for a while after it was deleted.
-        if __salt__["cp.hash_file"](f"salt://{path}", saltenv=saltenv)
-    )
-    if lost:
-        raise CommandExecutionError(
-            f"{url}: {len(lost)} of {len(offered)} files did not arrive from Salt's file server: "
-            f"{', '.join(lost[:5])}"
-        )
-    if not arrived:
-        raise CommandExecutionError(
-            f"{url} ({_key(name, 'project:source:salt')}) holds no file: is the directory in "
-            f"the file_roots of the environment {saltenv}?"
-        )
-    found = root, {path[len(inside) + 1 :] for path in arrived}
-    cache[url] = found
-    return found
-
-
 def _source(name: str, refresh: bool = False) -> tuple[str, dict[str, str]]:
     """Where the project's files are now, and the manifest of them."""
     project = _site(name)["project"]
     patterns = list(project["exclude"])
+    if project["release"]:
+        return _stored_release(name, project["release"])
     if project["source"]:
-        root, only = _from_salt(name, project["source"]["salt"], refresh)
-        return root, _manifest(root, patterns, set(), only)
+        found = __salt__["release_source.obtain"](name, refresh)
+        only = None if found["only"] is None else set(found["only"])
+        return found["root"], _manifest(found["root"], patterns, set(), only)
     root = project["path"]
     if not os.path.isdir(root):
         raise CommandExecutionError(
@@ -360,16 +316,33 @@ def _source(name: str, refresh: bool = False) -> tuple[str, dict[str, str]]:
     return root, manifest
 
 
+def _stored_release(name: str, identity: str) -> tuple[str, dict[str, str]]:
+    """A release that the pillar names, which has no source but itself."""
+    where = os.path.join(_releases(name), identity)
+    key = _key(name, "project:release")
+    if not os.path.isdir(where):
+        there = ", ".join(stored(name)) or "none"
+        raise CommandExecutionError(
+            f"the release {identity} ({key}) is not on this host; there are: {there}"
+        )
+    manifest = _manifest(where, [], _links_out(name, where))
+    if _fingerprint(manifest) != identity:
+        raise CommandExecutionError(
+            f"{where} ({key}) is not what it was made as: it was changed by hand, and only its "
+            "source can restore it"
+        )
+    return where, manifest
+
+
 def desired(name: str, refresh: bool = False) -> dict[str, Any]:
     """
-    The release that a site is to run. Reads only (from Salt's file server into Salt's cache,
-    where the source is one).
+    The release that a site is to run. Reads only (from the source into Salt's cache, where there
+    is one).
 
     name
         the site
     refresh
-        ask Salt's file server again, where the source is there and was asked before by this
-        process
+        ask the source again, where it was asked before by this process
 
     Returns ``{"id", "path", "source"}``: 12 hexadecimal digits over the content, the directory
     that it runs from, and a directory that holds the same files now, before the release is on

@@ -374,12 +374,21 @@ class _Mapping(_Node):
 
     types = ("mapping",)
 
-    def __init__(self, keys: dict[str, _Node], required: tuple[str, ...] = (), **more: Any) -> None:
+    def __init__(
+        self,
+        keys: dict[str, _Node],
+        required: tuple[str, ...] = (),
+        one: bool = False,
+        **more: Any,
+    ) -> None:
         more.setdefault("default", _BY_KEYS)
         says = f"a mapping of {_listing(sorted(keys))}" if keys else "an empty mapping"
+        if one:
+            says = f"a mapping with one of {_listing(sorted(keys), 'or')}"
         super().__init__(says, **more)
         self.keys = keys
         self.required = required
+        self.one = one
 
     @property
     def hides(self) -> bool:
@@ -398,14 +407,18 @@ class _Mapping(_Node):
         for key in self.required:
             if key not in value:
                 errors.append(_missing((*path, key), self.keys[key]))
+        if self.one and len(value) != 1:
+            errors.append(_error(path, self, value))
         return taken
 
     def fill(self, value: Any) -> Any:
         if value is None:
             return None
+        # Of keys that exclude each other, those that are there.
+        wanted = value if self.one else self.keys
         return {
-            key: node.fill(value[key]) if key in value else node.fresh()
-            for key, node in self.keys.items()
+            key: self.keys[key].fill(value[key]) if key in value else self.keys[key].fresh()
+            for key in wanted
         }
 
     def fresh(self) -> Any:
@@ -419,6 +432,8 @@ class _Mapping(_Node):
         }
         if self.required:
             shape["required"] = list(self.required)
+        if self.one:
+            shape.update(minProperties=1, maxProperties=1)
         return shape
 
 
@@ -1013,6 +1028,149 @@ def _lookup() -> _Mapping:
     )
 
 
+def _login(what: str) -> dict[str, _Node]:
+    """A user's name and a password, for a server that asks."""
+    return {
+        "user": _Text(
+            "a name without blanks and colons",
+            r"[^\x00-\x20:\x7f\ud800-\udfff]+",
+            most=256,
+            nullable=True,
+            default=None,
+            description=f"The user's name {what}.",
+            example="deploy",
+        ),
+        "password": _Text(
+            "text on one line, without blanks around it",
+            _TRIMMED,
+            most=4096,
+            nullable=True,
+            default=None,
+            secret=True,
+            description=f"The password or token {what}.",
+            example="...",
+        ),
+    }
+
+
+_REMOTE = r"[A-Za-z0-9._~:/@%+,=-]+"
+
+
+def _source() -> _Mapping:
+    return _Mapping(
+        {
+            "git": _Mapping(
+                {
+                    "url": _Text(
+                        "an https, http, ssh or file URL without a password, or user@host:path",
+                        rf"(?:https?|file)://(?!-)[A-Za-z0-9._~:/%+,=-]+|ssh://(?!-){_REMOTE}"
+                        rf"|[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9.-]*:(?!-){_REMOTE}",
+                        most=1024,
+                        private=True,
+                        description="The repository.",
+                        example="https://git.example.org/mysite.git",
+                        advice=(
+                            (
+                                r"https?://[^/]*@.*",
+                                "the user's name and the password have keys of their own",
+                            ),
+                        ),
+                    ),
+                    "revision": _Text(
+                        "a branch, a tag or a full hash",
+                        r"(?![/.])(?:(?!\.\.|//|/\.|\.lock(?:/|$))[A-Za-z0-9._/+-])+(?<![./])",
+                        most=256,
+                        description="What of it is the release: a branch, a tag, or the full hash "
+                        "of a commit, which alone is the same for ever.",
+                        example="v1.4.2",
+                        refuse=((r"-.*", "git would take it for an option"),),
+                    ),
+                    "key": _Text(
+                        "a private key without a passphrase, in PEM, over several lines",
+                        r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\n(?:[A-Za-z0-9+/=]+\n)+"
+                        r"-----END (?:[A-Z]+ )*PRIVATE KEY-----\n?",
+                        most=32768,
+                        nullable=True,
+                        default=None,
+                        secret=True,
+                        description="The deploy key of a private repository, for ssh. It is in no "
+                        "file of the host's at any time.",
+                        advice=((r"[^\n]*", "write it after a | so that its lines are kept"),),
+                    ),
+                    "host_keys": _List(
+                        _Text(
+                            "a line of known_hosts, like `git.example.org ssh-ed25519 AAAA...`",
+                            r"[A-Za-z0-9.,*?\[\]:|=+/-]+ (?:ssh|ecdsa|sk)-[a-z0-9@.-]+ "
+                            r"[A-Za-z0-9+/]+=*",
+                            most=4096,
+                        ),
+                        "a list of lines",
+                        unique=True,
+                        default=[],
+                        description="The keys of the ssh server, as `ssh-keyscan` prints them; no "
+                        "other is accepted.",
+                        example=[
+                            "github.com ssh-ed25519 "
+                            "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+                        ],
+                    ),
+                    **_login("for https"),
+                },
+                required=("url", "revision"),
+                description="A repository of git's. Submodules and files kept by LFS are not "
+                "followed; `project:exclude` leaves files out.",
+            ),
+            "archive": _Mapping(
+                {
+                    "url": _Text(
+                        "an https, http or file URL without a password, or a salt:// path",
+                        rf"(?:https?|file)://[A-Za-z0-9._~:/?=&%+,-]+|salt:/{_PATH}",
+                        most=1024,
+                        private=True,
+                        description="A tar archive, plain or compressed by gzip, bzip2 or xz, or a "
+                        "zip archive.",
+                        example="https://ci.example.org/mysite-1.4.2.tar.gz",
+                        advice=(
+                            (
+                                r"https?://[^/]*@.*",
+                                "the user's name and the password have keys of their own",
+                            ),
+                        ),
+                    ),
+                    "sha256": _Text(
+                        "64 digits 0-9 and a-f",
+                        r"[0-9a-f]{64}",
+                        description="The checksum of the archive; another file is refused.",
+                        example="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                        advice=((r"[0-9a-fA-F]{64}", "write it in small letters"),),
+                    ),
+                    "strip": _Switch(
+                        default=True,
+                        description="Where all of the archive is in one directory, take what is "
+                        "in that.",
+                    ),
+                    **_login("for http and https"),
+                },
+                required=("url", "sha256"),
+                description="An archive.",
+            ),
+            "salt": _Text(
+                "a directory on Salt's file server, like salt://examples/mysite",
+                rf"salt:/{_PATH}(?:\?saltenv=[A-Za-z0-9._-]+)?",
+                description="A directory on Salt's file server; `?saltenv=...` after it "
+                "names another environment than the run's.",
+                example="salt://examples/mysite",
+            ),
+        },
+        one=True,
+        nullable=True,
+        default=None,
+        description="Where releases come from, one of the three; null when somebody puts the tree "
+        "there.",
+        example={"salt": "salt://examples/mysite"},
+    )
+
+
 def _project() -> _Mapping:
     return _Mapping(
         {
@@ -1023,21 +1181,15 @@ def _project() -> _Mapping:
                 example="/srv/mysite",
                 refuse=(_SYSTEM_PLACES, _OPEN_PLACES),
             ),
-            "source": _Mapping(
-                {
-                    "salt": _Text(
-                        "a directory on Salt's file server, like salt://examples/mysite",
-                        rf"salt:/{_PATH}(?:\?saltenv=[A-Za-z0-9._-]+)?",
-                        description="A directory on Salt's file server; `?saltenv=...` after it "
-                        "names another environment than the run's.",
-                        example="salt://examples/mysite",
-                    ),
-                },
-                required=("salt",),
+            "source": _source(),
+            "release": _Text(
+                "the ID of a release, 12 digits 0-9 and a-f",
+                r"[0-9a-f]{12}",
                 nullable=True,
                 default=None,
-                description="Where releases come from; null when somebody puts the tree there.",
-                example={"salt": "salt://examples/mysite"},
+                description="A release that is on the host, to stay with instead of what the "
+                "source has (a rollback that lasts); see `django_release.stored`.",
+                example="4f2a9c01d7e3",
             ),
             "wsgi": _Text(
                 "module:callable",
@@ -1843,6 +1995,7 @@ def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
                 "a package, or the path of an executable in uwsgi:binary",
             )
         )
+    _check_project(path, project, errors)
     mode = int(socket["mode"], 8)
     if not (mode & 0o022 or (mode & 0o200 and socket["owner"] == nginx["user"])):
         errors.append(
@@ -1877,6 +2030,71 @@ def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
             if re.fullmatch(which, limit) and not re.fullmatch(pattern, value):
                 errors.append(_meaning((*path, "uwsgi", "limits", limit), f"{value!r}", says))
                 break
+
+
+#: Where a password may be sent: to this very host without TLS, too.
+_PRIVATE_WAY = r"https://|http://(?:localhost|127\.0\.0\.1)(?::[0-9]+)?/"
+
+
+def _check_project(path: tuple, project: dict, errors: list) -> None:
+    """What a project's keys say of each other."""
+    source = project["source"] or {}
+    path = (*path, "project")
+    if len(source) > 1:
+        errors.append(
+            _meaning(
+                (*path, "source"),
+                f"{_listing(sorted(source))} together with site_defaults",
+                "one source",
+                "write the source in the sites alone",
+            )
+        )
+    if project["release"] and not source:
+        errors.append(
+            _meaning(
+                (*path, "release"),
+                f"{project['release']!r}, while the project is a tree that is run where it is",
+                "null, or a source: only that has releases to go back to",
+            )
+        )
+    git = source.get("git") or {}
+    if re.match(r"ssh:|[^/]*@", git.get("url", "")):
+        if not git["host_keys"]:
+            errors.append(
+                _meaning(
+                    (*path, "source", "git", "host_keys"),
+                    "an empty list, while the URL is one of ssh",
+                    "at least one key, so that no other server can take its place",
+                    "see ssh-keyscan, and compare with what the server's owner publishes",
+                )
+            )
+    elif git.get("key"):
+        errors.append(
+            _meaning(
+                (*path, "source", "git", "key"),
+                "a deploy key, while the URL is none of ssh",
+                "an ssh:// URL or user@host:path",
+            )
+        )
+    for kind in ("git", "archive"):
+        login, keys = source.get(kind) or {}, ("source", kind)
+        if bool(login.get("user")) != bool(login.get("password")):
+            which = "password" if login["user"] else "user"
+            errors.append(
+                _meaning(
+                    (*path, *keys, which),
+                    "nothing (null), while the other of user and password is there",
+                    "both, or neither",
+                )
+            )
+        elif login.get("password") and not re.match(_PRIVATE_WAY, login["url"]):
+            errors.append(
+                _meaning(
+                    (*path, *keys, "password"),
+                    "a password, without a URL of https",
+                    "a URL of https, which alone keeps it secret on the way",
+                )
+            )
 
 
 #: Where a distribution, its packages and a run of theirs put units; /lib is a link to /usr/lib.

@@ -20,6 +20,18 @@ def _ret(name: str) -> dict[str, Any]:
     return {"name": name, "result": True, "changes": {}, "comment": ""}
 
 
+def _waits(name: str, ret: dict[str, Any]) -> bool:
+    """Whether a dry run can say no more, as the source cannot be asked before an installation."""
+    awaits = __salt__["release_source.awaits"](name) if __opts__["test"] else None
+    if awaits:
+        ret.update(
+            result=None,
+            changes={"release": {"old": None, "new": awaits}},
+            comment=f"would be done {awaits}",
+        )
+    return bool(awaits)
+
+
 def present(name: str) -> dict[str, Any]:
     """
     The release that the pillar asks for is complete on the host: copied from its source, or, where
@@ -41,6 +53,8 @@ def present(name: str) -> dict[str, Any]:
     """
     ret = _ret(name)
     try:
+        if _waits(name, ret):
+            return ret
         lacks = __salt__["django_release.lacking"](name, refresh=True)
         wanted = __salt__["django_release.desired"](name)
         if not lacks:
@@ -89,6 +103,8 @@ def prepared(name: str) -> dict[str, Any]:
     """
     ret = _ret(name)
     try:
+        if _waits(name, ret):
+            return ret
         if __opts__["test"] and (
             __salt__["django_release.lacking"](name) or __salt__["python_venv.lacking"](name)
         ):
@@ -150,6 +166,8 @@ def live(name: str) -> dict[str, Any]:
     """
     ret = _ret(name)
     try:
+        if _waits(name, ret):
+            return ret
         todo = __salt__["django_release.to_switch"](name)
         wanted = __salt__["django_release.desired"](name)
         if not todo:
@@ -191,6 +209,9 @@ def absent(name: str) -> dict[str, Any]:
     """
     ret = _ret(name)
     try:
+        if not __opts__["test"]:
+            # Nothing but what is fetched again.
+            __salt__["release_source.forget"](name)
         found = __salt__["django_release.removable"](name)
         if not found:
             ret["comment"] = "there are none"

@@ -38,6 +38,11 @@ def built(name: str) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     project = __salt__["site_pillar.site"](name)["project"]
     try:
+        awaits = __salt__["release_source.awaits"](name) if __opts__["test"] else None
+        if awaits:
+            ret.update(result=None, changes={"venv": {"old": None, "new": awaits}})
+            ret["comment"] = f"would be done {awaits}"
+            return ret
         if (
             __opts__["test"]
             and not project.get("venv")

@@ -34,6 +34,7 @@ def _wanted(name: str, settings: dict) -> list[str]:
         if site["project"]["venv"] is None:
             # Debian's python3 carries venv but not the ensurepip that fills one.
             wanted.add("python3-venv")
+        wanted.update(__salt__["release_source.packages"](site["project"]["source"]))
         package = site["uwsgi"]["package"] or ""
         if package == "distro":
             wanted.update(("uwsgi-core", "uwsgi-plugin-python3"))

@@ -40,6 +40,11 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
+        awaits = __salt__["release_source.awaits"](name) if __opts__["test"] else None
+        if awaits:
+            ret.update(result=None, changes={"generation": {"old": None, "new": awaits}})
+            ret["comment"] = f"would be done {awaits}"
+            return ret
         # What systemd said to another site's state in this run is still true when nothing was
         # done since.
         before = __salt__["uwsgi_generation.lacks"](name, digest, fresh=False)

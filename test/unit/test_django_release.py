@@ -272,7 +272,10 @@ def test_a_source_that_changes_while_it_is_copied_is_no_release(loaded, tree, fo
     place = folder / "srv"
     m = loaded(source={"salt": "salt://mysite"}, path=str(place))
     only = {str(path.relative_to(tree)) for path in tree.rglob("*")}
-    m.context["django_release.fetched"] = {"salt://mysite": (str(tree), only)}
+    m.salt["release_source.obtain"] = lambda name, refresh=False: {
+        "root": str(tree),
+        "only": sorted(only),
+    }
     copy = m.django_release._copy_file
     done = []
 

@@ -32,6 +32,8 @@ RIGHT = {
     "listen:0": [80, 81, 82.0, "83", "127.0.0.1:80", "[::]:80", "*:84 default_server"],
     "server_names:0": ["a.org", "*.a.org", ".b.org", "mail.*", "_", "192.0.2.1", "A.net"],
     "exclude:0": ["*.pyc", "media/*"],
+    "git:key": ["-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"],
+    "host_keys:0": ["a.org ssh-ed25519 AAAA", "b.org ecdsa-sha2-nistp256 AAAA=="],
     "status:0": [200, 404, 500.0],
     "env:*": ["", "secret", " % $", "ü"],
     "options:*": [True, 3, "text", ["a", 1, False]],
@@ -68,7 +70,10 @@ def right(draw, node, path=()):
     if node.nullable and draw(st.integers(0, 3)) == 0:
         return None
     if isinstance(node, site_pillar._Mapping):
-        needed = {"server_names", "project", "wsgi", "settings", "salt", "sites"}
+        needed = {"server_names", "project", "wsgi", "settings", "sites", "url", "revision", "sha256"}
+        if node.one:
+            key = draw(st.sampled_from(sorted(node.keys)))
+            return {key: draw(right(node.keys[key], (*path, key)))}
         wanted = draw(st.sets(st.sampled_from(sorted(node.keys)), max_size=4)) if node.keys else ()
         return {
             key: draw(right(child, (*path, key)))

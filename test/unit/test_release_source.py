@@ -1,0 +1,230 @@
+"""
+Sources of releases: archives and repositories are read as data, whole or not at all.
+"""
+
+import hashlib
+import io
+import os
+import subprocess
+import tarfile
+import zipfile
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+
+@pytest.fixture
+def loaded(modules, tmp_path):
+    """The modules for a site with that source."""
+
+    def load(**source):
+        project = {
+            "path": "/srv/mysite",
+            "wsgi": "a.wsgi:application",
+            "settings": "a.settings",
+            "source": source,
+        }
+        site = {"server_names": ["a.example"], "project": project}
+        m = modules(
+            pillar={"nginx_uwsgi_django": {"sites": {"mysite": site}}},
+            opts={"cachedir": str(tmp_path / "cache")},
+        )
+        return m
+
+    return load
+
+
+def tar(path, *entries, kind="w:gz"):
+    """A tar archive of (name, content or {TarInfo's attributes})."""
+    with tarfile.open(path, kind) as archive:
+        for name, what in entries:
+            info = tarfile.TarInfo(name)
+            if isinstance(what, dict):
+                for key, value in what.items():
+                    setattr(info, key, value)
+                archive.addfile(info)
+            else:
+                info.size = len(what)
+                archive.addfile(info, io.BytesIO(what))
+    return archive_source(path)
+
+
+def archive_source(path):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"archive": {"url": f"file://{path}", "sha256": digest}}
+
+
+def files(root):
+    return {
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, _, names in os.walk(root)
+        for name in names
+    }
+
+
+@pytest.mark.parametrize("kind", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_tar_archive_of_any_compression_loses_its_one_directory(loaded, tmp_path, kind):
+    source = tar(
+        tmp_path / "a.tar",
+        ("a-1.0/manage.py", b"x"),
+        ("a-1.0/a/__init__.py", b""),
+        ("a-1.0/link", {"type": tarfile.SYMTYPE, "linkname": "a/__init__.py"}),
+        kind=kind,
+    )
+    found = loaded(**source).release_source.obtain("mysite")
+    assert files(found["root"]) == {"manage.py", "a/__init__.py", "link"}
+    source["archive"]["strip"] = False
+    found = loaded(**source).release_source.obtain("mysite")
+    assert files(found["root"]) == {"a-1.0/manage.py", "a-1.0/a/__init__.py", "a-1.0/link"}
+
+
+def test_a_zip_archive_keeps_what_is_a_program(loaded, tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        info = zipfile.ZipInfo("a/run")
+        info.external_attr = 0o100755 << 16
+        archive.writestr(info, b"x")
+        archive.writestr("a/b", b"y")
+    root = loaded(**archive_source(path)).release_source.obtain("mysite")["root"]
+    assert os.access(os.path.join(root, "run"), os.X_OK)
+    assert os.stat(os.path.join(root, "b")).st_mode & 0o111 == 0
+
+
+LINK = {"type": tarfile.SYMTYPE}
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([("../x", b"")], "leads out"),
+        ([("/etc/x", b"")], "leads out"),
+        ([("a/../../x", b"")], "leads out"),
+        ([("a", {**LINK, "linkname": "/etc/passwd"})], "leads out"),
+        ([("d/a", {**LINK, "linkname": "../../x"})], "leads out"),
+        ([("d", {**LINK, "linkname": "."}), ("e", {**LINK, "linkname": "d/../.."})], "leads out"),
+        ([("d", {**LINK, "linkname": "e"}), ("d/x", b"")], "twice"),
+        ([("a", b"1"), ("a", b"2")], "twice"),
+        ([("null", {"type": tarfile.CHRTYPE})], "neither a file nor a link"),
+        ([("pipe", {"type": tarfile.FIFOTYPE})], "neither a file nor a link"),
+        ([("hard", {"type": tarfile.LNKTYPE, "linkname": "/etc/passwd"})], "passwd"),
+        ([], "no file"),
+    ],
+)
+def test_what_leads_out_of_an_archive_is_refused_and_nothing_is_left(
+    loaded, tmp_path, entries, words
+):
+    m = loaded(**tar(tmp_path / "a.tar.gz", *entries))
+    with pytest.raises(CommandExecutionError, match=words):
+        m.release_source.obtain("mysite")
+    assert os.listdir(m.release_source.cached("mysite")) == []
+
+
+def test_another_checksum_a_torn_archive_and_no_archive_are_told_apart(loaded, tmp_path):
+    source = tar(tmp_path / "a.tar.gz", ("a/b", os.urandom(100_000)))
+    right = source["archive"]["sha256"]
+    source["archive"]["sha256"] = "0" * 64
+    with pytest.raises(CommandExecutionError, match=f"has the sha256 {right}, not the 0000"):
+        loaded(**source).release_source.obtain("mysite")
+    (tmp_path / "torn").write_bytes((tmp_path / "a.tar.gz").read_bytes()[:50_000])
+    with pytest.raises(CommandExecutionError, match="the archive file"):
+        loaded(**archive_source(tmp_path / "torn")).release_source.obtain("mysite")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(CommandExecutionError, match="neither a tar nor a zip"):
+        loaded(**archive_source(tmp_path / "text")).release_source.obtain("mysite")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository whose owner would like to run something; ``commit(files)`` returns the hash."""
+    path = tmp_path / "repository"
+
+    def git(*words):
+        done = subprocess.run(
+            ["git", "-C", path, "-c", "user.name=x", "-c", "user.email=x@x.example", *words],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip()
+
+    path.mkdir()
+    git("init", "-q", "-b", "main")
+
+    def commit(**contents):
+        for name, text in contents.items():
+            (path / name).write_text(text)
+        git("add", "-A")
+        git("commit", "-q", "-m", "x")
+        return git("rev-parse", "HEAD")
+
+    commit.git = git
+    commit.url = f"file://{path}"
+    commit.path = path
+    return commit
+
+
+def test_a_branch_a_tag_and_a_hash_are_what_they_name(loaded, repository):
+    first = repository(manage="1")
+    repository.git("tag", "-a", "-m", "x", "v1")
+    second = repository(manage="2")
+
+    def content(revision):
+        m = loaded(git={"url": repository.url, "revision": revision})
+        found = m.release_source.obtain("mysite")
+        with open(os.path.join(found["root"], "manage"), encoding="utf-8") as stream:
+            return stream.read(), found["origin"]
+
+    assert content("main") == ("2", f"{repository.url} main ({second})")
+    assert content("v1") == ("1", f"{repository.url} v1 ({first})")
+    assert content(first)[0] == "1"
+    assert content(second)[0] == "2"
+    with pytest.raises(CommandExecutionError, match="neither a branch nor a tag v2"):
+        content("v2")
+    with pytest.raises(CommandExecutionError, match="a full one, of 40 digits"):
+        content(first[:10])
+    with pytest.raises(CommandExecutionError):
+        content("0" * 40)
+
+
+def test_a_repository_of_somebody_elses_runs_nothing_and_is_only_read(loaded, repository, tmp_path):
+    repository(
+        manage="$Id$ $Format:%H$\n",
+        **{".gitattributes": "manage filter=evil ident export-subst\n"},
+    )
+    trap = tmp_path / "ran"
+    hooks = repository.path / ".git/hooks"
+    hooks.mkdir(exist_ok=True)
+    for hook in ("post-checkout", "pre-receive", "reference-transaction"):
+        (hooks / hook).write_text(f"#!/bin/sh\ntouch {trap}\n")
+        (hooks / hook).chmod(0o755)
+    repository.git("config", "filter.evil.smudge", f"touch {trap}")
+    repository.git("config", "uploadpack.packObjectsHook", f"touch {trap}; exec")
+    subprocess.run(["chown", "-R", "games", repository.path], check=True)
+    m = loaded(git={"url": repository.url, "revision": "main"})
+    root = m.release_source.obtain("mysite")["root"]
+    assert files(root) == {"manage", ".gitattributes"}
+    with open(os.path.join(root, "manage"), "rb") as stream:
+        assert stream.read() == b"$Id$ $Format:%H$\n"
+    assert not trap.exists()
+
+
+def test_a_link_out_of_a_repository_is_refused(loaded, repository):
+    (repository.path / "out").symlink_to("/etc/passwd")
+    repository(manage="1")
+    with pytest.raises(CommandExecutionError, match="'out' in it leads out"):
+        loaded(git={"url": repository.url, "revision": "main"}).release_source.obtain("mysite")
+
+
+def test_what_was_fetched_is_not_fetched_again_and_replaces_the_older(loaded, repository):
+    first = repository(manage="1")
+    m = loaded(git={"url": repository.url, "revision": first})
+    root = m.release_source.obtain("mysite")["root"]
+    repository.path.rename(repository.path.with_name("away"))
+    again = loaded(git={"url": repository.url, "revision": first})
+    assert again.release_source.obtain("mysite", refresh=True)["root"] == root
+    repository.path.with_name("away").rename(repository.path)
+    repository(manage="2")
+    m = loaded(git={"url": repository.url, "revision": "main"})
+    newer = m.release_source.obtain("mysite")["root"]
+    assert os.listdir(m.release_source.cached("mysite")) == [os.path.basename(newer)]
+    assert m.release_source.forget("mysite") and m.release_source.cached("mysite") is None
