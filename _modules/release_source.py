@@ -29,7 +29,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import salt.fileserver
@@ -139,8 +139,7 @@ def obtain(name: str, refresh: bool = False) -> dict[str, Any]:
     known = __context__.setdefault("release_source.obtained", {})
     answer: dict[str, Any] | None = known.get(name)
     if answer is None or refresh or answer["of"] != source or not os.path.isdir(answer["root"]):
-        get = {"salt": _from_salt, "git": _from_git, "archive": _from_archive}[kind]
-        answer = {**get(name, what), "of": source}
+        answer = {**_WAYS[kind](name, what), "of": source}
         known[name] = answer
     return {key: answer[key] for key in ("root", "only", "origin")}
 
@@ -732,3 +731,10 @@ def _unpack_zip(path: str, root: str) -> None:
                     f"{member.filename!r} in it is neither a file nor a link nor a directory"
                 )
     _make_links(root, links)
+
+
+_WAYS: dict[str, Callable[[str, Any], dict[str, Any]]] = {
+    "salt": _from_salt,
+    "git": _from_git,
+    "archive": _from_archive,
+}

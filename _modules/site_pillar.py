@@ -1032,8 +1032,8 @@ def _login(what: str) -> dict[str, _Node]:
     """A user's name and a password, for a server that asks."""
     return {
         "user": _Text(
-            "a name without blanks and colons",
-            r"[^\x00-\x20:\x7f\ud800-\udfff]+",
+            "a name of letters, digits and ._@+-",
+            r"[A-Za-z0-9_][A-Za-z0-9._@+-]*",
             most=256,
             nullable=True,
             default=None,

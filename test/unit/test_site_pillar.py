@@ -514,7 +514,13 @@ HOSTILE = [
     "ü",
 ]
 # What is no danger where it stands: the language is quoted by who writes it, and tested there.
-FREE = {"project:env:*", "uwsgi:options:*"}
+FREE = {
+    "project:env:*",
+    "uwsgi:options:*",
+    # They go into a header, in base64.
+    "project:source:git:password",
+    "project:source:archive:password",
+}
 # And single characters that are part of a key's own grammar.
 HARMLESS = {
     "project:exclude:0": {"../a", "/a/./b", "/a/../b", "/../etc/passwd", "/a//b", "/a/"},

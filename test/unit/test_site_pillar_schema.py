@@ -70,7 +70,16 @@ def right(draw, node, path=()):
     if node.nullable and draw(st.integers(0, 3)) == 0:
         return None
     if isinstance(node, site_pillar._Mapping):
-        needed = {"server_names", "project", "wsgi", "settings", "sites", "url", "revision", "sha256"}
+        needed = {
+            "server_names",
+            "project",
+            "wsgi",
+            "settings",
+            "sites",
+            "url",
+            "revision",
+            "sha256",
+        }
         if node.one:
             key = draw(st.sampled_from(sorted(node.keys)))
             return {key: draw(right(node.keys[key], (*path, key)))}
