@@ -119,6 +119,7 @@ class Wanted(NamedTuple):
     kind: str  # "file", "link", "directory", "absent"
     contents: bytes = b""
     target: str = ""
+    mode: int = 0o644  # of a file that is not there yet
 
 
 class _Raced(Exception):
@@ -1199,7 +1200,7 @@ def _place(full: str, wanted: Wanted, like: str | None = None) -> None:
     handle = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "wb") as stream:
         stream.write(wanted.contents)
-        mode, uid, gid = 0o644, 0, 0
+        mode, uid, gid = wanted.mode, 0, 0
         if like is not None and os.path.isfile(like) and not os.path.islink(like):
             status = os.lstat(like)
             mode, uid, gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
@@ -1576,3 +1577,78 @@ def remove(test: bool = False) -> dict[str, Any]:
         salt '*' nginx_tree.remove test=True
     """
     return _transact(lambda: (_plan_removed(), []), test)
+
+
+def keep(path: str) -> None:
+    """
+    Write the whole tree, as it is, into one file that :py:func:`restore` takes.
+
+    path
+        an absolute path whose directory exists; the file is root's alone, as there may be keys in
+        the tree
+
+    Raises CommandExecutionError when somebody else kept writing to the tree; OSError as the system
+    says it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.keep /root/nginx.tar
+    """
+    base = _base()
+    for _ in range(5):
+        seen = _snapshot(base)
+        try:
+            archive = _archive(base, {})[0]
+        except (_Raced, FileNotFoundError):
+            continue
+        if _same(seen, _snapshot(base)):
+            __salt__["durable_file.write"](path, archive, mode="0600")
+            return
+    raise CommandExecutionError(f"somebody else kept writing to {base} while it was to be kept")
+
+
+def _plan_kept(path: str) -> dict[str, Wanted]:
+    """The tree that is in a file of :py:func:`keep`, and nothing besides but directories."""
+    contents = _read(path)
+    if contents is None:
+        raise CommandExecutionError(f"{path} is not there: no tree was kept")
+    plan: dict[str, Wanted] = {}
+    with tarfile.open(fileobj=io.BytesIO(contents)) as archive:
+        for member in archive:
+            if member.isdir():
+                plan[member.name] = Wanted("directory")
+            elif member.issym():
+                plan[member.name] = Wanted("link", target=member.linkname)
+            elif (stream := archive.extractfile(member)) is not None:
+                plan[member.name] = Wanted("file", stream.read(), mode=member.mode)
+    for there, status in _walk(_base()):
+        if there not in plan and not stat.S_ISDIR(status.st_mode):
+            plan[there] = Wanted("absent")
+    return plan
+
+
+def restore(path: str, test: bool = False) -> dict[str, Any]:
+    """
+    Bring back the whole tree that :py:func:`keep` wrote, by the same judgement as any other change.
+
+    What anybody else changed in the tree since then is undone too; a directory that came since then
+    stays.
+
+    path
+        the file
+    test
+        judge the future tree, change nothing
+
+    Returns what :py:func:`apply` returns.
+
+    Raises CommandExecutionError as :py:func:`apply` does, and when there is no such file.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.restore /root/nginx.tar test=True
+    """
+    return _transact(lambda: (_plan_kept(path), []), test)

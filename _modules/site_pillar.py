@@ -1707,6 +1707,37 @@ _PILLAR = _Mapping(
             },
             description="The host as an EC2 instance.",
         ),
+        "rollout": _Mapping(
+            {
+                "window": _Number(
+                    "seconds from 0 to 3600",
+                    0,
+                    3600,
+                    default=10,
+                    description="How long a host is watched before it is changed and after; 0 "
+                    "leaves the comparison out.",
+                    example=60,
+                ),
+                "errors": _Number(
+                    "a percentage from 0 to 100",
+                    0,
+                    100,
+                    default=1,
+                    description="How many more of 100 requests may fail after than before.",
+                    example=0,
+                ),
+                "slower": _Number(
+                    "a percentage from 0 to 10000",
+                    0,
+                    10000,
+                    default=100,
+                    description="By how many per cent a request may take longer after than before; "
+                    "a quarter of a second always may be.",
+                    example=50,
+                ),
+            },
+            description="What `salt-run rollout.apply` demands of a host that it has changed.",
+        ),
         "site_defaults": _DEFAULTS_OF_SITES,
         "sites": _Table(
             _SITE_NAME,
