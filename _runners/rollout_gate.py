@@ -12,6 +12,9 @@ __virtualname__ = "rollout_gate"
 # noise of a host that has just started its application anew.
 _GRACE = 0.25
 
+# What the IDs of states begin with that are about no site.
+_NOT_SITES = ("nginx", "nginx_uwsgi_django", "sites")
+
 
 def __virtual__() -> str:
     return __virtualname__
@@ -51,14 +54,14 @@ def states(returned: Any) -> dict[str, Any]:
     return {"changes": changes, "failed": causes or failed}
 
 
-def site_of(words: str, sites: list[str]) -> str | None:
+def site_of(words: str, sites: list[str] | None = None) -> str | None:
     """
     The site that a failed state is about: its ID begins with the site's name and a colon.
 
     words
         a sentence of :py:func:`states`
     sites
-        the host's sites
+        the host's sites; None when they are not known
 
     Returns a name or None.
 
@@ -69,7 +72,8 @@ def site_of(words: str, sites: list[str]) -> str | None:
         salt-run rollout_gate.site_of 'mysite: uWSGI runs' '["mysite"]'
     """
     name = words.partition(":")[0]
-    return name if name in sites else None
+    known = name not in _NOT_SITES and " " not in name if sites is None else name in sites
+    return name if known else None
 
 
 def unwell(look: dict[str, Any]) -> tuple[str, str] | None:

@@ -319,9 +319,7 @@ def watch(
         if ask_sites and site["url"] and site["generation"]
     ]
     with concurrent.futures.ThreadPoolExecutor(max(1, min(_ASKERS, len(pairs)))) as pool:
-        futures = [
-            (name, label, pool.submit(_watch, site, seconds)) for name, label, site in pairs
-        ]
+        futures = [(name, label, pool.submit(_watch, site, seconds)) for name, label, site in pairs]
         said = run(list(hosts), "rollout_host.measure", [seconds], timeout=seconds + 120)
     measured: dict[str, dict[str, Any]] = {}
     for name, answer in said.items():

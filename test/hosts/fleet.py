@@ -7,6 +7,7 @@ Needs the test dependencies, unlike the rest of this package.
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import uuid
 from typing import Any
@@ -83,6 +84,7 @@ class Fleet:
                 "auto_accept": True,
                 "worker_threads": 3,
                 "timeout": 30,
+                "runner_dirs": [os.fspath(FORMULA / "_runners")],
                 "file_roots": {"base": [os.fspath(self._base / "states"), os.fspath(FORMULA)]},
                 "pillar_roots": {"base": [os.fspath(self._base / "pillar")]},
                 "file_ignore_regex": [
@@ -194,6 +196,33 @@ class Fleet:
         extra = {"test": True} if test else {}
         said = self.call("state.apply", *words, target=target, timeout=timeout, **extra)
         return {name: StateRun(states) for name, states in said.items()}
+
+    def runner_command(self, function: str, *args: str, **kwargs: Any) -> list[str]:
+        """``salt-run --out=json FUNCTION ...``, to be started by the caller."""
+        words = ["salt-run", f"--config-dir={self.master.config_dir}", "--out=json", function]
+        words += [*args, *(f"{key}={json.dumps(value)}" for key, value in kwargs.items())]
+        return [os.path.join(os.path.dirname(sys.executable), words[0]), *words[1:]]
+
+    def runner(
+        self, function: str, *args: str, timeout: float = 600, **kwargs: Any
+    ) -> tuple[int, Any, str]:
+        """
+        ``salt-run FUNCTION``: its exit code, what it returned, and what it wrote to standard error.
+
+        Raises HostError when standard output is not JSON alone.
+        """
+        done = subprocess.run(
+            self.runner_command(function, *args, **kwargs),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        try:
+            return done.returncode, json.loads(done.stdout), done.stderr
+        except ValueError:
+            raise HostError(f"`salt-run {function}` said: {done.stdout}{done.stderr}") from None
 
     def close(self) -> None:
         """Stop the minions and the master, remove the hosts."""
