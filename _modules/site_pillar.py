@@ -1850,6 +1850,7 @@ def _resolve(taken: dict, grains: dict) -> dict:
         "clean": _PILLAR.keys["clean"].fill(values.get("clean", {})),
         "nginx": nginx,
         "ec2": _PILLAR.keys["ec2"].fill(values.get("ec2", {})),
+        "rollout": _PILLAR.keys["rollout"].fill(values.get("rollout", {})),
         "site_defaults": defaults,
         "sites": sites,
     }
@@ -2625,7 +2626,7 @@ def show(name: str | None = None) -> dict:
         return "derived" if isinstance(node.default, _Derived) else "default"
 
     if name is None:
-        for key in ("lookup", "purge", "clean", "nginx", "ec2"):
+        for key in ("lookup", "purge", "clean", "nginx", "ec2", "rollout"):
             for path, node, value in _flat(_PILLAR.keys[key], values[key], (key,)):
                 if _says(raw, path):
                     origin = "lookup" if key == "lookup" else "pillar"

@@ -39,8 +39,6 @@ _QUEUE = 20
 
 # States of a host in the record that a rollout has nothing more to do for.
 _OVER = ("done", "unchanged", "skipped")
-# Those that a revert has something to do for.
-_TOUCHED = ("changing", "done", "failed", "revert failed")
 
 
 class _Stopped(Exception):
@@ -221,7 +219,7 @@ def _change(rollout: _Rollout, names: list[str]) -> None:
     for name in looks:
         # A host whose change was interrupted keeps what was measured before it.
         rollout.hosts[name].setdefault("before", before.get(name))
-        rollout.mark(name, "changing")
+        rollout.mark(name, "changing", touched=True)
     rollout.say(f"changing {', '.join(looks)}", "batch", hosts=list(looks))
     _drain(rollout, list(looks))
     words, keywords = _arguments(rollout, test=False)
@@ -332,7 +330,7 @@ def _roll(rollout: _Rollout) -> None:
 
 def _put_back(rollout: _Rollout) -> None:
     """Revert every host that was touched; one that cannot be keeps no other from it."""
-    names = [name for name, host in rollout.hosts.items() if host["state"] in _TOUCHED]
+    names = [name for name, host in rollout.hosts.items() if host.get("touched")]
     if not names:
         rollout.say("no host was changed", "revert", hosts=[])
         return
@@ -341,7 +339,7 @@ def _put_back(rollout: _Rollout) -> None:
     for name, answer in said.items():
         errors = [answer["error"]] if answer["error"] else answer["return"]["errors"]
         rollout.hosts[name]["revert"] = answer["return"] or {"done": [], "errors": errors}
-        rollout.mark(name, "revert failed" if errors else "reverted")
+        rollout.mark(name, "revert failed" if errors else "reverted", touched=bool(errors))
         told = f"NOT as before: {'; '.join(errors)}" if errors else "as before"
         rollout.say(f"{name}: {told}", "host", host=name, state=rollout.hosts[name]["state"])
     back = [name for name in names if rollout.hosts[name]["state"] == "reverted"]
