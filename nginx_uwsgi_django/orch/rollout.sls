@@ -1,8 +1,6 @@
 #!py
 """
-The same as `salt-run rollout.apply`, for those who orchestrate:
-
-salt-run state.orchestrate nginx_uwsgi_django.orch.rollout pillar='{"rollout": {"tgt": "web*"}}'
+The same as `salt-run rollout.apply`, for those who orchestrate; see docs/fleet.md.
 
 Written in Python so that no value of the pillar ever becomes text of an SLS.
 """
