@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import json
-import os
 import subprocess
 import threading
 import time
@@ -33,7 +32,7 @@ def pillar(**site: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def web(fleet: Fleet, full: bool) -> Fleet:
+def web(fleet: Fleet) -> Fleet:
     for name, (salt, release) in MINIONS.items():
         fleet.add(name, salt=salt, release=release)
     fleet.set_pillar(pillar())
@@ -110,12 +109,8 @@ def test_a_good_rollout_loses_no_request(web: Fleet) -> None:
 
 def test_a_bad_release_stops_at_the_canary_and_loses_nothing_there_either(web: Fleet) -> None:
     before = generations(web)
-    # Its import fails when uWSGI loads it, which no dry run can know.
-    broken = pillar(uwsgi={"processes": 3})
-    broken["nginx_uwsgi_django"]["sites"]["mysite"]["health"]["status"] = [418]
-    web.set_pillar(broken)
-    broken["nginx_uwsgi_django"]["sites"]["mysite"]["uwsgi"]["processes"] = 4
-    web.set_pillar(broken)
+    # What it answers no dry run can know: it has to be started for that.
+    web.set_pillar(pillar(uwsgi={"processes": 4}, health={"path": "/", "status": [418]}))
     with Load(web.hosts).on() as load:
         code, said, lines = web.runner("rollout.apply", "web*")
     assert (code, said["status"]) == (1, "failed"), lines
@@ -179,7 +174,6 @@ def test_one_at_a_time_and_a_killed_one_is_resumed_or_reverted(web: Fleet) -> No
 
 def test_a_minion_that_dies_in_the_middle_is_finished_and_a_silent_one_left_out(web: Fleet) -> None:
     web.set_pillar(pillar(uwsgi={"processes": 5}))
-    web.hosts["web3"].run("systemctl", "stop", "nginx")  # nobody needs it: the minion is cut off
     web.daemons["web3"].terminate()
     with subprocess.Popen(
         web.runner_command("rollout.apply", "web*", silent="skip", ping=5, ask=False),
@@ -197,4 +191,4 @@ def test_a_minion_that_dies_in_the_middle_is_finished_and_a_silent_one_left_out(
         rest = run.stderr.read()
         said = json.loads(run.stdout.read())
     assert said["hosts"] == {"web1": "done", "web2": "done", "web3": "skipped"}, (said, rest)
-    assert os.waitstatus_to_exitcode(run.returncode << 8) == 0
+    assert run.returncode == 0
