@@ -295,12 +295,15 @@ def _gate(rollout: _Rollout, names: list[str]) -> None:
         raise _Stopped(name, site, reason)
 
 
+def _reason(rollout: _Rollout) -> str:
+    return f"rollout {rollout.record['id']}"
+
+
 def _drain(rollout: _Rollout, names: list[str]) -> None:
     """Take hosts out of what balances the load, before they are changed."""
     how = rollout.how
     if how["drain"] is not None:
-        reason = f"rollout {rollout.record['id']}"
-        rollout.answers(rollout.run(names, "host_drain.start", reason))
+        rollout.answers(rollout.run(names, "host_drain.start", _reason(rollout)))
     if how["before"]:
         rollout.answers(rollout.run(rollout.alive(names), how["before"]))
     if how["drain"]:
@@ -312,7 +315,10 @@ def _undrain(rollout: _Rollout, names: list[str]) -> None:
     if how["after"]:
         rollout.answers(rollout.run(names, how["after"]))
     if how["drain"] is not None:
-        rollout.answers(rollout.run(rollout.alive(names), "host_drain.stop"))
+        marks = rollout.answers(rollout.run(rollout.alive(names), "host_drain.status"))
+        # Whom somebody drains for a reason of their own, they put back themselves.
+        ours = [name for name, mark in marks.items() if mark["reason"] == _reason(rollout)]
+        rollout.answers(rollout.run(ours, "host_drain.stop"))
 
 
 # --- From the first batch to the end, or back ----------------------------------------------------
