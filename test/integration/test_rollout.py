@@ -191,4 +191,5 @@ def test_a_minion_that_dies_in_the_middle_is_finished_and_a_silent_one_left_out(
         rest = run.stderr.read()
         said = json.loads(run.stdout.read())
     assert said["hosts"] == {"web1": "done", "web2": "done", "web3": "skipped"}, (said, rest)
+    assert "web1: its minion stopped in the middle of state.apply; it is back" in rest
     assert run.returncode == 0
