@@ -1264,10 +1264,10 @@ def test_the_reference_names_every_key():
 
 
 def test_no_key_is_accepted_and_ignored():
-    """Each key is read by a module, a state or a template; a key that does nothing is a lie."""
+    """Each key is read by a module, a state, a runner or a template; one that does nothing lies."""
     sources = "".join(
         path.read_text(encoding="utf-8")
-        for folder in ("_modules", "_states", "nginx_uwsgi_django")
+        for folder in ("_modules", "_states", "_runners", "nginx_uwsgi_django")
         for path in sorted((FORMULA / folder).rglob("*"))
         if path.suffix in (".py", ".jinja", ".sls") and path.name != "site_pillar.py"
     )
