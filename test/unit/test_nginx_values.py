@@ -75,7 +75,7 @@ def test_a_site_has_the_shape_of_every_other(
     if any(error["path"].endswith(("path", "0", "1", "2")) for error in m.site_pillar.check()):
         return  # names that are one to nginx, like .a.org and a.org; a path that is the system's
     path = pathlib.Path(tmp_path_factory.getbasetemp() / "site.conf")
-    path.write_text(m.nginx_tree.render("mysite"), encoding="utf-8")
+    path.write_text(m.nginx_site.render("mysite"), encoding="utf-8")
     tree = parsed(path)
     listens = [("listen", None)] * len(whole["listen"])
     location = [

@@ -1,0 +1,242 @@
+"""
+What stands in nginx's files for the pillar's sites: the templates, and what they are given.
+
+Nothing here writes or asks nginx: :py:mod:`nginx_tree <_modules.nginx_tree>` puts these texts in
+place, all at once, after nginx has judged them.
+
+.. versionadded:: 0.1.0
+"""
+
+import os
+import re
+from typing import Any
+
+import jinja2
+import jinja2.sandbox
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "nginx_site"
+
+# By these words nginx_tree knows a file of the formula's.
+_MARKER = "Managed by the Salt formula nginx_uwsgi_django"
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+class _Templates:
+    """
+    The templates on the fileserver; each is asked for once.
+
+    By its hash and not from the fileserver's list of files, which is up to 20 seconds old
+    (``fileserver_list_cache_time``).
+    """
+
+    _prefix = "nginx_uwsgi_django/files"
+
+    def __init__(self, saltenv: str) -> None:
+        self.saltenv = saltenv
+        self.texts: dict[str, str | None] = {}
+        self.environment = jinja2.sandbox.SandboxedEnvironment(
+            loader=jinja2.FunctionLoader(self._part),
+            undefined=jinja2.StrictUndefined,
+            autoescape=False,
+            keep_trailing_newline=True,
+            trim_blocks=False,
+        )
+        quote = __salt__["nginx_tree.quote"]
+        self.environment.filters["nginx"] = quote
+        self.environment.filters["nginx_variables"] = lambda value: quote(value, variables=True)
+        self.environment.filters["nginx_words"] = _quote_words
+
+    def render(self, *names: str, **given: Any) -> tuple[str, str]:
+        """The first of some templates that is there, rendered, and its address."""
+        text, source = self._find(*names)
+        try:
+            body = self.environment.from_string(text).render(**given)
+        except jinja2.TemplateError as error:
+            line = getattr(error, "lineno", None)
+            # A part that is included names itself.
+            part = getattr(error, "name", None)
+            place = f"{source}, {part}" if part else source
+            raise CommandExecutionError(
+                f"{place}, line {line}: {error}" if line else f"{place}: {error}"
+            ) from error
+        except CommandExecutionError as error:
+            raise CommandExecutionError(f"{source}: {error}") from error
+        return body.lstrip("\n").rstrip("\n") + "\n", source
+
+    def _find(self, *names: str) -> tuple[str, str]:
+        """A template and its address: the first of this minion's, its family's, ours."""
+        places = [__grains__.get("id"), __grains__.get("os_family"), "default"]
+        candidates = [
+            f"{self._prefix}/{place}/{name}.conf.jinja"
+            for place in places
+            # An id goes into a path: it must not lead out of the directory.
+            if isinstance(place, str) and re.fullmatch(r"[\w.-]+", place) and place.strip(".")
+            for name in names
+        ]
+        for candidate in candidates:
+            text = self._text(candidate)
+            if text is not None:
+                return text, f"salt://{candidate}"
+        raise CommandExecutionError(
+            f"no template {names[0]}: none of {', '.join(f'salt://{path}' for path in candidates)}"
+        )
+
+    def _part(self, name: str) -> str:
+        """For Jinja's ``include``: parts are found as templates are."""
+        return self._find(name.removesuffix(".conf.jinja"))[0]
+
+    def _text(self, path: str) -> str | None:
+        if path not in self.texts:
+            url, text = f"salt://{path}", None
+            if __salt__["cp.hash_file"](url, saltenv=self.saltenv):
+                text = __salt__["cp.get_file_str"](url, saltenv=self.saltenv)
+                if not isinstance(text, str):
+                    raise CommandExecutionError(f"{url} could not be read")
+            self.texts[path] = text
+        return self.texts[path]
+
+
+def _quote_words(value: Any) -> str:
+    """Several parameters: a list of them, or a text with blanks between them."""
+    if isinstance(value, (list, tuple)):
+        words = [str(word) if isinstance(word, int) else word for word in value]
+    elif isinstance(value, str):
+        words = value.split()
+    else:
+        words = [value]
+    if not words:
+        raise CommandExecutionError("an nginx directive is left without a parameter")
+    return " ".join(__salt__["nginx_tree.quote"](word) for word in words)
+
+
+def _static(name: str, site: dict[str, Any]) -> dict[str, str] | None:
+    """
+    The directory of collected static files, where there are any.
+
+    A site that collects none may serve its static files itself: a location without files would
+    take them away from it.
+    """
+    static = site["project"]["static"]
+    if not static["collect"]:
+        return None
+    root = __salt__["django_release.directories"](name)["static"]
+    try:
+        with os.scandir(root) as entries:
+            if next(entries, None) is None:
+                return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return {"url": static["url"].rstrip("/") + "/", "root": root.rstrip("/") + "/"}
+
+
+def _headed(text: str, what: str) -> str:
+    return f"# {_MARKER} ({what}).\n# Changes made here are overwritten.\n{text}"
+
+
+def _rendered(name: str, templates: _Templates) -> str:
+    site = __salt__["site_pillar.site"](name)
+    try:
+        body, source = templates.render(name, "site", site=site, static=_static(name, site))
+    except CommandExecutionError as error:
+        raise CommandExecutionError(f"sites:{name}: {error}") from error
+    return _headed(body, f"site {name}, {source}")
+
+
+def render(name: str, saltenv: str = "base") -> str:
+    """
+    The configuration file of one site, as the pillar wants it.
+
+    name
+        the site's name
+    saltenv
+        the fileserver's environment to take the template from
+
+    Returns the text of ``sites-available/NAME.conf``.
+
+    Raises CommandExecutionError when the template is missing, uses a name that it is not given, or
+    a value cannot be written in nginx's language.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_site.render mysite
+    """
+    return _rendered(name, _Templates(saltenv))
+
+
+def files(saltenv: str = "base") -> dict[str, dict[str, Any]]:
+    """
+    The files of all sites that are to be there.
+
+    saltenv
+        the fileserver's environment to take the templates from
+
+    Returns by the path in nginx's tree: ``text``; ``secret``, whether no diff may show it; and
+    where it is not 0644 of root, ``mode`` and ``group``.
+
+    Raises CommandExecutionError as :py:func:`render` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_site.files
+    """
+    templates = _Templates(saltenv)
+    found: dict[str, dict[str, Any]] = {}
+    for name, site in __salt__["site_pillar.settings"]()["sites"].items():
+        if not site["absent"]:
+            found[f"sites-available/{name}.conf"] = {"text": _rendered(name, templates)}
+    return found
+
+
+def http(taken: list[str], saltenv: str = "base") -> str:
+    """
+    What stands at the level of ``http`` for all sites together.
+
+    taken
+        the directives of that level that the distribution or somebody else sets already
+    saltenv
+        the fileserver's environment to take the template from
+
+    Returns some lines of configuration.
+
+    Raises CommandExecutionError as :py:func:`render` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_site.http '[]'
+    """
+    settings = __salt__["site_pillar.settings"]()
+    sites = [site for site in settings["sites"].values() if not site["absent"]]
+    names = [str(word) for site in sites for word in site["server_names"]]
+    given = {"nginx": settings["nginx"], "hash_sizes": _hash_sizes(names), "taken": taken}
+    return _Templates(saltenv).render("http", **given)[0]
+
+
+def _hash_sizes(names: list[str]) -> dict[str, int]:
+    """
+    Room for the longest server name.
+
+    ngx_hash_init() refuses to start when a bucket does not hold its longest element: a pointer,
+    the length and the name, rounded up to pointers, and one pointer more.  With the default of 64
+    that is a name of 46 characters; EC2 gives a host one of up to 63.
+    """
+    longest = max([63, *(len(name.encode()) for name in names)])
+    bucket = 128
+    while bucket < 16 + (longest + 2 + 7) // 8 * 8:
+        bucket *= 2
+    sizes = {"server_names_hash_bucket_size": bucket}
+    if len(names) > 256:
+        entries = 512
+        while entries < 2 * len(names):
+            entries *= 2
+        sizes["server_names_hash_max_size"] = entries
+    return sizes
