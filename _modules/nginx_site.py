@@ -133,6 +133,32 @@ def _static(name: str, site: dict[str, Any]) -> dict[str, str] | None:
     return {"url": static["url"].rstrip("/") + "/", "root": root.rstrip("/") + "/"}
 
 
+def _given(name: str, site: dict[str, Any]) -> dict[str, Any]:
+    nginx = __salt__["site_pillar.settings"]()["nginx"]
+    return {
+        "site": site,
+        "static": _static(name, site),
+        "health": nginx["health"],
+        # nginx's variables: a dash would end their names; the contract refuses a second such name.
+        "variable": f"site_{name.replace('-', '_')}",
+    }
+
+
+def _refused(sites: list[dict[str, Any]], defaulted: list[list[Any]]) -> list[str]:
+    """Where nobody is the default server yet: the addresses of all sites, each once."""
+    found: dict[tuple[str, str], str] = {}
+    taken = {(str(address), str(port)) for address, port in defaulted}
+    for site in sites:
+        for listen in site["listen"]:
+            word, _, flag = str(listen).partition(" ")
+            address, _, port = word.rpartition(":")
+            key = ("*" if address in ("", "0.0.0.0") else address.lower(), port)
+            if flag or "_" in site["server_names"]:
+                taken.add(key)
+            found.setdefault(key, word)
+    return [word for key, word in found.items() if key not in taken]
+
+
 def _headed(text: str, what: str) -> str:
     return f"# {_MARKER} ({what}).\n# Changes made here are overwritten.\n{text}"
 
@@ -140,7 +166,7 @@ def _headed(text: str, what: str) -> str:
 def _rendered(name: str, templates: _Templates) -> str:
     site = __salt__["site_pillar.site"](name)
     try:
-        body, source = templates.render(name, "site", site=site, static=_static(name, site))
+        body, source = templates.render(name, "site", **_given(name, site))
     except CommandExecutionError as error:
         raise CommandExecutionError(f"sites:{name}: {error}") from error
     return _headed(body, f"site {name}, {source}")
@@ -195,7 +221,9 @@ def files(saltenv: str = "base") -> dict[str, dict[str, Any]]:
     return found
 
 
-def http(taken: list[str], saltenv: str = "base") -> str:
+def http(
+    taken: list[str], saltenv: str = "base", defaulted: list[list[Any]] | None = None
+) -> str:
     """
     What stands at the level of ``http`` for all sites together.
 
@@ -203,6 +231,8 @@ def http(taken: list[str], saltenv: str = "base") -> str:
         the directives of that level that the distribution or somebody else sets already
     saltenv
         the fileserver's environment to take the template from
+    defaulted
+        ``[address, port]`` where somebody else's server is the default
 
     Returns some lines of configuration.
 
@@ -217,7 +247,15 @@ def http(taken: list[str], saltenv: str = "base") -> str:
     settings = __salt__["site_pillar.settings"]()
     sites = [site for site in settings["sites"].values() if not site["absent"]]
     names = [str(word) for site in sites for word in site["server_names"]]
-    given = {"nginx": settings["nginx"], "hash_sizes": _hash_sizes(names), "taken": taken}
+    nginx = settings["nginx"]
+    given = {
+        "nginx": nginx,
+        "hash_sizes": _hash_sizes(names),
+        "taken": taken,
+        "refused": _refused(sites, defaulted or []) if nginx["catch_all"] else [],
+        "health": nginx["health"],
+        "site": settings["sites"].get((nginx["health"] or {}).get("site")),
+    }
     return _Templates(saltenv).render("http", **given)[0]
 
 

@@ -442,6 +442,21 @@ def _set_elsewhere(base: str, nginx_conf: list[Directive]) -> set[str]:
     return found
 
 
+def _defaulted(base: str, ours: set[str]) -> list[list[str]]:
+    """Where a server of somebody else's is the default: address (* for all of IPv4) and port."""
+    found = []
+    for pattern in ("conf.d/*.conf", "sites-enabled/*"):
+        for path in glob.glob(os.path.join(glob.escape(base), pattern)):
+            if path in ours or path == os.path.join(base, _COMMON):
+                continue
+            for directive in _directives(_text(_read(os.path.realpath(path)))):
+                if directive.words[0] == "listen" and "default_server" in directive.words:
+                    address, _, port = directive.words[1].rpartition(":")
+                    host = "*" if address in ("", "0.0.0.0") else address.lower()
+                    found.append([host, port])
+    return found
+
+
 def _includes(directives: list[Directive], base: str, shown: str) -> set[str]:
     """What the http block of nginx.conf includes, relative to the tree."""
     found = set()
@@ -567,7 +582,8 @@ def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
     lines = [f"# {_MARKER.decode()}.", "# Changes made here are overwritten."]
     if record:
         lines.append(_RECORD + json.dumps(record, sort_keys=True))
-    lines.append(__salt__["nginx_site.http"](sorted(elsewhere), saltenv).rstrip("\n"))
+    defaulted = _defaulted(base, {base + "/" + path for path in plan})
+    lines.append(__salt__["nginx_site.http"](sorted(elsewhere), saltenv, defaulted).rstrip("\n"))
     if not any(posixpath.dirname(path) == "sites-enabled" for path in includes):
         lines.append(f"include {quote(shown)}/sites-enabled/*.conf;")
     plan[_COMMON] = Wanted("file", ("\n".join(lines) + "\n").encode())
@@ -1062,6 +1078,17 @@ def _messages(output: str) -> tuple[list[str], list[str]]:
     return errors, warnings
 
 
+def _raw(lines: list[str], line: int) -> str:
+    """The raw text of the pillar that a line of a file stands in: its path and line there."""
+    for number in range(min(line, len(lines)) - 1, -1, -1):
+        if lines[number].startswith("# The end of ") and number < line - 1:
+            return ""
+        begins = re.fullmatch(r"# As it stands in the pillar: (\S+)", lines[number])
+        if begins:
+            return f"{begins.group(1)}, line {line - number - 1}: {lines[line - 1].strip()}"
+    return ""
+
+
 def _whose(base: str, plan: dict[str, Wanted], message: str) -> str:
     """Where a message of nginx comes from, in the words of the pillar."""
     shown = _shown()
@@ -1076,9 +1103,15 @@ def _whose(base: str, plan: dict[str, Wanted], message: str) -> str:
         own = f"sites-available/{name}"
         if posixpath.dirname(path) in ("sites-enabled", "sites-available") and own in files:
             lines = plan[own].contents.decode().splitlines()
+            raw = _raw(lines, line)
+            if raw:
+                return f"{message} (from the pillar's {raw})"
             quoted = f", line {line}: {lines[line - 1].strip()}" if line <= len(lines) else ""
             return f"{message} (from the pillar's sites:{name[: -len('.conf')]}{quoted})"
-        if path == _COMMON:
+        if path == _COMMON and _COMMON in files:
+            raw = _raw(plan[_COMMON].contents.decode().splitlines(), line)
+            if raw:
+                return f"{message} (from the pillar's {raw})"
             return f"{message} (a file of the formula)"
         if path == "nginx.conf" and "nginx.conf" in files:
             return f"{message} (nginx.conf; of it the formula writes only `user`: nginx:user)"

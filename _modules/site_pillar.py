@@ -360,6 +360,9 @@ class _List(_Node):
                     seen[key] = number
         return [item for item in taken if item is not _UNSET]
 
+    def fill(self, value: Any) -> Any:
+        return None if value is None else [self.items.fill(item) for item in value]
+
     def shape(self) -> dict:
         shape: dict[str, Any] = {"type": "array", "items": self.items.schema()}
         if self.least:
@@ -577,6 +580,11 @@ def _unknown_key(path: tuple, key: Any, item: Any, parent: _Mapping) -> dict:
     if not isinstance(key, str):
         return _odd_key(path, key, _one_of(parent))
     hint = _did_you_mean(key, parent.keys)
+    if re.fullmatch(r"(?i:web[-_]?sockets?|asgi|channels|daphne)", key):
+        hint = (
+            "nginx and uWSGI speak the uwsgi protocol here, which carries no websockets: let a "
+            "server of its own serve them, and pass their path on to it in snippet"
+        )
     if not hint:
         # The right key in the wrong place, like processes beside uwsgi.
         homes = _homes().get(key, ())
@@ -1051,6 +1059,12 @@ def _project() -> _Mapping:
                     ),
                     (r".*\.py.*", "a module as Python imports it, not a file"),
                 ),
+                refuse=(
+                    (
+                        r"(?:.*\.)?asgi:.*",
+                        "uWSGI serves WSGI, and no websockets: name the project's wsgi module",
+                    ),
+                ),
             ),
             "settings": _Text(
                 "a Python module, like mysite.settings",
@@ -1281,6 +1295,263 @@ def _uwsgi() -> _Mapping:
     )
 
 
+_SNIPPET_REFUSED = (
+    r"[\s\S]*_by_lua_block[\s\S]*",
+    "Lua in a block has braces of its own: put it into a file and name that",
+)
+
+
+def _snippet(where: str, example: str) -> _Text:
+    return _Text(
+        "lines of nginx's configuration",
+        r"[^\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]+",
+        most=65536,
+        nullable=True,
+        default=None,
+        refuse=(_SNIPPET_REFUSED,),
+        description=f"Raw lines of nginx's configuration, put {where} as they are: nginx is their "
+        "judge. They have to be whole: no brace and no quote may be left open or be one too many.",
+        example=example,
+    )
+
+
+def _serving() -> dict[str, _Node]:
+    """What nginx does for a site besides passing requests on."""
+    path = r"/[A-Za-z0-9._~/@+-]*"
+    seconds = {"least": 1, "most": 86400, "nullable": True, "default": None}
+    return {
+        "redirects": _List(
+            _Mapping(
+                {
+                    "from": _Text(
+                        "a path, or a path that ends with /* for all below it",
+                        rf"{path}|/(?:[A-Za-z0-9._~@+-]+/)+\*",
+                        most=1024,
+                        description="The path, exactly; with /* at its end, all that is below.",
+                        example="/blog/*",
+                    ),
+                    "to": _Text(
+                        "a path or a URL, perhaps with /* at its end",
+                        rf"(?:https?://{_HOST}(?::{_PORT})?)?/[A-Za-z0-9._~/?&=%+@-]*\*?",
+                        most=1024,
+                        description="Where to; with /* at its end, followed by what /* stood for.",
+                        example="/articles/*",
+                    ),
+                    "status": _Text(
+                        "301, 302, 307 or 308, quoted",
+                        choices=("301", "302", "307", "308"),
+                        default="301",
+                        description="The answer's status; 307 and 308 keep a POST a POST.",
+                        example="308",
+                    ),
+                },
+                required=("from", "to"),
+            ),
+            "a list of redirects",
+            default=[],
+            description="Paths that nginx answers with another; a query is kept.",
+            example=[{"from": "/blog/*", "to": "/articles/*"}],
+        ),
+        "files": _List(
+            _Mapping(
+                {
+                    "url": _Text(
+                        "a path that begins and ends with /, or that of one file",
+                        r"/(?:(?!\.\.?/)[A-Za-z0-9._~@-]+/)*(?!\.)[A-Za-z0-9._~@-]*",
+                        most=256,
+                        description="Where the files appear; without / at the end, one file.",
+                        example="/media/",
+                    ),
+                    "path": _path(
+                        "The directory, or the file, on the host. nginx follows no link there.",
+                        example="/srv/mysite/shared/media",
+                        refuse=(_SYSTEM_PLACES, _OPEN_PLACES),
+                    ),
+                    "missing": _Text(
+                        "404, quoted, app, or the name of a file in the directory",
+                        r"404|app|[A-Za-z0-9_][A-Za-z0-9._-]*",
+                        most=256,
+                        default="404",
+                        description="What answers where there is no such file: `'404'`, `app` (the "
+                        "application) or a file of the directory, such as index.html.",
+                        example="app",
+                    ),
+                    "expires": _Text(
+                        "a time such as 30d, or max, epoch or off",
+                        r"-?[0-9]{1,9}[smhdwMy]?|max|epoch|'?off",
+                        nullable=True,
+                        default=None,
+                        description="How long a browser may keep them.",
+                        example="30d",
+                    ),
+                },
+                required=("url", "path"),
+            ),
+            "a list of locations of files",
+            default=[],
+            description="Files that nginx serves itself, such as uploads. Hidden files, databases "
+            "of SQLite, Python's files and backups are never among them.",
+            example=[{"url": "/media/", "path": "/srv/mysite/shared/media"}],
+        ),
+        "headers": _Table(
+            _Text(
+                "a header's name",
+                r"[A-Za-z][A-Za-z0-9-]*",
+                most=64,
+                refuse=(
+                    (
+                        r"(?i:Content-Length|Transfer-Encoding|Connection|Set-Cookie|Server|Date)",
+                        "it is not for a configuration to set",
+                    ),
+                    (r"(?i:Content-Type)", "the file's own says it; see charset"),
+                ),
+            ),
+            _Text(
+                "one line of printable ASCII without a dollar sign",
+                r"[\x20-\x23\x25-\x7e]+",
+                most=4000,
+                refuse=((r" .*|.* ", "it begins or ends with a blank"),),
+            ),
+            "a mapping of headers",
+            default={"X-Content-Type-Options": "nosniff"},
+            description="Headers of every answer, of static files too, in the place of the "
+            "application's own of that name.",
+            example={"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"},
+        ),
+        "gzip": _Switch(
+            nullable=True,
+            default=None,
+            description="true compresses texts, false nothing, null is as nginx.conf says. With "
+            "TLS, a page that shows both a secret and what the visitor sent is then open to BREACH.",
+            example=True,
+        ),
+        "timeouts": _Mapping(
+            {
+                "body": _Number(
+                    "seconds from 1 to 86400",
+                    description="Seconds between two pieces of a request's body.",
+                    example=30,
+                    **seconds,  # type: ignore[arg-type]
+                ),
+                "send": _Number(
+                    "seconds from 1 to 86400",
+                    description="Seconds between two pieces of an answer that a client takes.",
+                    example=30,
+                    **seconds,  # type: ignore[arg-type]
+                ),
+                "app": _Number(
+                    "seconds from 1 to 86400",
+                    description="Seconds that the application may be silent.",
+                    example=120,
+                    **seconds,  # type: ignore[arg-type]
+                ),
+            },
+            description="How long nginx waits; null is nginx's own 60 s.",
+        ),
+        "upload_buffering": _Switch(
+            default=True,
+            description="false passes an upload on while it arrives: a slow client then holds a "
+            "worker for as long.",
+        ),
+        "load_balancer": _Mapping(
+            {
+                "addresses": _List(
+                    _Text("an address or a network", r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?"),
+                    "a list with at least one address or network",
+                    least=1,
+                    unique=True,
+                    description="Whom nginx believes what the request's headers say.",
+                    example=["10.0.0.0/16"],
+                ),
+                "header": _Text(
+                    "a header's name",
+                    r"[A-Za-z][A-Za-z0-9-]*",
+                    most=64,
+                    default="X-Forwarded-For",
+                    description="The header with the client's address.",
+                    example="X-Real-IP",
+                ),
+            },
+            required=("addresses",),
+            nullable=True,
+            default=None,
+            description="A load balancer in front: the client's address, and by X-Forwarded-Proto "
+            "whether it came by HTTPS, are what it says. From anybody else neither is believed.",
+            example={"addresses": ["10.0.0.0/16"]},
+        ),
+        "snippet": _snippet("at the end of the site's server block", "location = /x { return 204; }\n"),
+    }
+
+
+def _check_serving(name: str, site: dict, nginx: dict, errors: list) -> None:
+    """What nginx does for a site: nothing twice, nothing that leaks, no text left open."""
+    path = ("sites", name)
+    places: dict[str, str] = {}
+    if nginx["health"]:
+        places[nginx["health"]["path"]] = "nginx:health:path"
+    if site["project"]["static"]["collect"]:
+        places[site["project"]["static"]["url"]] = "project:static:url"
+    for key, word in (("redirects", "from"), ("files", "url")):
+        for number, entry in enumerate(site[key]):
+            url = entry[word].removesuffix("*")
+            other = places.setdefault(url, f"{key}:{number}:{word}")
+            if other != f"{key}:{number}:{word}":
+                errors.append(
+                    _meaning(
+                        (*path, key, number, word), f"{url!r}, which is {other} too", "each once"
+                    )
+                )
+    for number, entry in enumerate(site["redirects"]):
+        if entry["to"].endswith("*") and not entry["from"].endswith("*"):
+            errors.append(
+                _meaning(
+                    (*path, "redirects", number, "to"),
+                    f"{entry['to']!r}, while from has no /*",
+                    "a * there only where from ends with /*",
+                )
+            )
+    project = site["project"]
+    package = [(project[key] or "").split(".")[0].split(":")[0] for key in ("wsgi", "settings")]
+    closed = [project["path"], *(f"{project['path']}/{one}" for one in package if one)]
+    closed += [f"{project['path']}/{one}" for one in ("current", "releases", ".git", "shared/data")]
+    closed += [project["venv"]] if project["venv"] else []
+    for number, entry in enumerate(site["files"]):
+        inside = [one for one in closed if entry["path"] == one or entry["path"] in _parents(one)]
+        if inside or any(one in closed[1:] for one in _parents(entry["path"])):
+            errors.append(
+                _meaning(
+                    (*path, "files", number, "path"),
+                    f"{entry['path']!r}, with the project's code or data",
+                    "a directory with nothing but files for everybody",
+                )
+            )
+        if not entry["url"].endswith("/") and entry["missing"] != "404":
+            errors.append(
+                _meaning(
+                    (*path, "files", number, "missing"),
+                    f"{entry['missing']!r} of one file",
+                    "'404', or a url that ends with /",
+                )
+            )
+    for number, address in enumerate((site["load_balancer"] or {}).get("addresses", [])):
+        try:
+            ipaddress.ip_network(address)
+        except ValueError as error:
+            errors.append(
+                _meaning(
+                    (*path, "load_balancer", "addresses", number),
+                    f"{address!r}: {error}",
+                    "an address, or a network without bits behind its mask",
+                )
+            )
+    _check_snippet((*path, "snippet"), site["snippet"], errors)
+
+
+def _check_snippet(path: tuple, text: str | None, errors: list) -> None:
+    if text and (flaw := __salt__["nginx_tree.flaw"](text)):
+        errors.append(_meaning(path, f"a text that is not whole: {flaw}", "whole directives"))
+
+
 def _site_keys() -> dict[str, _Node]:
     return {
         "server_names": _List(
@@ -1346,6 +1617,7 @@ def _site_keys() -> dict[str, _Node]:
             description="The largest request body that nginx accepts.",
             example="10m",
         ),
+        **_serving(),
         "project": _project(),
         "uwsgi": _uwsgi(),
         "socket": _Mapping(
@@ -1537,6 +1809,40 @@ _PILLAR = _Mapping(
                     example="www-data",
                     refuse=(("root", "nginx's workers would be root"),),
                 ),
+                "catch_all": _Switch(
+                    default=_Derived("true with two sites or more, false with one alone"),
+                    description="Close the connection of a request whose Host is no site's name. "
+                    "Not on an address where a site is the default_server, or has the name _.",
+                    example=True,
+                ),
+                "health": _Mapping(
+                    {
+                        "path": _Text(
+                            "a path that begins with /",
+                            r"/[A-Za-z0-9._~/@+-]+",
+                            most=256,
+                            description="The path.",
+                            example="/-/health",
+                        ),
+                        "site": _Text(
+                            "the name of a site",
+                            r"[a-z][a-z0-9_-]{0,30}",
+                            default=_Derived("the first of the sites"),
+                            description="The site that is asked where the Host is no site's.",
+                            example="mysite",
+                        ),
+                    },
+                    required=("path",),
+                    nullable=True,
+                    default=None,
+                    description="A path for load balancers, answered for any Host: the site's "
+                    "health:path is asked with its health:host. While "
+                    "/run/nginx_uwsgi_django/drain is there, the answer is 503.",
+                    example={"path": "/-/health"},
+                ),
+                "snippet": _snippet(
+                    "at the level of http", "map $http_x_kind $kind { default 0; }\n"
+                ),
             },
             description="nginx as a whole.",
         ),
@@ -1656,6 +1962,15 @@ def _resolve(taken: dict, grains: dict) -> dict:
     nginx = _PILLAR.keys["nginx"].fill(values.get("nginx", {}))
     if nginx["repo"] is _UNSET:
         nginx["repo"] = "distro"
+    present = [
+        name
+        for name, site in values.get("sites", {}).items()
+        if not site.get("absent", False)
+    ]
+    if nginx["catch_all"] is _UNSET:
+        nginx["catch_all"] = len(present) > 1
+    if nginx["health"] and nginx["health"]["site"] is _UNSET:
+        nginx["health"]["site"] = present[0] if present else None
     group = _primary_group(nginx["user"])
     defaults = values.get("site_defaults", {})
     sites = {}
@@ -2012,6 +2327,7 @@ def _check_across(raw: dict, settings: dict, errors: list) -> None:
         _check_account(name, site, errors)
         _check_place(name, site, errors)
         _check_listen(name, site, listening, errors)
+        _check_serving(name, site, settings["nginx"], errors)
         for keys, what in (
             (("project", "user"), "a user"),
             (("socket", "path"), "a socket"),
@@ -2037,6 +2353,17 @@ def _check_across(raw: dict, settings: dict, errors: list) -> None:
                 )
             )
     _check_nested(settings, paths, errors)
+    _check_snippet(("nginx", "snippet"), settings["nginx"]["snippet"], errors)
+    health = settings["nginx"]["health"]
+    there = [name for name, site in settings["sites"].items() if not site["absent"]]
+    if health and there and health["site"] not in there:
+        errors.append(
+            _meaning(
+                ("nginx", "health", "site"),
+                f"{health['site']!r}, which is no site",
+                f"one of {_listing(there, 'or')}",
+            )
+        )
 
 
 def _parents(path: str) -> list[str]:

@@ -366,6 +366,8 @@ def test_the_site_file(tree: Tree) -> None:
         ("server_name", "a.org", "*.b.org"),
         ("charset", "utf-8"),
         ("client_max_body_size", "128M"),
+        ("uwsgi_hide_header", "X-Content-Type-Options"),
+        ("add_header", "X-Content-Type-Options", "nosniff", "always"),
         ("location", "/"),
     ]
     location = next(one for one in server["block"] if one["directive"] == "location")
@@ -374,6 +376,7 @@ def test_the_site_file(tree: Tree) -> None:
     ] == [
         ("include", "uwsgi_params"),
         ("uwsgi_param", "HTTP_PROXY", ""),
+        ("uwsgi_param", "HTTP_X_FORWARDED_PROTO", "$scheme"),
         ("uwsgi_pass", "unix:/run/uwsgi/mysite.sock"),
     ]
 
@@ -390,7 +393,7 @@ def test_static_files_cannot_leak(tree: Tree) -> None:
     path.write_text(modules.nginx_site.render("mysite"))
     static = parsed(path)[-1]["block"][-1]
     assert static["args"] == ["^~", "/static/"]
-    found = {one["directive"]: one["args"] for one in static["block"]}
+    found = {one["directive"]: one["args"] for one in static["block"] if "args" in one}
     assert found["alias"] == [f"{root}/"]
     assert found["disable_symlinks"] == ["if_not_owner"]
 

@@ -81,9 +81,11 @@ def test_a_site_has_the_shape_of_every_other(
     location = [
         ("include", None),
         ("uwsgi_param", None),
+        ("uwsgi_param", None),
         ("uwsgi_pass", None),
     ]
     head = [("server_name", None), ("charset", None), ("client_max_body_size", None)]
+    head += [("uwsgi_hide_header", None), ("add_header", None)]
     assert shape(tree) == [("server", [*listens, *head, ("location", location)])]
     assert words(tree, "server_name") == [whole["server_names"]]
     assert words(tree, "listen") == [[one] for one in whole["listen"]]
