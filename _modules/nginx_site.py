@@ -221,9 +221,7 @@ def files(saltenv: str = "base") -> dict[str, dict[str, Any]]:
     return found
 
 
-def http(
-    taken: list[str], saltenv: str = "base", defaulted: list[list[Any]] | None = None
-) -> str:
+def http(taken: list[str], saltenv: str = "base", defaulted: list[list[Any]] | None = None) -> str:
     """
     What stands at the level of ``http`` for all sites together.
 

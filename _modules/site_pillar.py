@@ -1479,7 +1479,9 @@ def _serving() -> dict[str, _Node]:
             "whether it came by HTTPS, are what it says. From anybody else neither is believed.",
             example={"addresses": ["10.0.0.0/16"]},
         ),
-        "snippet": _snippet("at the end of the site's server block", "location = /x { return 204; }\n"),
+        "snippet": _snippet(
+            "at the end of the site's server block", "location = /x { return 204; }\n"
+        ),
     }
 
 
@@ -1963,9 +1965,7 @@ def _resolve(taken: dict, grains: dict) -> dict:
     if nginx["repo"] is _UNSET:
         nginx["repo"] = "distro"
     present = [
-        name
-        for name, site in values.get("sites", {}).items()
-        if not site.get("absent", False)
+        name for name, site in values.get("sites", {}).items() if not site.get("absent", False)
     ]
     if nginx["catch_all"] is _UNSET:
         nginx["catch_all"] = len(present) > 1
