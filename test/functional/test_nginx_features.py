@@ -180,5 +180,6 @@ def test_gixy_finds_nothing(host: Host, salt: Salt, tmp_path: pathlib.Path) -> N
     # Debian's own nginx.conf leaves the limit of files to the unit, and TLS to its sites.
     theirs = {"worker_rlimit_nofile_vs_connections", "weak_ssl_tls"}
     left = {one["plugin"]: one["path"] for one in found if one["plugin"] not in theirs}
-    assert left == {}
+    # About speed: an open_file_cache would go on serving a removed file for up to a minute.
+    assert set(left) == {"try_files_is_evil_too"}
     assert found, "gixy found not even Debian's own: did it read anything?"
