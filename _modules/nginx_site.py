@@ -34,6 +34,7 @@ class _Templates:
     """
 
     _prefix = "nginx_uwsgi_django/files"
+    _version: tuple[int, ...] = ()
 
     def __init__(self, saltenv: str) -> None:
         self.saltenv = saltenv
@@ -49,6 +50,17 @@ class _Templates:
         self.environment.filters["nginx"] = quote
         self.environment.filters["nginx_variables"] = lambda value: quote(value, variables=True)
         self.environment.filters["nginx_words"] = _quote_words
+
+    def version(self) -> tuple[int, ...]:
+        """The installed nginx's version: asked once, and only where the words depend on it."""
+        if not self._version:
+            numbers = re.findall(r"\d+", __salt__["nginx_tree.version"]())
+            self._version = tuple(int(number) for number in numbers[:3])
+        return self._version
+
+    def http2_directive(self) -> bool:
+        """Whether the installed nginx has ``http2 on`` (1.25.1), not only a ``listen``'s http2."""
+        return self.version() >= (1, 25, 1)
 
     def render(self, *names: str, **given: Any) -> tuple[str, str]:
         """The first of some templates that is there, rendered, and its address."""
@@ -144,12 +156,14 @@ def _given(name: str, site: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refused(sites: list[dict[str, Any]], defaulted: list[list[Any]]) -> list[str]:
+def _refused(
+    sites: dict[str, dict[str, Any]], defaulted: list[list[Any]], encrypted: bool = False
+) -> list[str]:
     """Where nobody is the default server yet: the addresses of all sites, each once."""
     found: dict[tuple[str, str], str] = {}
     taken = {(str(address), str(port)) for address, port in defaulted}
-    for site in sites:
-        for listen in site["listen"]:
+    for site in sites.values():
+        for listen in site["tls"]["listen"] if encrypted else site["listen"]:
             word, _, flag = str(listen).partition(" ")
             address, _, port = word.rpartition(":")
             key = ("*" if address in ("", "0.0.0.0") else address.lower(), port)
@@ -159,12 +173,84 @@ def _refused(sites: list[dict[str, Any]], defaulted: list[list[Any]]) -> list[st
     return [word for key, word in found.items() if key not in taken]
 
 
+def _refused_tls(
+    sites: dict[str, dict[str, Any]],
+    health: dict[str, Any] | None,
+    defaulted: list[list[Any]],
+    templates: _Templates,
+) -> dict[str, Any] | None:
+    """What the template is told of the server that refuses unknown names where TLS is spoken."""
+    sites = {name: site for name, site in sites.items() if site["tls"]["source"]}
+    listen = _refused(sites, defaulted, encrypted=True)
+    if not listen:
+        return None
+    balanced = [name for name, site in sites.items() if site["load_balancer"]]
+    certificate, key = None, None
+    # A load balancer may name nobody in the handshake (SNI), and means a site all the same: by the
+    # request's Host, or by the path of its question.  ssl_reject_handshake: nginx 1.19.4.
+    if health or balanced or templates.version() < (1, 19, 4):
+        asked = [health["site"]] if health and health["site"] in sites else []
+        name = [*asked, *balanced, *sites][0]
+        certificate, key = _pair(name, sites[name])
+    return {
+        "listen": listen,
+        "http2_directive": templates.http2_directive(),
+        "certificate": certificate,
+        "key": key,
+    }
+
+
 def _headed(text: str, what: str) -> str:
     return f"# {_MARKER} ({what}).\n# Changes made here are overwritten.\n{text}"
 
 
-def _rendered(name: str, templates: _Templates) -> str:
+def _pair(name: str, site: dict[str, Any]) -> tuple[str, str]:
+    """The files of a site's certificate and of its key."""
+    if site["tls"]["source"] == "path":
+        return site["tls"]["certificate"], site["tls"]["key"]
+    directory = __salt__["site_pillar.settings"]()["lookup"]["nginx_dir"]
+    return (f"{directory}/sites-available/{name}.pem",) * 2
+
+
+def _certificate(name: str) -> tuple[str, bytes | None]:
+    """The file that holds a site's certificate and key, and what is to be in it: see there."""
+    path = f"sites-available/{name}.pem"
+    shown = __salt__["site_pillar.settings"]()["lookup"]["nginx_dir"]
+    current = __salt__["durable_file.read"](f"{shown}/{path}")
+    return path, __salt__["site_certificate.bundle"](name, current)
+
+
+def _tls(
+    name: str, site: dict[str, Any], templates: _Templates, bundle: bytes | None
+) -> dict[str, Any] | None:
+    """What a template is told of TLS: paths, and no key."""
+    tls = site["tls"]
+    if not tls["source"]:
+        return None
+    certificate, key = _pair(name, site)
+    port = str(tls["listen"][0]).split()[0].rpartition(":")[2]
+    return {
+        "listen": tls["listen"],
+        "certificate": certificate,
+        "key": key,
+        "http2_directive": templates.http2_directive(),
+        # Not to a certificate that no browser takes.
+        "redirect": tls["redirect"]
+        and (bundle is None or __salt__["site_certificate.trusted"](bundle)),
+        "port": "" if port == "443" else f":{port}",
+        "webroot": __salt__["site_certificate.webroot"]() if tls["source"] == "acme" else None,
+    }
+
+
+def _rendered(name: str, templates: _Templates, bundle: bytes | None) -> str:
     site = __salt__["site_pillar.site"](name)
+    hsts = site["tls"]["hsts"]
+    site["tls"] = _tls(name, site, templates, bundle)
+    # RFC 6797, 7.2: no promise where plain HTTP is answered.  One header list for a whole server:
+    # a location with an add_header of its own would drop the server's.
+    promised = {header.lower() for header in site["headers"]} & {"strict-transport-security"}
+    if site["tls"] and site["tls"]["redirect"] and hsts and not promised:
+        site["headers"]["Strict-Transport-Security"] = f"max-age={hsts}"
     try:
         body, source = templates.render(name, "site", **_given(name, site))
     except CommandExecutionError as error:
@@ -192,7 +278,7 @@ def render(name: str, saltenv: str = "base") -> str:
 
         salt '*' nginx_site.render mysite
     """
-    return _rendered(name, _Templates(saltenv))
+    return _rendered(name, _Templates(saltenv), _certificate(name)[1])
 
 
 def files(saltenv: str = "base") -> dict[str, dict[str, Any]]:
@@ -217,7 +303,10 @@ def files(saltenv: str = "base") -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, site in __salt__["site_pillar.settings"]()["sites"].items():
         if not site["absent"]:
-            found[f"sites-available/{name}.conf"] = {"text": _rendered(name, templates)}
+            path, bundle = _certificate(name)
+            if bundle is not None:
+                found[path] = {"text": bundle.decode(), "secret": True, "mode": "0600"}
+            found[f"sites-available/{name}.conf"] = {"text": _rendered(name, templates, bundle)}
     return found
 
 
@@ -243,18 +332,22 @@ def http(taken: list[str], saltenv: str = "base", defaulted: list[list[Any]] | N
         salt '*' nginx_site.http '[]'
     """
     settings = __salt__["site_pillar.settings"]()
-    sites = [site for site in settings["sites"].values() if not site["absent"]]
-    names = [str(word) for site in sites for word in site["server_names"]]
+    sites = {name: site for name, site in settings["sites"].items() if not site["absent"]}
+    names = [str(word) for site in sites.values() for word in site["server_names"]]
     nginx = settings["nginx"]
+    templates, catch_all, others = _Templates(saltenv), nginx["catch_all"], defaulted or []
     given = {
         "nginx": nginx,
         "hash_sizes": _hash_sizes(names),
         "taken": taken,
-        "refused": _refused(sites, defaulted or []) if nginx["catch_all"] else [],
+        "refused": _refused(sites, others) if catch_all else [],
+        "encrypted": (
+            _refused_tls(sites, nginx["health"], others, templates) if catch_all else None
+        ),
         "health": nginx["health"],
         "site": settings["sites"].get((nginx["health"] or {}).get("site")),
     }
-    return _Templates(saltenv).render("http", **given)[0]
+    return templates.render("http", **given)[0]
 
 
 def _hash_sizes(names: list[str]) -> dict[str, int]:

@@ -3,7 +3,7 @@ nginx's configuration tree, changed as a whole or not at all.
 
 Everything that the formula owns under ``/etc/nginx`` is one transaction: the ``user`` directive of
 the distribution's own ``nginx.conf``, one file and one link for each site, the distribution's
-default site taken out, and one file of the formula in ``conf.d``.
+default site taken out, the certificates that the formula keeps, and one file of it in ``conf.d``.
 
 1. The future tree is compared with the live one, byte by byte.  When they are equal nothing else
    happens: no process is started, no file is touched.
@@ -689,6 +689,10 @@ def _changes(base: str, shown: str, due: dict[str, Wanted]) -> dict[str, Any]:
         elif wanted.secret:
             old = "a file" if os.path.lexists(full) else None
             new = "a file (not shown)" if wanted.kind == "file" else None
+            if path.endswith(".pem"):
+                # A certificate and its key: of the former there is something to tell.
+                old = __salt__["site_certificate.describe"](_read(full))
+                new = new and __salt__["site_certificate.describe"](wanted.contents)
             changes[name] = {"old": old, "new": new}
         elif wanted.kind == "file" and _read(full) == wanted.contents:
             changes[name] = {"mode": oct(wanted.access[0])} if wanted.access else {}
@@ -1519,7 +1523,7 @@ def _unproven(
 
 def due(saltenv: str = "base") -> dict[str, Any]:
     """
-    What :py:func:`apply` would change, without asking nginx.  Starts no process, writes nothing.
+    What :py:func:`apply` would change, without asking nginx for its judgement.  Writes nothing.
 
     saltenv
         the fileserver's environment to take templates from

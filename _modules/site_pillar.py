@@ -756,6 +756,13 @@ _PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 _DOTTED = rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*"
+# PEM (RFC 7468), without the headers of an encrypted key and without text between the blocks.
+_BASE64 = r"[A-Za-z0-9+/=\r\n]+"
+_PEM_CHAIN = rf"(?:-----BEGIN CERTIFICATE-----{_BASE64}-----END CERTIFICATE-----[\r\n]*)+"
+_PEM_KEY = (
+    rf"(?:-----BEGIN EC PARAMETERS-----{_BASE64}-----END EC PARAMETERS-----[\r\n]+)?"
+    rf"-----BEGIN (?:RSA |EC )?PRIVATE KEY-----{_BASE64}-----END (?:RSA |EC )?PRIVATE KEY-----[\r\n]*"
+)
 # No control character but the tab (DEL is one too), and no half of a surrogate pair, which YAML's
 # "\ud800" yields and no file can hold.
 _ONE_LINE = r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*"
@@ -1295,6 +1302,31 @@ def _uwsgi() -> _Mapping:
     )
 
 
+def _listens(default: Any, description: str, example: list) -> _List:
+    return _List(
+        _Plain(
+            _Number("a port from 1 to 65535", 1, 65535),
+            _Text(
+                "a port, or address:port such as '127.0.0.1:8080' or '[::]:80', and perhaps "
+                "default_server",
+                rf"(?:(?:{_OCTET}(?:\.{_OCTET}){{3}}|\*|\[[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*\]):)?{_PORT}"
+                r"(?: default_server)?",
+                advice=(
+                    (r"unix:.*", "nginx listens on ports; uWSGI's socket is socket:path"),
+                    (r".*(?:ssl|http2).*", "where TLS is spoken is said by tls:listen"),
+                ),
+            ),
+            says="a port from 1 to 65535, or a text such as '127.0.0.1:8080' or '[::]:80'",
+        ),
+        "a list with at least one port",
+        least=1,
+        unique=True,
+        default=default,
+        description=description,
+        example=example,
+    )
+
+
 _SNIPPET_REFUSED = (
     r"[\s\S]*_by_lua_block[\s\S]*",
     "Lua in a block has braces of its own: put it into a file and name that",
@@ -1491,6 +1523,8 @@ def _check_serving(name: str, site: dict, nginx: dict, errors: list) -> None:
     places: dict[str, str] = {}
     if nginx["health"]:
         places[nginx["health"]["path"]] = "nginx:health:path"
+    if site["tls"]["acme"]:
+        places["/.well-known/acme-challenge/"] = "tls:acme"
     if site["project"]["static"]["collect"]:
         places[site["project"]["static"]["url"]] = "project:static:url"
     for key, word in (("redirects", "from"), ("files", "url")):
@@ -1554,6 +1588,118 @@ def _check_snippet(path: tuple, text: str | None, errors: list) -> None:
         errors.append(_meaning(path, f"a text that is not whole: {flaw}", "whole directives"))
 
 
+def _tls() -> _Mapping:
+    return _Mapping(
+        {
+            "certificate": _Text(
+                "the absolute path of a PEM file on the host, or its text",
+                rf"{_PATH}|{_PEM_CHAIN}",
+                most=65536,
+                nullable=True,
+                default=None,
+                # A key in its place is wrong, and not for the report to repeat.
+                private=True,
+                advice=(
+                    (r"[\s\S]*PRIVATE KEY[\s\S]*", "the private key goes to tls:key"),
+                    (r"[\s\S]*-----BEGIN[\s\S]*", "CERTIFICATE blocks alone, without other text"),
+                ),
+                description="The certificate with its chain, the site's own first: a PEM file that "
+                "somebody keeps on the host, or the text itself. With it goes `tls:key`.",
+                example="/etc/ssl/private/www.example.org.pem",
+            ),
+            "key": _Text(
+                "the absolute path of a PEM file on the host, or its text, not encrypted",
+                rf"{_PATH}|{_PEM_KEY}",
+                most=65536,
+                nullable=True,
+                default=None,
+                secret=True,
+                advice=(
+                    (
+                        r"[\s\S]*ENCRYPTED[\s\S]*",
+                        "nobody is there to type a passphrase: decrypt it",
+                    ),
+                    (
+                        r"[\s\S]*-----BEGIN[\s\S]*",
+                        "one PRIVATE KEY block alone, without other text",
+                    ),
+                ),
+                description="The certificate's private key, as path or text like `tls:certificate`. "
+                "The text is kept in a file that root alone reads, and shown nowhere.",
+                example="/etc/ssl/private/www.example.org.pem",
+            ),
+            "acme": _Switch(
+                default=False,
+                description="true: the certificate is asked for, and renewed, by ACME (Let's "
+                "Encrypt, for example) with certbot: see `acme`. Until the first one arrives nginx "
+                "has a self-signed one, and plain HTTP is not redirected.",
+            ),
+            "listen": _listens(
+                _Derived(
+                    "as listen, with 443 in the place of 80; [443] where nothing listens on 80"
+                ),
+                "Where nginx speaks TLS for the site, once it has a certificate.",
+                [443, "[::]:443"],
+            ),
+            "redirect": _Switch(
+                default=True,
+                description="What is asked for by plain HTTP is redirected to HTTPS.",
+            ),
+            "hsts": _Number(
+                "a number of seconds; 0 is none",
+                0,
+                2**31 - 1,
+                default=63072000,
+                description="How long browsers are to ask for HTTPS alone "
+                "(Strict-Transport-Security), where `tls:redirect` is on. Two years, as Mozilla "
+                "recommends: a site that may have to go back to plain HTTP says 0.",
+                example=300,
+            ),
+        },
+        description="TLS, at the intermediate level of Mozilla's recommendations. A site has it "
+        "when it has a certificate and a key, or `acme: true`.",
+    )
+
+
+def _acme() -> _Mapping:
+    return _Mapping(
+        {
+            "email": _Text(
+                "an e-mail address",
+                r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
+                most=254,
+                nullable=True,
+                default=None,
+                refuse=((r"-.*", "certbot would take it for an option"),),
+                description="Where the certificate authority writes to; null: it has no address.",
+                example="ops@example.org",
+            ),
+            "terms_agreed": _Switch(
+                default=False,
+                description="true: the authority's terms of service have been read and agreed to. "
+                "Nothing is asked for without it.",
+            ),
+            "directory": _Text(
+                "the https URL of an ACME directory",
+                r"https://[A-Za-z0-9._~:/\[\]-]+",
+                most=1024,
+                default="https://acme-v02.api.letsencrypt.org/directory",
+                description="The authority. Another one than that of the certificate on the host: "
+                "a new certificate is asked for.",
+                example="https://acme-staging-v02.api.letsencrypt.org/directory",
+            ),
+            "ca": _path(
+                "Certificates (PEM) that the ACME server's own is checked with, where the system's "
+                "do not do; certbot's timer, too, then trusts these alone.",
+                nullable=True,
+                default=None,
+                example="/etc/ssl/certs/company-root.pem",
+            ),
+        },
+        description="The account for the sites with `tls:acme: true`.",
+    )
+
+
 def _site_keys() -> dict[str, _Node]:
     return {
         "server_names": _List(
@@ -1579,28 +1725,11 @@ def _site_keys() -> dict[str, _Node]:
             "one that it does not have, or any of them off EC2, adds no name.",
             example=["www.example.org", "*.example.org"],
         ),
-        "listen": _List(
-            _Plain(
-                _Number("a port from 1 to 65535", 1, 65535),
-                _Text(
-                    "a port, or address:port such as '127.0.0.1:8080' or '[::]:80', and perhaps "
-                    "default_server",
-                    rf"(?:(?:{_OCTET}(?:\.{_OCTET}){{3}}|\*|\[[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*\]):)?{_PORT}"
-                    r"(?: default_server)?",
-                    advice=(
-                        (r"unix:.*", "nginx listens on ports; uWSGI's socket is socket:path"),
-                        (r".*(?:ssl|http2).*", "TLS does not belong here"),
-                    ),
-                ),
-                says="a port from 1 to 65535, or a text such as '127.0.0.1:8080' or '[::]:80'",
-            ),
-            "a list with at least one port",
-            least=1,
-            unique=True,
-            default=[80],
-            description="Where nginx listens for the site: ports, or quoted texts with address and "
-            "port. `default_server` after a port makes the site answer for every other name too.",
-            example=[80, "[::]:80"],
+        "listen": _listens(
+            [80],
+            "Where nginx listens for the site: ports, or quoted texts with address and port. "
+            "`default_server` after a port makes the site answer for every other name too.",
+            [80, "[::]:80"],
         ),
         "charset": _Text(
             "a charset's name, or 'off'",
@@ -1720,32 +1849,7 @@ def _site_keys() -> dict[str, _Node]:
             },
             description="How a new generation proves that it works, before any request reaches it.",
         ),
-        "tls": _Mapping(
-            {
-                key: _path(
-                    what,
-                    nullable=True,
-                    default=None,
-                    example=example,
-                    # A key in the pillar itself is wrong, and not for the report to repeat.
-                    private=True,
-                )
-                for key, what, example in (
-                    (
-                        "certificate",
-                        "The certificate with its chain: a PEM file on the host.",
-                        "/etc/letsencrypt/live/www.example.org/fullchain.pem",
-                    ),
-                    (
-                        "key",
-                        "The certificate's private key: a PEM file on the host.",
-                        "/etc/letsencrypt/live/www.example.org/privkey.pem",
-                    ),
-                )
-            },
-            description="A certificate and its key, both or neither. Reserved: the formula does "
-            "not serve TLS yet, and refuses a site that has them.",
-        ),
+        "tls": _tls(),
     }
 
 
@@ -1863,6 +1967,7 @@ _PILLAR = _Mapping(
             },
             description="The host as an EC2 instance.",
         ),
+        "acme": _acme(),
         "site_defaults": _DEFAULTS_OF_SITES,
         "sites": _Table(
             _SITE_NAME,
@@ -1924,6 +2029,20 @@ def _concrete(name: str) -> str:
     return name.lstrip(".")
 
 
+def _source(tls: dict) -> str | None:
+    """Where a site's certificate comes from: acme, pillar, path; None: it has none."""
+    if tls["acme"]:
+        return "acme"
+    if tls["certificate"] is None:
+        return None
+    return "path" if tls["certificate"].startswith("/") else "pillar"
+
+
+def _with_port(listen: int | str, port: int) -> int | str:
+    """The same address, and the same default_server, on another port."""
+    return port if isinstance(listen, int) else re.sub(r"[0-9]+( |$)", rf"{port}\1", listen)
+
+
 def _derive(name: str, site: dict, nginx_group: str) -> dict:
     """Put in what follows from other values, and the name."""
     project, uwsgi, socket, health = (
@@ -1951,6 +2070,11 @@ def _derive(name: str, site: dict, nginx_group: str) -> dict:
     if health["host"] is _UNSET:
         names = site["server_names"]
         health["host"] = _concrete(names[0]) if names else "localhost"
+    site["tls"]["source"] = _source(site["tls"])
+    if site["tls"]["listen"] is _UNSET:
+        site["tls"]["listen"] = [
+            _with_port(listen, 443) for listen in site["listen"] if _address(listen)[1] == "80"
+        ] or [443]
     # An absent site need not say what it runs.
     for key in ("wsgi", "settings"):
         if project[key] is _UNSET:
@@ -1982,6 +2106,7 @@ def _resolve(taken: dict, grains: dict) -> dict:
         "clean": _PILLAR.keys["clean"].fill(values.get("clean", {})),
         "nginx": nginx,
         "ec2": _PILLAR.keys["ec2"].fill(values.get("ec2", {})),
+        "acme": _PILLAR.keys["acme"].fill(values.get("acme", {})),
         "site_defaults": defaults,
         "sites": sites,
     }
@@ -2053,9 +2178,12 @@ def _check_host(raw: dict, grains: dict, errors: list) -> None:
 
 def _check_listen(name: str, site: dict, taken: dict, errors: list) -> None:
     """One site's addresses and names against those of the sites before it (``taken``)."""
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, str], tuple] = {}
     path = ("sites", name)
-    for number, listen in enumerate(site["listen"]):
+    words = [(("listen", number), listen) for number, listen in enumerate(site["listen"])]
+    if site["tls"]["source"]:
+        words += [(("tls", "listen", n), listen) for n, listen in enumerate(site["tls"]["listen"])]
+    for key, listen in words:
         host, port, default = _address(listen)
         if host.startswith("["):
             try:
@@ -2063,30 +2191,41 @@ def _check_listen(name: str, site: dict, taken: dict, errors: list) -> None:
             except ValueError:
                 errors.append(
                     _meaning(
-                        (*path, "listen", number),
+                        (*path, *key),
                         f"{listen!r} (string)",
                         "a valid IPv6 address between the brackets",
                     )
                 )
                 continue
         if (host, port) in seen:
-            if site["listen"][seen[host, port]] == listen:
+            before, same_list = seen[host, port], seen[host, port][:-1] == key[:-1]
+            if same_list and dict(words)[before] == listen:
                 continue  # the same word twice: the shape's own error
             errors.append(
                 _meaning(
-                    (*path, "listen", number),
-                    f"{listen!r}, which is item {seen[host, port]} again",
+                    (*path, *key),
+                    f"{listen!r}, which is item {before[-1]} {'' if same_list else 'of listen '}again",
                     "each address and port once",
                 )
             )
             continue
-        seen[host, port] = number
+        seen[host, port] = key
+        speaks = "TLS" if key[0] == "tls" else "plain HTTP"
+        other, spoken = taken.setdefault(("protocol", host, port), (name, speaks))
+        if spoken != speaks:
+            errors.append(
+                _meaning(
+                    (*path, *key),
+                    f"{listen!r}, for {speaks}, while the site {other} speaks {spoken} there",
+                    "one of the two on an address and port",
+                )
+            )
         if default:
             other = taken.setdefault(("default", host, port), name)
             if other != name:
                 errors.append(
                     _meaning(
-                        (*path, "listen", number),
+                        (*path, *key),
                         f"{listen!r}, while the site {other} is the default there already",
                         "one default_server for an address and port",
                     )
@@ -2167,31 +2306,77 @@ def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
                 "a mode that lets the group write, like '0660'",
             )
         )
-    tls = site["tls"]
-    lacking = [key for key in ("certificate", "key") if tls[key] is None]
-    if len(lacking) == 1:
-        errors.append(
-            _meaning(
-                (*path, "tls", lacking[0]),
-                "nothing, while the other of certificate and key is there",
-                "both tls:certificate and tls:key, or neither",
-            )
-        )
-    elif not lacking:
-        # Better no site than one that somebody takes for encrypted.
-        errors.append(
-            _meaning(
-                (*path, "tls"),
-                "a certificate and a key",
-                "no tls: the formula does not serve TLS yet",
-                "end TLS before nginx, at a load balancer for example",
-            )
-        )
     for limit, value in uwsgi["limits"].items():
         for which, pattern, says in _LIMIT_RULES:
             if re.fullmatch(which, limit) and not re.fullmatch(pattern, value):
                 errors.append(_meaning((*path, "uwsgi", "limits", limit), f"{value!r}", says))
                 break
+
+
+def _check_tls(name: str, site: dict, acme: dict, errors: list) -> None:
+    """One site's certificate: where it comes from, and that its key is its own."""
+    path, tls = ("sites", name), site["tls"]
+    given = {key: tls[key] for key in ("certificate", "key") if tls[key] is not None}
+    if tls["acme"]:
+        _check_acme(name, site, acme, errors)
+    if tls["acme"] and given:
+        errors.append(
+            _meaning(
+                (*path, "tls", "acme"),
+                f"true, as well as a {_listing(given)}",
+                "either tls:acme, or tls:certificate and tls:key",
+                "write null for these where site_defaults names them",
+            )
+        )
+    elif len(given) == 1:
+        lacking = "key" if "certificate" in given else "certificate"
+        errors.append(
+            _meaning(
+                (*path, "tls", lacking),
+                "nothing, while the other of certificate and key is there",
+                "both tls:certificate and tls:key, or neither",
+            )
+        )
+    elif given and len({value.startswith("/") for value in given.values()}) == 2:
+        errors.append(
+            _meaning(
+                (*path, "tls", "key"),
+                "a path beside a text",
+                "certificate and key both as paths, or both as texts",
+            )
+        )
+    elif given:
+        wrong = __salt__["site_certificate.mismatch"](**given)
+        if wrong:
+            errors.append(
+                _meaning(
+                    (*path, "tls", "key"),
+                    wrong,
+                    "a certificate and the private key that belongs to it",
+                )
+            )
+
+
+def _check_acme(name: str, site: dict, acme: dict, errors: list) -> None:
+    if not acme["terms_agreed"]:
+        found = _meaning(
+            ("acme", "terms_agreed"),
+            f"false, while the site {name} asks for a certificate by ACME",
+            "true: the authority issues none to who has not agreed to its terms",
+        )
+        if not any(error["path"] == found["path"] for error in errors):
+            errors.append(found)
+    for number, word in enumerate(site["server_names"]):
+        if not re.fullmatch(rf"{_LABEL}(?:\.{_LABEL})*\.[A-Za-z][A-Za-z0-9-]*", word):
+            errors.append(
+                _meaning(
+                    ("sites", name, "server_names", number),
+                    f"{word!r}, in a site with tls:acme",
+                    "a whole domain name: a certificate for a wildcard, an address or a bare word "
+                    "cannot be had by HTTP",
+                    "give such a site a certificate by tls:certificate and tls:key",
+                )
+            )
 
 
 #: Where a distribution, its packages and a run of theirs put units; /lib is a link to /usr/lib.
@@ -2324,6 +2509,7 @@ def _check_across(raw: dict, settings: dict, errors: list) -> None:
         if site["absent"]:
             continue
         _check_site(name, site, settings["nginx"], errors)
+        _check_tls(name, site, settings["acme"], errors)
         _check_account(name, site, errors)
         _check_place(name, site, errors)
         _check_listen(name, site, listening, errors)
@@ -2593,8 +2779,9 @@ def settings() -> dict:
     """
     What the pillar asks for, checked whole, with every default filled in.
 
-    Returns a mapping of ``lookup``, ``purge``, ``clean``, ``nginx``, ``site_defaults`` and
-    ``sites``. It is shared by all callers of one run: read it, do not change it.
+    Returns a mapping of ``lookup``, ``purge``, ``clean``, ``nginx``, ``ec2``, ``acme``,
+    ``site_defaults`` and ``sites``. It is shared by all callers of one run: read it, do not change
+    it.
 
     Raises CommandExecutionError with the first error and the number of errors when the pillar is
     not valid.
@@ -2621,7 +2808,8 @@ def site(name: str) -> dict:
     name
         the site's name, as under ``nginx_uwsgi_django:sites``
 
-    Returns a mapping of the caller's own: ``name``, ``absent``, ``server_names`` and the rest.
+    Returns a mapping of the caller's own: ``name``, ``absent``, ``server_names`` and the rest;
+    ``tls`` has a ``source`` more: ``acme``, ``pillar``, ``path``, or None for a site without TLS.
 
     Raises CommandExecutionError when the pillar is not valid or has no such site.
 
@@ -2703,7 +2891,7 @@ def show(name: str | None = None) -> dict:
         return "derived" if isinstance(node.default, _Derived) else "default"
 
     if name is None:
-        for key in ("lookup", "purge", "clean", "nginx", "ec2"):
+        for key in ("lookup", "purge", "clean", "nginx", "ec2", "acme"):
             for path, node, value in _flat(_PILLAR.keys[key], values[key], (key,)):
                 if _says(raw, path):
                     origin = "lookup" if key == "lookup" else "pillar"
