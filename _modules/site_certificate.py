@@ -481,6 +481,8 @@ def due(name: str) -> dict[str, str]:
         found["request"] = reason
     if not _files_are_right() or not os.path.isdir(webroot()):
         found["prepare"] = "what certbot's timer needs is not in place"
+    elif _paused(f"{_LINEAGE}{name}"):
+        found["prepare"] = "certbot's timer does not renew it"
     return found
 
 
@@ -499,25 +501,29 @@ def _why_request(name: str, site: dict[str, Any]) -> str | None:
     # certbot's timer renews at 30 days of 90, newer ones at a third: here it did not.
     if facts["left"] < min(facts["lifetime"] / 3, 29 * 86400):
         return f"the one there is ends at {facts['not_after']}"
-    if parameters.get("autorenew", "True").lower() == "false":
-        return "the one there is was no longer renewed"
     if parameters.get("renew_hook") != f"{_hook_path()} {name}":
         return "the one there is is renewed for somebody else"
     return None
 
 
-def prepare() -> None:
+def prepare(name: str) -> None:
     """
     Put in place what a renewal by certbot's own timer needs: the hook that hands the certificate
-    to nginx, and the authority's certificate where the pillar names one.
+    to nginx, the authority's certificate where the pillar names one, and a lineage that is renewed.
+
+    name
+        the site
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt '*' site_certificate.prepare
+        salt '*' site_certificate.prepare mysite
     """
     _write_files()
+    lineage = f"{_LINEAGE}{name}"
+    if _paused(lineage):
+        retire(lineage, "resume")
 
 
 def request(name: str) -> str:
@@ -606,9 +612,13 @@ def surplus(everything: bool = False) -> dict[str, str]:
             continue
         if gone and (site is not None) and settings["clean"]["data"]:
             found[lineage] = "delete"
-        elif (_parameters(lineage) or {}).get("autorenew", "True").lower() != "false":
+        elif not _paused(lineage):
             found[lineage] = "pause"
     return found
+
+
+def _paused(lineage: str) -> bool:
+    return (_parameters(lineage) or {}).get("autorenew", "True").lower() == "false"
 
 
 def _lineages() -> list[str]:
@@ -625,12 +635,12 @@ def _lineages() -> list[str]:
 
 def retire(lineage: str, how: str) -> None:
     """
-    Delete a lineage of the formula's, or let it be without being renewed.
+    Delete a lineage of the formula's, let it be without being renewed, or have it renewed again.
 
     lineage
         its name, as :py:func:`surplus` gives it
     how
-        ``delete`` or ``pause``
+        ``delete``, ``pause`` or ``resume``
 
     Raises CommandExecutionError when the lineage is not the formula's, or with certbot's words.
 
@@ -659,8 +669,9 @@ def retire(lineage: str, how: str) -> None:
     path = _renewal(lineage)
     text = (_contents(path) or b"").decode("utf-8", "surrogateescape")
     text = re.sub(r"^autorenew = .*\n", "", text, flags=re.MULTILINE)
-    # certbot/_internal/storage.py, autorenewal_is_enabled(): its own switch.
-    text = text.replace("[renewalparams]\n", "[renewalparams]\nautorenew = False\n", 1)
+    if how == "pause":
+        # certbot/_internal/storage.py, autorenewal_is_enabled(): its own switch.
+        text = text.replace("[renewalparams]\n", "[renewalparams]\nautorenew = False\n", 1)
     status = os.stat(path)
     __salt__["durable_file.write"](
         path,

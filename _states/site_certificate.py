@@ -53,7 +53,7 @@ def issued(name: str, timeout: float = 60) -> dict[str, Any]:
             ret["changes"] = {key: {"old": None, "new": why} for key, why in due.items()}
             ret["comment"] = f"would be asked for or put right: {'; '.join(due.values())}"
             return ret
-        __salt__["site_certificate.prepare"]()
+        __salt__["site_certificate.prepare"](name)
         if "prepare" in due:
             ret["changes"]["prepare"] = {"old": None, "new": "what certbot's timer needs"}
         if "request" in due:

@@ -2,7 +2,6 @@
 TLS on a real host: certificates of the pillar, and of a real ACME server (Debian's pebble).
 """
 
-import json
 import ssl
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ..hosts import pebble
 from ..hosts.host import Host
 from .nginx_host import Salt, a_site, leftovers, pillar, prepare, processes, rows, workers
 
@@ -17,41 +17,15 @@ BUNDLE = "/etc/nginx/sites-available/mysite.pem"
 SITE = "/etc/nginx/sites-available/mysite.conf"
 LINEAGE = "nginx_uwsgi_django-mysite"
 NAME = "www.example.org"
-ACME = {
-    "terms_agreed": True,
-    "email": "ops@example.org",
-    "directory": "https://localhost:14000/dir",
-    "ca": "/opt/pebble/ca.pem",
-}
+#: The pillar's `acme`, once the server is there.
+ACME: dict[str, Any] = {}
 _EC = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
-_PEBBLE = {
-    "pebble": {
-        "listenAddress": "127.0.0.1:14000",
-        "managementListenAddress": "127.0.0.1:15000",
-        "certificate": "/opt/pebble/cert.pem",
-        "privateKey": "/opt/pebble/key.pem",
-        "httpPort": 80,
-        "tlsPort": 443,
-        "ocspResponderURL": "",
-        "externalAccountBindingRequired": False,
-        "certificateValidityPeriod": 90 * 86400,
-    }
-}
 
 
 @pytest.fixture(scope="module")
 def salt(host: Host) -> Iterator[Salt]:
-    prepare(host, "openssl", "certbot", "pebble", "curl")
-    host.run(f"echo 127.0.0.1 {NAME} more.example.org >> /etc/hosts && mkdir -p /opt/pebble")
-    host.write("/opt/pebble/config.json", json.dumps(_PEBBLE))
-    host.run(
-        f"cd /opt/pebble && openssl req -x509 {_EC} -subj /CN=authority -keyout ca.key -out ca.pem"
-        f" && openssl req {_EC} -subj /CN=localhost -keyout key.pem -out csr.pem"
-        " && echo subjectAltName=DNS:localhost > names && openssl x509 -req -in csr.pem -CA ca.pem"
-        " -CAkey ca.key -CAcreateserial -days 30 -extfile names -out cert.pem"
-        " && systemd-run --unit=pebble -E PEBBLE_VA_NOSLEEP=1 -E PEBBLE_WFE_NONCEREJECT=0"
-        " pebble -config /opt/pebble/config.json"
-    )
+    ACME.update(pebble.start(host, NAME, "more.example.org"))
+    prepare(host, "certbot")
     made = Salt(host)
     yield made
     made.close()
