@@ -16,7 +16,6 @@ a run or, when certbot's timer has renewed one between runs, by a deploy hook.
 """
 
 import hashlib
-import logging
 import os
 import re
 import shlex
@@ -29,8 +28,6 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "site_certificate"
-
-log = logging.getLogger(__name__)
 
 # What nginx_tree knows the formula's files by.
 _MARKER = "# Managed by the Salt formula nginx_uwsgi_django"
@@ -258,9 +255,7 @@ def _issued(name: str) -> bytes | None:
     key = _contents(f"{_lineage(name)}/privkey.pem")
     if chain is None or key is None:
         return None
-    wrong = _mismatch(chain, key)
-    if wrong:
-        log.warning("%s holds %s", _lineage(name), wrong)
+    if _mismatch(chain, key):
         return None
     # As the deploy hook writes it, byte by byte.
     return _head(name, "ACME") + chain + key

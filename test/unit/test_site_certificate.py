@@ -37,7 +37,7 @@ def loaded(tmp_path: pathlib.Path, version: str = "1.26.3", **site: Any) -> Modu
         "sites": {"mysite": a_site(**{"server_names": [NAME], **site})},
     }
     m = with_files(Modules(pillar={"nginx_uwsgi_django": pillar}), FORMULA)
-    m.nginx_tree.version = lambda: version
+    m.salt["nginx_tree.version"] = lambda: version
     assert m.site_pillar.check() == []
     return m
 
@@ -45,7 +45,7 @@ def loaded(tmp_path: pathlib.Path, version: str = "1.26.3", **site: Any) -> Modu
 def servers(m: Modules, tmp_path: pathlib.Path) -> list[list[dict[str, Any]]]:
     path = tmp_path / "site.conf"
     # crossplane 0.5.8 does not know this directive of nginx 1.25.1; its place is http and server.
-    text = m.nginx_tree.render("mysite").replace("    http2 on;\n", "    set $http2 on;\n")
+    text = m.nginx_site.render("mysite").replace("    http2 on;\n", "    set $http2 on;\n")
     path.write_text(text, encoding="utf-8")
     return [one["block"] for one in parsed(path) if "comment" not in one]
 
@@ -95,7 +95,7 @@ def test_the_pillars_key_reaches_its_file_and_nothing_else(tmp_path: pathlib.Pat
     assert contents.endswith(PAIR[0].strip() + "\n" + PAIR[1].strip() + "\n")
     secret = PAIR[1].splitlines()[1]
     assert secret in contents
-    assert secret not in m.nginx_tree.render("mysite") + m.site_certificate.describe(
+    assert secret not in m.nginx_site.render("mysite") + m.site_certificate.describe(
         contents.encode()
     )
     assert m.site_certificate.bundle("mysite", contents.encode()) == contents.encode()
