@@ -2180,7 +2180,9 @@ def _check_listen(name: str, site: dict, taken: dict, errors: list) -> None:
     """One site's addresses and names against those of the sites before it (``taken``)."""
     seen: dict[tuple[str, str], tuple] = {}
     path = ("sites", name)
-    words = [(("listen", number), listen) for number, listen in enumerate(site["listen"])]
+    words: list[tuple[tuple, int | str]] = [
+        (("listen", number), listen) for number, listen in enumerate(site["listen"])
+    ]
     if site["tls"]["source"]:
         words += [(("tls", "listen", n), listen) for n, listen in enumerate(site["tls"]["listen"])]
     for key, listen in words:
