@@ -27,6 +27,7 @@ def pair(name: str = NAME) -> tuple[str, str]:
 
 
 PAIR = pair()
+PLAIN_HEADERS = [["X-Content-Type-Options", "nosniff", "always"]]
 
 
 def loaded(tmp_path: pathlib.Path, version: str = "1.26.3", **site: Any) -> Modules:
@@ -76,7 +77,7 @@ def test_plain_http_is_redirected_to_the_port_that_speaks_tls(tmp_path: pathlib.
     assert words(encrypted, "listen") == [["[::1]:8443", "ssl"]]
     assert words(encrypted, "ssl_certificate") == [["/x"]]
     assert words(encrypted, "ssl_certificate_key") == [["/y"]]
-    assert words(encrypted, "add_header") == []
+    assert words(encrypted, "add_header") == PLAIN_HEADERS
 
 
 def test_without_redirect_one_server_speaks_both_and_promises_nothing(
@@ -86,7 +87,7 @@ def test_without_redirect_one_server_speaks_both_and_promises_nothing(
     (both,) = servers(loaded(tmp_path, tls=tls), tmp_path)
     assert words(both, "listen") == [["80"], ["443", "ssl"]]
     # RFC 6797, 7.2: not over plain HTTP, which this server speaks too.
-    assert words(both, "add_header") == []
+    assert words(both, "add_header") == PLAIN_HEADERS
 
 
 def test_the_pillars_key_reaches_its_file_and_nothing_else(tmp_path: pathlib.Path) -> None:
@@ -210,3 +211,53 @@ def test_what_becomes_of_a_certificate_that_nobody_asks_for(
         assert m.site_certificate.surplus() == {}
         m.site_certificate.retire("nginx_uwsgi_django-mysite", "resume")
         assert conf.read_text().endswith("[renewalparams]\nserver = https://a/\n")
+
+
+def test_a_promise_is_made_once_and_the_pillars_own_words_go_first(tmp_path: pathlib.Path) -> None:
+    tls = {"certificate": "/x", "key": "/y"}
+    _, encrypted = servers(loaded(tmp_path, tls=tls), tmp_path)
+    promise = ["Strict-Transport-Security", "max-age=63072000", "always"]
+    assert words(encrypted, "add_header") == [*PLAIN_HEADERS, promise]
+    own = {"strict-transport-security": "max-age=5"}
+    _, encrypted = servers(loaded(tmp_path, tls=tls, headers=own), tmp_path)
+    assert words(encrypted, "add_header") == [["strict-transport-security", "max-age=5", "always"]]
+
+
+def test_behind_a_load_balancer_that_ended_tls_nothing_is_redirected_for_ever(
+    tmp_path: pathlib.Path,
+) -> None:
+    tls = {"certificate": "/x", "key": "/y"}
+    m = loaded(tmp_path, tls=tls, load_balancer={"addresses": ["10.0.0.0/8"]})
+    *_, both = servers(m, tmp_path)
+    assert words(both, "listen") == [["80"], ["443", "ssl"]]
+    (condition,) = [one for one in both if one["directive"] == "if"]
+    assert condition["args"] == ["$site_mysite_redirected"]
+    assert '"$site_mysite_scheme:$uri" $site_mysite_redirected' in m.nginx_site.render("mysite")
+
+
+def catch_all(tmp_path: pathlib.Path, version: str, **site: Any) -> str:
+    """The servers of unknown names, of two sites with TLS."""
+    m = loaded(tmp_path, version, tls={"certificate": "/x", "key": "/y"}, **site)
+    sites = m.opts["pillar"]["nginx_uwsgi_django"]["sites"]
+    sites["other"] = a_site(server_names=["o.org"], tls={"certificate": "/x2", "key": "/y2"})
+    m.context.clear()
+    return str(m.nginx_site.http([]))
+
+
+def test_an_unknown_name_is_refused_by_the_handshake_where_nginx_can(
+    tmp_path: pathlib.Path,
+) -> None:
+    text = catch_all(tmp_path, "1.22.1")
+    assert "listen 80 default_server;" in text
+    assert "listen 443 ssl http2 default_server;" in text
+    assert "ssl_reject_handshake on;" in text and "ssl_certificate" not in text
+    # nginx takes these from the default server.
+    assert "ssl_protocols TLSv1.2 TLSv1.3;" in text
+    text = catch_all(tmp_path, "1.26.3")
+    assert "listen 443 ssl default_server;" in text and "http2 on;" in text
+    text = catch_all(tmp_path, "1.18.0")
+    assert "ssl_reject_handshake" not in text and "ssl_certificate /x;" in text
+    assert text.count("return 444;") == 2
+    # A load balancer may name nobody in the handshake.
+    text = catch_all(tmp_path, "1.26.3", load_balancer={"addresses": ["10.0.0.0/8"]})
+    assert "ssl_reject_handshake" not in text and "ssl_certificate_key /y;" in text
