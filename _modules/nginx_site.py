@@ -310,7 +310,12 @@ def files(saltenv: str = "base") -> dict[str, dict[str, Any]]:
     return found
 
 
-def http(taken: list[str], saltenv: str = "base", defaulted: list[list[Any]] | None = None) -> str:
+def http(
+    taken: list[str],
+    saltenv: str = "base",
+    defaulted: list[list[Any]] | None = None,
+    forgotten: int = 0,
+) -> str:
     """
     What stands at the level of ``http`` for all sites together.
 
@@ -320,6 +325,8 @@ def http(taken: list[str], saltenv: str = "base", defaulted: list[list[Any]] | N
         the fileserver's environment to take the template from
     defaulted
         ``[address, port]`` where somebody else's server is the default
+    forgotten
+        how many sites stay that the pillar does not name any more
 
     Returns some lines of configuration.
 
@@ -335,7 +342,10 @@ def http(taken: list[str], saltenv: str = "base", defaulted: list[list[Any]] | N
     sites = {name: site for name, site in settings["sites"].items() if not site["absent"]}
     names = [str(word) for site in sites.values() for word in site["server_names"]]
     nginx = settings["nginx"]
-    templates, catch_all, others = _Templates(saltenv), nginx["catch_all"], defaulted or []
+    templates, others = _Templates(saltenv), defaulted or []
+    catch_all = nginx["catch_all"]
+    if catch_all is None:
+        catch_all = len(sites) + forgotten > 1
     given = {
         "nginx": nginx,
         "hash_sizes": _hash_sizes(names),

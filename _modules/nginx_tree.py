@@ -563,6 +563,7 @@ def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
     # is not named any more.  What is not the formula's is never touched.
     strangers = []
     going = set()
+    forgotten = 0
     for path in _entries(base, "sites-available"):
         name = posixpath.basename(path).partition(".")[0]
         if path in plan or not _owned(_read(os.path.join(base, path))):
@@ -570,6 +571,8 @@ def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
         if name in settings["sites"] or settings["purge"]:
             going.add(path)
             plan[path] = Wanted("absent", secret=_is_secret(path))
+        elif path.endswith(".conf"):
+            forgotten += 1
     for path in _entries(base, "sites-enabled"):
         if path in plan:
             continue
@@ -583,7 +586,8 @@ def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
     if record:
         lines.append(_RECORD + json.dumps(record, sort_keys=True))
     defaulted = _defaulted(base, {base + "/" + path for path in plan})
-    lines.append(__salt__["nginx_site.http"](sorted(elsewhere), saltenv, defaulted).rstrip("\n"))
+    common = __salt__["nginx_site.http"](sorted(elsewhere), saltenv, defaulted, forgotten)
+    lines.append(common.rstrip("\n"))
     if not any(posixpath.dirname(path) == "sites-enabled" for path in includes):
         lines.append(f"include {quote(shown)}/sites-enabled/*.conf;")
     plan[_COMMON] = Wanted("file", ("\n".join(lines) + "\n").encode())

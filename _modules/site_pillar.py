@@ -1916,9 +1916,10 @@ _PILLAR = _Mapping(
                     refuse=(("root", "nginx's workers would be root"),),
                 ),
                 "catch_all": _Switch(
-                    default=_Derived("true with two sites or more, false with one alone"),
-                    description="Close the connection of a request whose Host is no site's name. "
-                    "Not on an address where a site is the default_server, or has the name _.",
+                    nullable=True,
+                    default=None,
+                    description="Close the connection of a request whose Host is no site's name; "
+                    "null does so where nginx has more sites of the formula's than one. Not on an address where a site is the default_server, or has the name _.",
                     example=True,
                 ),
                 "health": _Mapping(
@@ -2091,8 +2092,6 @@ def _resolve(taken: dict, grains: dict) -> dict:
     present = [
         name for name, site in values.get("sites", {}).items() if not site.get("absent", False)
     ]
-    if nginx["catch_all"] is _UNSET:
-        nginx["catch_all"] = len(present) > 1
     if nginx["health"] and nginx["health"]["site"] is _UNSET:
         nginx["health"]["site"] = present[0] if present else None
     group = _primary_group(nginx["user"])
