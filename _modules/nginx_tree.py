@@ -3,7 +3,7 @@ nginx's configuration tree, changed as a whole or not at all.
 
 Everything that the formula owns under ``/etc/nginx`` is one transaction: the ``user`` directive of
 the distribution's own ``nginx.conf``, one file and one link for each site, the distribution's
-default site taken out, and one file of the formula in ``conf.d``.
+default site taken out, the certificates that the formula keeps, and one file of it in ``conf.d``.
 
 1. The future tree is compared with the live one, byte by byte.  When they are equal nothing else
    happens: no process is started, no file is touched.
@@ -50,8 +50,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jinja2
-import jinja2.sandbox
 from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "nginx_tree"
@@ -60,8 +58,8 @@ __virtualname__ = "nginx_tree"
 # `include sites-enabled/*`: glob(3) does not match a leading dot.
 _STAGE = ".nginx_uwsgi_django-"
 
-# The first line of a file that is the formula's.  A file without it is somebody else's.
-_MARKER = "# Managed by the Salt formula nginx_uwsgi_django"
+# The first words of a file that is the formula's.  A file without them is somebody else's.
+_MARKER = b"Managed by the Salt formula nginx_uwsgi_django"
 
 _COMMON = "conf.d/nginx_uwsgi_django.conf"
 # What the formula found and will give back: one JSON object in a comment of _COMMON, so that it
@@ -119,7 +117,10 @@ class Wanted(NamedTuple):
     kind: str  # "file", "link", "directory", "absent"
     contents: bytes = b""
     target: str = ""
-    mode: int = 0o644  # of a file that is not there yet
+    # Not for a diff, a log or a report.
+    secret: bool = False
+    # Mode and group of a file of root's; None leaves a file that is there what it has.
+    access: tuple[int, int] | None = None
 
 
 class _Raced(Exception):
@@ -133,85 +134,164 @@ def __virtual__() -> str:
 # --- nginx's language --------------------------------------------------------------------------
 
 
+class _Token(NamedTuple):
+    """A word of nginx's language, what ends a directive or a block, or where the text breaks."""
+
+    kind: str  # "word", ";", "{", "}", "broken"
+    start: int
+    end: int
+    word: str = ""
+
+
+def _unescaped(raw: str) -> str:
+    return re.sub(
+        r"\\([\"'\\trn])",
+        lambda found: {"t": "\t", "r": "\r", "n": "\n"}.get(found.group(1), found.group(1)),
+        raw,
+    )
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    """
+    The text as ngx_conf_read_token() reads it (src/core/ngx_conf_file.c), to its end or to where
+    nginx would give up.
+
+    A quote or a ``#`` means something only where a word begins, a backslash takes the next
+    character along, and no ``{`` behind ``${`` opens a block before another character came.
+    """
+    position, size = 0, len(text)
+    while position < size:
+        start, char = position, text[position]
+        position += 1
+        if char in " \t\r\n":
+            continue
+        if char in ";{}":
+            yield _Token(char, start, position)
+            continue
+        if char == "#":
+            newline = text.find("\n", position)
+            position = size if newline < 0 else newline + 1
+            continue
+        mark = char if char in "\"'" else ""
+        if not mark:
+            position = start
+        begin, variable = position, False
+        while position < size:
+            char = text[position]
+            if not (char == "{" and variable):
+                variable = char == "$"
+                if char == "\\":
+                    position += 1
+                elif char == mark or (not mark and char in " \t\r\n;{"):
+                    break
+            position += 1
+        if position >= size:
+            # Without its quote, or without what ends a directive.
+            yield _Token("broken", start, size, _unescaped(text[begin:]))
+            return
+        word = _unescaped(text[begin:position])
+        position += len(mark)
+        yield _Token("word", start, position, word)
+        if mark and position < size and text[position] not in " \t\r\n;{)":
+            yield _Token("broken", position, size)
+            return
+
+
 def _directives(text: str) -> list[Directive]:
     """
     The directives of a configuration text, blocks flattened, in order.
 
-    Follows ngx_conf_read_token() (src/core/ngx_conf_file.c): a quote or a ``#`` means something
-    only where a word begins, a backslash takes the next character along, ``${`` does not open a
-    block.  Broken text yields what was complete: judging it is nginx's work.
+    Broken text yields what was complete: judging it is nginx's work.
     """
     found: list[Directive] = []
     blocks: list[str] = []
-    words: list[str] = []
-    spans: list[tuple[int, int]] = []
-    position, size = 0, len(text)
-    while position < size:
-        char = text[position]
-        if char.isspace():
-            position += 1
-        elif char == "#":
-            newline = text.find("\n", position)
-            position = size if newline < 0 else newline + 1
-        elif char in ";{":
-            position += 1
-            if words:
-                found.append(
-                    Directive(len(blocks), tuple(blocks), tuple(words), tuple(spans), position)
+    words: list[_Token] = []
+    for token in _tokens(text):
+        if token.kind == "word":
+            words.append(token)
+            continue
+        if token.kind in ";{" and words:
+            found.append(
+                Directive(
+                    len(blocks),
+                    tuple(blocks),
+                    tuple(word.word for word in words),
+                    tuple((word.start, word.end) for word in words),
+                    token.end,
                 )
-            if char == "{":
-                blocks.append(words[0] if words else "")
-            words, spans = [], []
-        elif char == "}":
-            position += 1
-            if blocks:
-                blocks.pop()
-            words, spans = [], []
-        else:
-            start = position
-            word = ""
-            if char in "\"'":
-                position += 1
-                while position < size and text[position] != char:
-                    if text[position] == "\\" and position + 1 < size:
-                        follower = text[position + 1]
-                        word += {"t": "\t", "r": "\r", "n": "\n"}.get(
-                            follower, follower if follower in "\"'\\" else "\\" + follower
-                        )
-                        position += 2
-                    else:
-                        word += text[position]
-                        position += 1
-                position += 1
-            else:
-                while position < size and not text[position].isspace() and text[position] != ";":
-                    if text[position] == "{" and text[position - 1] != "$":
-                        break
-                    if text[position] == "\\" and position + 1 < size:
-                        follower = text[position + 1]
-                        word += {"t": "\t", "r": "\r", "n": "\n"}.get(
-                            follower, follower if follower in "\"'\\" else "\\" + follower
-                        )
-                        position += 2
-                    else:
-                        word += text[position]
-                        position += 1
-            words.append(word)
-            spans.append((start, min(position, size)))
+            )
+        if token.kind == "{":
+            blocks.append(words[0].word if words else "")
+        elif token.kind == "}" and blocks:
+            blocks.pop()
+        words = []
     return found
 
 
-def quote(value: str | int) -> str:
+def flaw(text: str) -> str:
+    """
+    What keeps a text from being whole directives of nginx: something left open, or a brace too
+    many, with which it would reach into what stands around it.
+
+    text
+        some lines of configuration
+
+    Returns a sentence with the line's number, empty when there is no such flaw.  Whether the
+    directives are any good is for nginx to say.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.flaw 'add_header X-Frame-Options DENY;'
+    """
+
+    def line(position: int) -> str:
+        return f"line {text.count(chr(10), 0, position) + 1}"
+
+    opened: list[int] = []
+    words: list[_Token] = []
+    for token in _tokens(text):
+        if token.kind == "broken":
+            if words or text[token.start] not in "\"'":
+                at = words[0] if words else token
+                return f"{line(at.start)}: the directive is not ended by ; or its quote not closed"
+            return f"{line(token.start)}: the quote is not closed"
+        if token.kind == "word":
+            words.append(token)
+            continue
+        if token.kind == "}":
+            if words:
+                return f"{line(words[0].start)}: the directive before the }} is not ended by ;"
+            if not opened:
+                return f"{line(token.start)}: this }} closes a block that the text did not open"
+            opened.pop()
+        elif not words:
+            return f"{line(token.start)}: nothing stands before this {token.kind}"
+        elif token.kind == "{":
+            opened.append(token.start)
+        words = []
+    if words:
+        return f"{line(words[0].start)}: the directive is not ended by ;"
+    if opened:
+        return f"{line(opened[-1])}: the block that opens here is not closed"
+    return ""
+
+
+def quote(value: str | int, variables: bool = False) -> str:
     """
     One value as one parameter of nginx's configuration language.
 
     value
         text or a number
+    variables
+        leave nginx's variables in it what they are
 
     Returns the value itself where nginx reads it as one plain word, else the value in quotes.
 
     Raises CommandExecutionError for what nginx's language cannot carry: a control character (a
-    newline among them), and a dollar sign, which begins a variable even inside quotes.
+    newline among them), and, but for ``variables``, a dollar sign, which begins a variable even
+    inside quotes.
 
     CLI Example:
 
@@ -224,25 +304,12 @@ def quote(value: str | int) -> str:
     text = str(value)
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
         raise CommandExecutionError(f"nginx has no way to write the control character in {text!r}")
-    if "$" in text:
+    if "$" in text and not variables:
         raise CommandExecutionError(f"nginx would read the dollar sign in {text!r} as a variable")
     if re.fullmatch(r"[A-Za-z0-9_./:*@%+,=^~?&!<>()|\[\]-]+", text):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _quote_words(value: Any) -> str:
-    """Several parameters: a list of them, or a text with blanks between them."""
-    if isinstance(value, (list, tuple)):
-        words = [str(word) if isinstance(word, int) else word for word in value]
-    elif isinstance(value, str):
-        words = value.split()
-    else:
-        words = [value]
-    if not words:
-        raise CommandExecutionError("an nginx directive is left without a parameter")
-    return " ".join(quote(word) for word in words)
 
 
 def _with_user(text: str, arguments: list[str]) -> tuple[str, list[str] | None]:
@@ -313,118 +380,9 @@ def _text(contents: bytes | None) -> str:
     return (contents or b"").decode("utf-8", "surrogateescape")
 
 
-class _Templates:
-    """
-    The sites' templates on the fileserver; each is asked for once.
-
-    By its hash and not from the fileserver's list of files, which is up to 20 seconds old
-    (``fileserver_list_cache_time``).
-    """
-
-    _prefix = "nginx_uwsgi_django/files"
-
-    def __init__(self, saltenv: str) -> None:
-        self.saltenv = saltenv
-        self.texts: dict[str, str | None] = {}
-
-    def find(self, name: str) -> tuple[str, str]:
-        """A site's template and its address: the first of this minion's, its family's, ours."""
-        places = [__grains__.get("id"), __grains__.get("os_family"), "default"]
-        candidates = [
-            f"{self._prefix}/{place}/{file}.conf.jinja"
-            for place in places
-            # An id goes into a path: it must not lead out of the directory.
-            if isinstance(place, str) and re.fullmatch(r"[\w.-]+", place) and place.strip(".")
-            for file in (name, "site")
-        ]
-        for candidate in candidates:
-            text = self._text(candidate)
-            if text is not None:
-                return text, f"salt://{candidate}"
-        raise CommandExecutionError(
-            f"no template for the site {name}: none of "
-            f"{', '.join(f'salt://{path}' for path in candidates)}"
-        )
-
-    def _text(self, path: str) -> str | None:
-        if path not in self.texts:
-            url, text = f"salt://{path}", None
-            if __salt__["cp.hash_file"](url, saltenv=self.saltenv):
-                text = __salt__["cp.get_file_str"](url, saltenv=self.saltenv)
-                if not isinstance(text, str):
-                    raise CommandExecutionError(f"{url} could not be read")
-            self.texts[path] = text
-        return self.texts[path]
-
-
-def _static(name: str, site: dict[str, Any]) -> dict[str, str] | None:
-    """
-    The directory of collected static files, where there are any.
-
-    A site that collects none may serve its static files itself: a location without files would
-    take them away from it.
-    """
-    static = site["project"]["static"]
-    if not static["collect"]:
-        return None
-    root = __salt__["django_release.directories"](name)["static"]
-    try:
-        with os.scandir(root) as entries:
-            if next(entries, None) is None:
-                return None
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return {"url": static["url"].rstrip("/") + "/", "root": root.rstrip("/") + "/"}
-
-
-def render(name: str, saltenv: str = "base") -> str:
-    """
-    The configuration file of one site, as the pillar wants it.
-
-    name
-        the site's name
-    saltenv
-        the fileserver's environment to take the template from
-
-    Returns the text of ``sites-available/NAME.conf``.
-
-    Raises CommandExecutionError when the template is missing, uses a name that it is not given, or
-    a value cannot be written in nginx's language.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_tree.render mysite
-    """
-    return _rendered(name, _Templates(saltenv))
-
-
-def _rendered(name: str, templates: _Templates) -> str:
-    site = __salt__["site_pillar.site"](name)
-    text, source = templates.find(name)
-    environment = jinja2.sandbox.SandboxedEnvironment(
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,
-        keep_trailing_newline=True,
-        trim_blocks=False,
-    )
-    environment.filters["nginx"] = quote
-    environment.filters["nginx_words"] = _quote_words
-    try:
-        body = environment.from_string(text).render(site=site, static=_static(name, site))
-    except jinja2.TemplateError as error:
-        line = getattr(error, "lineno", None)
-        place = f"{source}, line {line}" if line else source
-        raise CommandExecutionError(f"sites:{name}: {place}: {error}") from error
-    except CommandExecutionError as error:
-        raise CommandExecutionError(f"sites:{name}: {source}: {error}") from error
-    head = f"{_MARKER} (site {name}, {source}).\n# Changes made here are overwritten.\n"
-    return head + body.lstrip("\n").rstrip("\n") + "\n"
-
-
 def _owned(contents: bytes | None) -> bool:
-    return contents is not None and contents.startswith(_MARKER.encode())
+    # A page's comment begins in another way.
+    return (contents or b"").removeprefix(b"<!-- ").removeprefix(b"# ").startswith(_MARKER)
 
 
 def _user_arguments(user: str) -> list[str]:
@@ -475,33 +433,27 @@ def _record(common: bytes | None) -> dict[str, Any]:
     return {}
 
 
-def _hash_sizes(names: list[str]) -> dict[str, int]:
-    """
-    Room for the longest server name.
-
-    ngx_hash_init() refuses to start when a bucket does not hold its longest element: a pointer,
-    the length and the name, rounded up to pointers, and one pointer more.  With the default of 64
-    that is a name of 46 characters; EC2 gives a host one of up to 63.
-    """
-    longest = max([63, *(len(name.encode()) for name in names)])
-    bucket = 128
-    while bucket < 16 + (longest + 2 + 7) // 8 * 8:
-        bucket *= 2
-    sizes = {"server_names_hash_bucket_size": bucket}
-    if len(names) > 256:
-        entries = 512
-        while entries < 2 * len(names):
-            entries *= 2
-        sizes["server_names_hash_max_size"] = entries
-    return sizes
-
-
 def _set_elsewhere(base: str, nginx_conf: list[Directive]) -> set[str]:
     """The http-level directives of nginx.conf and of the other files in conf.d."""
     found = {d.words[0] for d in nginx_conf if d.block == ("http",)}
     for path in glob.glob(os.path.join(glob.escape(base), "conf.d", "*.conf")):
         if os.path.join(base, _COMMON) != path:
             found |= {d.words[0] for d in _directives(_text(_read(path))) if d.depth == 0}
+    return found
+
+
+def _defaulted(base: str, ours: set[str]) -> list[list[str]]:
+    """Where a server of somebody else's is the default: address (* for all of IPv4) and port."""
+    found = []
+    for pattern in ("conf.d/*.conf", "sites-enabled/*"):
+        for path in glob.glob(os.path.join(glob.escape(base), pattern)):
+            if path in ours or path == os.path.join(base, _COMMON):
+                continue
+            for directive in _directives(_text(_read(os.path.realpath(path)))):
+                if directive.words[0] == "listen" and "default_server" in directive.words:
+                    address, _, port = directive.words[1].rpartition(":")
+                    host = "*" if address in ("", "0.0.0.0") else address.lower()
+                    found.append([host, port])
     return found
 
 
@@ -540,6 +492,23 @@ def _entries(base: str, directory: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [f"{directory}/{name}" for name in names if not name.startswith(".")]
+
+
+def _is_secret(path: str) -> bool:
+    """Whether a file of ours that goes may hold secrets: its name is all that is left to ask."""
+    return not path.endswith((".conf", ".html"))
+
+
+def _wanted(text: str, secret: bool = False, mode: str = "", group: str = "") -> Wanted:
+    """A file as :py:func:`nginx_site.files` describes it."""
+    access = None
+    if mode:
+        try:
+            gid = grp.getgrnam(group).gr_gid if group else 0
+        except KeyError:
+            gid = 0  # the group of a user that a dry run has not made
+        access = (int(mode, 8), gid)
+    return Wanted("file", text.encode(), secret=secret, access=access)
 
 
 def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
@@ -583,25 +552,27 @@ def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
             plan["conf.d/default.conf"] = Wanted("absent")
             plan["conf.d/default.conf.nginx_uwsgi_django"] = Wanted("file", _read(stock) or b"")
 
-    names: list[str] = []
-    templates = _Templates(saltenv)
+    for path, file in __salt__["nginx_site.files"](saltenv).items():
+        plan[path] = _wanted(**file)
     for name in sites:
-        names += [str(word) for word in settings["sites"][name]["server_names"]]
-        file = f"sites-available/{name}.conf"
-        plan[file] = Wanted("file", _rendered(name, templates).encode())
-        plan[f"sites-enabled/{name}.conf"] = Wanted("link", target=f"{shown}/{file}")
+        plan[f"sites-enabled/{name}.conf"] = Wanted(
+            "link", target=f"{shown}/sites-available/{name}.conf"
+        )
 
     # By the pillar's contract a site goes when it is called absent, and with `purge` also when it
     # is not named any more.  What is not the formula's is never touched.
     strangers = []
     going = set()
+    forgotten = 0
     for path in _entries(base, "sites-available"):
-        name = posixpath.basename(path).removesuffix(".conf")
+        name = posixpath.basename(path).partition(".")[0]
         if path in plan or not _owned(_read(os.path.join(base, path))):
             continue
         if name in settings["sites"] or settings["purge"]:
             going.add(path)
-            plan[path] = Wanted("absent")
+            plan[path] = Wanted("absent", secret=_is_secret(path))
+        elif path.endswith(".conf"):
+            forgotten += 1
     for path in _entries(base, "sites-enabled"):
         if path in plan:
             continue
@@ -611,14 +582,12 @@ def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
             strangers.append(path)
 
     elsewhere = _set_elsewhere(base, directives)
-    lines = [f"{_MARKER}.", "# Changes made here are overwritten."]
+    lines = [f"# {_MARKER.decode()}.", "# Changes made here are overwritten."]
     if record:
         lines.append(_RECORD + json.dumps(record, sort_keys=True))
-    lines += [
-        f"{directive} {size};"
-        for directive, size in _hash_sizes(names).items()
-        if directive not in elsewhere
-    ]
+    defaulted = _defaulted(base, {base + "/" + path for path in plan})
+    common = __salt__["nginx_site.http"](sorted(elsewhere), saltenv, defaulted, forgotten)
+    lines.append(common.rstrip("\n"))
     if not any(posixpath.dirname(path) == "sites-enabled" for path in includes):
         lines.append(f"include {quote(shown)}/sites-enabled/*.conf;")
     plan[_COMMON] = Wanted("file", ("\n".join(lines) + "\n").encode())
@@ -635,7 +604,7 @@ def _plan_removed() -> dict[str, Wanted]:
         if _owned(_read(os.path.join(base, path)))
     ]
     for path in ours:
-        plan[path] = Wanted("absent")
+        plan[path] = Wanted("absent", secret=_is_secret(path))
     for path in _entries(base, "sites-enabled"):
         if any(_points_at(base, shown, path, file) for file in ours):
             plan[path] = Wanted("absent")
@@ -676,7 +645,7 @@ def _due(base: str, plan: dict[str, Wanted]) -> dict[str, Wanted]:
                 f"directories of the tree itself"
             )
         if wanted.kind == "file":
-            done = _read(full) == wanted.contents
+            done = _read(full) == wanted.contents and _accessed(full, wanted)
             if os.path.isdir(full) and not os.path.islink(full):
                 raise CommandExecutionError(f"{full} is in the way: it is a directory")
         elif wanted.kind == "link":
@@ -694,6 +663,18 @@ def _due(base: str, plan: dict[str, Wanted]) -> dict[str, Wanted]:
     return due
 
 
+def _accessed(full: str, wanted: Wanted) -> bool:
+    """Whether a file has the owner, group and mode that are wanted of it."""
+    if wanted.access is None:
+        return True
+    seen = os.lstat(full)
+    return (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) == (
+        wanted.access[0],
+        0,
+        wanted.access[1],
+    )
+
+
 def _changes(base: str, shown: str, due: dict[str, Wanted]) -> dict[str, Any]:
     """What a change is, for a person: a unified diff of each file, old and new of each link."""
     changes: dict[str, Any] = {}
@@ -709,6 +690,16 @@ def _changes(base: str, shown: str, due: dict[str, Wanted]) -> dict[str, Any]:
             changes[name] = {"old": old, "new": new if wanted.kind != "file" else "a file"}
         elif wanted.kind == "absent" and not os.path.isfile(full):
             changes[name] = {"old": "not a regular file", "new": None}
+        elif wanted.secret:
+            old = "a file" if os.path.lexists(full) else None
+            new = "a file (not shown)" if wanted.kind == "file" else None
+            if path.endswith(".pem"):
+                # A certificate and its key: of the former there is something to tell.
+                old = __salt__["site_certificate.describe"](_read(full))
+                new = new and __salt__["site_certificate.describe"](wanted.contents)
+            changes[name] = {"old": old, "new": new}
+        elif wanted.kind == "file" and _read(full) == wanted.contents:
+            changes[name] = {"mode": oct(wanted.access[0])} if wanted.access else {}
         else:
             now, then = _read(full), wanted.contents if wanted.kind == "file" else None
             changes[name] = "".join(
@@ -879,7 +870,8 @@ def _archive(base: str, due: dict[str, Wanted]) -> tuple[bytes, list[Directive]]
         elif wanted.kind == "link":
             member.type, member.linkname, contents = tarfile.SYMTYPE, wanted.target, b""
         else:
-            member.mode, member.size = 0o644, len(contents)
+            member.mode, member.gid = wanted.access or (0o644, 0)
+            member.size = len(contents)
             directives.extend(_directives(_text(contents)))
         archive.addfile(member, io.BytesIO(contents))
 
@@ -1094,6 +1086,17 @@ def _messages(output: str) -> tuple[list[str], list[str]]:
     return errors, warnings
 
 
+def _raw(lines: list[str], line: int) -> str:
+    """The raw text of the pillar that a line of a file stands in: its path and line there."""
+    for number in range(min(line, len(lines)) - 1, -1, -1):
+        if lines[number].startswith("# The end of ") and number < line - 1:
+            return ""
+        begins = re.fullmatch(r"# As it stands in the pillar: (\S+)", lines[number])
+        if begins:
+            return f"{begins.group(1)}, line {line - number - 1}: {lines[line - 1].strip()}"
+    return ""
+
+
 def _whose(base: str, plan: dict[str, Wanted], message: str) -> str:
     """Where a message of nginx comes from, in the words of the pillar."""
     shown = _shown()
@@ -1108,9 +1111,15 @@ def _whose(base: str, plan: dict[str, Wanted], message: str) -> str:
         own = f"sites-available/{name}"
         if posixpath.dirname(path) in ("sites-enabled", "sites-available") and own in files:
             lines = plan[own].contents.decode().splitlines()
+            raw = _raw(lines, line)
+            if raw:
+                return f"{message} (from the pillar's {raw})"
             quoted = f", line {line}: {lines[line - 1].strip()}" if line <= len(lines) else ""
             return f"{message} (from the pillar's sites:{name[: -len('.conf')]}{quoted})"
-        if path == _COMMON:
+        if path == _COMMON and _COMMON in files:
+            raw = _raw(plan[_COMMON].contents.decode().splitlines(), line)
+            if raw:
+                return f"{message} (from the pillar's {raw})"
             return f"{message} (a file of the formula)"
         if path == "nginx.conf" and "nginx.conf" in files:
             return f"{message} (nginx.conf; of it the formula writes only `user`: nginx:user)"
@@ -1200,8 +1209,10 @@ def _place(full: str, wanted: Wanted, like: str | None = None) -> None:
     handle = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "wb") as stream:
         stream.write(wanted.contents)
-        mode, uid, gid = wanted.mode, 0, 0
-        if like is not None and os.path.isfile(like) and not os.path.islink(like):
+        mode, uid, gid = 0o644, 0, 0
+        if wanted.access is not None:
+            mode, gid = wanted.access
+        elif like is not None and os.path.isfile(like) and not os.path.islink(like):
             status = os.lstat(like)
             mode, uid, gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
             _copy_attributes(like, full)
@@ -1516,7 +1527,7 @@ def _unproven(
 
 def due(saltenv: str = "base") -> dict[str, Any]:
     """
-    What :py:func:`apply` would change, without asking nginx.  Starts no process, writes nothing.
+    What :py:func:`apply` would change, without asking nginx for its judgement.  Writes nothing.
 
     saltenv
         the fileserver's environment to take templates from
@@ -1614,6 +1625,7 @@ def _plan_kept(path: str) -> dict[str, Wanted]:
     contents = _read(path)
     if contents is None:
         raise CommandExecutionError(f"{path} is not there: no tree was kept")
+    base = _base()
     plan: dict[str, Wanted] = {}
     with tarfile.open(fileobj=io.BytesIO(contents)) as archive:
         for member in archive:
@@ -1622,10 +1634,16 @@ def _plan_kept(path: str) -> dict[str, Wanted]:
             elif member.issym():
                 plan[member.name] = Wanted("link", target=member.linkname)
             elif (stream := archive.extractfile(member)) is not None:
-                plan[member.name] = Wanted("file", stream.read(), mode=member.mode)
-    for there, status in _walk(_base()):
-        if there not in plan and not stat.S_ISDIR(status.st_mode):
-            plan[there] = Wanted("absent")
+                there = os.path.lexists(os.path.join(base, member.name))
+                plan[member.name] = Wanted(
+                    "file",
+                    stream.read(),
+                    secret=_is_secret(member.name),
+                    access=None if there else (member.mode, member.gid),
+                )
+    for found, status in _walk(base):
+        if found not in plan and not stat.S_ISDIR(status.st_mode):
+            plan[found] = Wanted("absent", secret=_is_secret(found))
     return plan
 
 

@@ -360,6 +360,9 @@ class _List(_Node):
                     seen[key] = number
         return [item for item in taken if item is not _UNSET]
 
+    def fill(self, value: Any) -> Any:
+        return None if value is None else [self.items.fill(item) for item in value]
+
     def shape(self) -> dict:
         shape: dict[str, Any] = {"type": "array", "items": self.items.schema()}
         if self.least:
@@ -592,6 +595,11 @@ def _unknown_key(path: tuple, key: Any, item: Any, parent: _Mapping) -> dict:
     if not isinstance(key, str):
         return _odd_key(path, key, _one_of(parent))
     hint = _did_you_mean(key, parent.keys)
+    if re.fullmatch(r"(?i:web[-_]?sockets?|asgi|channels|daphne)", key):
+        hint = (
+            "nginx and uWSGI speak the uwsgi protocol here, which carries no websockets: let a "
+            "server of its own serve them, and pass their path on to it in snippet"
+        )
     if not hint:
         # The right key in the wrong place, like processes beside uwsgi.
         homes = _homes().get(key, ())
@@ -763,6 +771,13 @@ _PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 _DOTTED = rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*"
+# PEM (RFC 7468), without the headers of an encrypted key and without text between the blocks.
+_BASE64 = r"[A-Za-z0-9+/=\r\n]+"
+_PEM_CHAIN = rf"(?:-----BEGIN CERTIFICATE-----{_BASE64}-----END CERTIFICATE-----[\r\n]*)+"
+_PEM_KEY = (
+    rf"(?:-----BEGIN EC PARAMETERS-----{_BASE64}-----END EC PARAMETERS-----[\r\n]+)?"
+    rf"-----BEGIN (?:RSA |EC )?PRIVATE KEY-----{_BASE64}-----END (?:RSA |EC )?PRIVATE KEY-----[\r\n]*"
+)
 # No control character but the tab (DEL is one too), and no half of a surrogate pair, which YAML's
 # "\ud800" yields and no file can hold.
 _ONE_LINE = r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*"
@@ -1203,6 +1218,12 @@ def _project() -> _Mapping:
                     ),
                     (r".*\.py.*", "a module as Python imports it, not a file"),
                 ),
+                refuse=(
+                    (
+                        r"(?:.*\.)?asgi:.*",
+                        "uWSGI serves WSGI, and no websockets: name the project's wsgi module",
+                    ),
+                ),
             ),
             "settings": _Text(
                 "a Python module, like mysite.settings",
@@ -1433,6 +1454,404 @@ def _uwsgi() -> _Mapping:
     )
 
 
+def _listens(default: Any, description: str, example: list) -> _List:
+    return _List(
+        _Plain(
+            _Number("a port from 1 to 65535", 1, 65535),
+            _Text(
+                "a port, or address:port such as '127.0.0.1:8080' or '[::]:80', and perhaps "
+                "default_server",
+                rf"(?:(?:{_OCTET}(?:\.{_OCTET}){{3}}|\*|\[[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*\]):)?{_PORT}"
+                r"(?: default_server)?",
+                advice=(
+                    (r"unix:.*", "nginx listens on ports; uWSGI's socket is socket:path"),
+                    (r".*(?:ssl|http2).*", "where TLS is spoken is said by tls:listen"),
+                ),
+            ),
+            says="a port from 1 to 65535, or a text such as '127.0.0.1:8080' or '[::]:80'",
+        ),
+        "a list with at least one port",
+        least=1,
+        unique=True,
+        default=default,
+        description=description,
+        example=example,
+    )
+
+
+_SNIPPET_REFUSED = (
+    r"[\s\S]*_by_lua_block[\s\S]*",
+    "Lua in a block has braces of its own: put it into a file and name that",
+)
+
+
+def _snippet(where: str, example: str) -> _Text:
+    return _Text(
+        "lines of nginx's configuration",
+        r"[^\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]+",
+        most=65536,
+        nullable=True,
+        default=None,
+        refuse=(_SNIPPET_REFUSED,),
+        description=f"Raw lines of nginx's configuration, put {where} as they are: nginx is their "
+        "judge. They have to be whole: no brace and no quote may be left open or be one too many.",
+        example=example,
+    )
+
+
+def _serving() -> dict[str, _Node]:
+    """What nginx does for a site besides passing requests on."""
+    path = r"/[A-Za-z0-9._~/@+-]*"
+    seconds = {"least": 1, "most": 86400, "nullable": True, "default": None}
+    return {
+        "redirects": _List(
+            _Mapping(
+                {
+                    "from": _Text(
+                        "a path, or a path that ends with /* for all below it",
+                        rf"{path}|/(?:[A-Za-z0-9._~@+-]+/)+\*",
+                        most=1024,
+                        description="The path, exactly; with /* at its end, all that is below.",
+                        example="/blog/*",
+                    ),
+                    "to": _Text(
+                        "a path or a URL, perhaps with /* at its end",
+                        rf"(?:https?://{_HOST}(?::{_PORT})?)?/[A-Za-z0-9._~/?&=%+@-]*\*?",
+                        most=1024,
+                        description="Where to; with /* at its end, followed by what /* stood for.",
+                        example="/articles/*",
+                    ),
+                    "status": _Text(
+                        "301, 302, 307 or 308, quoted",
+                        choices=("301", "302", "307", "308"),
+                        default="301",
+                        description="The answer's status; 307 and 308 keep a POST a POST.",
+                        example="308",
+                    ),
+                },
+                required=("from", "to"),
+            ),
+            "a list of redirects",
+            default=[],
+            description="Paths that nginx answers with another; a query is kept.",
+            example=[{"from": "/blog/*", "to": "/articles/*"}],
+        ),
+        "files": _List(
+            _Mapping(
+                {
+                    "url": _Text(
+                        "a path that begins and ends with /, or that of one file",
+                        r"/(?:(?!\.\.?/)[A-Za-z0-9._~@-]+/)*(?!\.)[A-Za-z0-9._~@-]*",
+                        most=256,
+                        description="Where the files appear; without / at the end, one file.",
+                        example="/media/",
+                    ),
+                    "path": _path(
+                        "The directory, or the file, on the host. nginx follows no link there.",
+                        example="/srv/mysite/shared/media",
+                        refuse=(_SYSTEM_PLACES, _OPEN_PLACES),
+                    ),
+                    "missing": _Text(
+                        "404, quoted, app, or the name of a file in the directory",
+                        r"404|app|[A-Za-z0-9_][A-Za-z0-9._-]*",
+                        most=256,
+                        default="404",
+                        description="What answers where there is no such file: `'404'`, `app` (the "
+                        "application) or a file of the directory, such as index.html.",
+                        example="app",
+                    ),
+                    "expires": _Text(
+                        "a time such as 30d, or max, epoch or off",
+                        r"-?[0-9]{1,9}[smhdwMy]?|max|epoch|'?off",
+                        nullable=True,
+                        default=None,
+                        description="How long a browser may keep them.",
+                        example="30d",
+                    ),
+                },
+                required=("url", "path"),
+            ),
+            "a list of locations of files",
+            default=[],
+            description="Files that nginx serves itself, such as uploads. Hidden files, databases "
+            "of SQLite, Python's files and backups are never among them.",
+            example=[{"url": "/media/", "path": "/srv/mysite/shared/media"}],
+        ),
+        "headers": _Table(
+            _Text(
+                "a header's name",
+                r"[A-Za-z][A-Za-z0-9-]*",
+                most=64,
+                refuse=(
+                    (
+                        r"(?i:Content-Length|Transfer-Encoding|Connection|Set-Cookie|Server|Date)",
+                        "it is not for a configuration to set",
+                    ),
+                    (r"(?i:Content-Type)", "the file's own says it; see charset"),
+                ),
+            ),
+            _Text(
+                "one line of printable ASCII without a dollar sign",
+                r"[\x20-\x23\x25-\x7e]+",
+                most=4000,
+                refuse=((r" .*|.* ", "it begins or ends with a blank"),),
+            ),
+            "a mapping of headers",
+            default={"X-Content-Type-Options": "nosniff"},
+            description="Headers of every answer, of static files too, in the place of the "
+            "application's own of that name.",
+            example={"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"},
+        ),
+        "gzip": _Switch(
+            nullable=True,
+            default=None,
+            description="true compresses texts, false nothing, null is as nginx.conf says. With "
+            "TLS, a page that shows both a secret and what the visitor sent is then open to BREACH.",
+            example=True,
+        ),
+        "timeouts": _Mapping(
+            {
+                "body": _Number(
+                    "seconds from 1 to 86400",
+                    description="Seconds between two pieces of a request's body.",
+                    example=30,
+                    **seconds,  # type: ignore[arg-type]
+                ),
+                "send": _Number(
+                    "seconds from 1 to 86400",
+                    description="Seconds between two pieces of an answer that a client takes.",
+                    example=30,
+                    **seconds,  # type: ignore[arg-type]
+                ),
+                "app": _Number(
+                    "seconds from 1 to 86400",
+                    description="Seconds that the application may be silent.",
+                    example=120,
+                    **seconds,  # type: ignore[arg-type]
+                ),
+            },
+            description="How long nginx waits; null is nginx's own 60 s.",
+        ),
+        "upload_buffering": _Switch(
+            default=True,
+            description="false passes an upload on while it arrives: a slow client then holds a "
+            "worker for as long.",
+        ),
+        "load_balancer": _Mapping(
+            {
+                "addresses": _List(
+                    _Text("an address or a network", r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?"),
+                    "a list with at least one address or network",
+                    least=1,
+                    unique=True,
+                    description="Whom nginx believes what the request's headers say.",
+                    example=["10.0.0.0/16"],
+                ),
+                "header": _Text(
+                    "a header's name",
+                    r"[A-Za-z][A-Za-z0-9-]*",
+                    most=64,
+                    default="X-Forwarded-For",
+                    description="The header with the client's address.",
+                    example="X-Real-IP",
+                ),
+            },
+            required=("addresses",),
+            nullable=True,
+            default=None,
+            description="A load balancer in front: the client's address, and by X-Forwarded-Proto "
+            "whether it came by HTTPS, are what it says. From anybody else neither is believed.",
+            example={"addresses": ["10.0.0.0/16"]},
+        ),
+        "snippet": _snippet(
+            "at the end of the site's server block", "location = /x { return 204; }\n"
+        ),
+    }
+
+
+def _check_serving(name: str, site: dict, nginx: dict, errors: list) -> None:
+    """What nginx does for a site: nothing twice, nothing that leaks, no text left open."""
+    path = ("sites", name)
+    places: dict[str, str] = {}
+    if nginx["health"]:
+        places[nginx["health"]["path"]] = "nginx:health:path"
+    if site["tls"]["acme"]:
+        places["/.well-known/acme-challenge/"] = "tls:acme"
+    if site["project"]["static"]["collect"]:
+        places[site["project"]["static"]["url"]] = "project:static:url"
+    for key, word in (("redirects", "from"), ("files", "url")):
+        for number, entry in enumerate(site[key]):
+            url = entry[word].removesuffix("*")
+            other = places.setdefault(url, f"{key}:{number}:{word}")
+            if other != f"{key}:{number}:{word}":
+                errors.append(
+                    _meaning(
+                        (*path, key, number, word), f"{url!r}, which is {other} too", "each once"
+                    )
+                )
+    for number, entry in enumerate(site["redirects"]):
+        if entry["to"].endswith("*") and not entry["from"].endswith("*"):
+            errors.append(
+                _meaning(
+                    (*path, "redirects", number, "to"),
+                    f"{entry['to']!r}, while from has no /*",
+                    "a * there only where from ends with /*",
+                )
+            )
+    project = site["project"]
+    package = [(project[key] or "").split(".")[0].split(":")[0] for key in ("wsgi", "settings")]
+    closed = [project["path"], *(f"{project['path']}/{one}" for one in package if one)]
+    closed += [f"{project['path']}/{one}" for one in ("current", "releases", ".git", "shared/data")]
+    closed += [project["venv"]] if project["venv"] else []
+    for number, entry in enumerate(site["files"]):
+        inside = [one for one in closed if entry["path"] == one or entry["path"] in _parents(one)]
+        if inside or any(one in closed[1:] for one in _parents(entry["path"])):
+            errors.append(
+                _meaning(
+                    (*path, "files", number, "path"),
+                    f"{entry['path']!r}, with the project's code or data",
+                    "a directory with nothing but files for everybody",
+                )
+            )
+        if not entry["url"].endswith("/") and entry["missing"] != "404":
+            errors.append(
+                _meaning(
+                    (*path, "files", number, "missing"),
+                    f"{entry['missing']!r} of one file",
+                    "'404', or a url that ends with /",
+                )
+            )
+    for number, address in enumerate((site["load_balancer"] or {}).get("addresses", [])):
+        try:
+            ipaddress.ip_network(address)
+        except ValueError as error:
+            errors.append(
+                _meaning(
+                    (*path, "load_balancer", "addresses", number),
+                    f"{address!r}: {error}",
+                    "an address, or a network without bits behind its mask",
+                )
+            )
+    _check_snippet((*path, "snippet"), site["snippet"], errors)
+
+
+def _check_snippet(path: tuple, text: str | None, errors: list) -> None:
+    if text and (flaw := __salt__["nginx_tree.flaw"](text)):
+        errors.append(_meaning(path, f"a text that is not whole: {flaw}", "whole directives"))
+
+
+def _tls() -> _Mapping:
+    return _Mapping(
+        {
+            "certificate": _Text(
+                "the absolute path of a PEM file on the host, or its text",
+                rf"{_PATH}|{_PEM_CHAIN}",
+                most=65536,
+                nullable=True,
+                default=None,
+                # A key in its place is wrong, and not for the report to repeat.
+                private=True,
+                advice=(
+                    (r"[\s\S]*PRIVATE KEY[\s\S]*", "the private key goes to tls:key"),
+                    (r"[\s\S]*-----BEGIN[\s\S]*", "CERTIFICATE blocks alone, without other text"),
+                ),
+                description="The certificate with its chain, the site's own first: a PEM file that "
+                "somebody keeps on the host, or the text itself. With it goes `tls:key`.",
+                example="/etc/ssl/private/www.example.org.pem",
+            ),
+            "key": _Text(
+                "the absolute path of a PEM file on the host, or its text, not encrypted",
+                rf"{_PATH}|{_PEM_KEY}",
+                most=65536,
+                nullable=True,
+                default=None,
+                secret=True,
+                advice=(
+                    (
+                        r"[\s\S]*ENCRYPTED[\s\S]*",
+                        "nobody is there to type a passphrase: decrypt it",
+                    ),
+                    (
+                        r"[\s\S]*-----BEGIN[\s\S]*",
+                        "one PRIVATE KEY block alone, without other text",
+                    ),
+                ),
+                description="The certificate's private key, as path or text like `tls:certificate`. "
+                "The text is kept in a file that root alone reads, and shown nowhere.",
+                example="/etc/ssl/private/www.example.org.pem",
+            ),
+            "acme": _Switch(
+                default=False,
+                description="true: the certificate is asked for, and renewed, by ACME (Let's "
+                "Encrypt, for example) with certbot: see `acme`. Until the first one arrives nginx "
+                "has a self-signed one, and plain HTTP is not redirected.",
+            ),
+            "listen": _listens(
+                _Derived(
+                    "as listen, with 443 in the place of 80; [443] where nothing listens on 80"
+                ),
+                "Where nginx speaks TLS for the site, once it has a certificate.",
+                [443, "[::]:443"],
+            ),
+            "redirect": _Switch(
+                default=True,
+                description="What is asked for by plain HTTP is redirected to HTTPS.",
+            ),
+            "hsts": _Number(
+                "a number of seconds; 0 is none",
+                0,
+                2**31 - 1,
+                default=63072000,
+                description="How long browsers are to ask for HTTPS alone "
+                "(Strict-Transport-Security), where `tls:redirect` is on. Two years, as Mozilla "
+                "recommends: a site that may have to go back to plain HTTP says 0.",
+                example=300,
+            ),
+        },
+        description="TLS, at the intermediate level of Mozilla's recommendations. A site has it "
+        "when it has a certificate and a key, or `acme: true`.",
+    )
+
+
+def _acme() -> _Mapping:
+    return _Mapping(
+        {
+            "email": _Text(
+                "an e-mail address",
+                r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+",
+                most=254,
+                nullable=True,
+                default=None,
+                refuse=((r"-.*", "certbot would take it for an option"),),
+                description="Where the certificate authority writes to; null: it has no address.",
+                example="ops@example.org",
+            ),
+            "terms_agreed": _Switch(
+                default=False,
+                description="true: the authority's terms of service have been read and agreed to. "
+                "Nothing is asked for without it.",
+            ),
+            "directory": _Text(
+                "the https URL of an ACME directory",
+                r"https://[A-Za-z0-9._~:/\[\]-]+",
+                most=1024,
+                default="https://acme-v02.api.letsencrypt.org/directory",
+                description="The authority. Another one than that of the certificate on the host: "
+                "a new certificate is asked for.",
+                example="https://acme-staging-v02.api.letsencrypt.org/directory",
+            ),
+            "ca": _path(
+                "Certificates (PEM) that the ACME server's own is checked with, where the system's "
+                "do not do; certbot's timer, too, then trusts these alone.",
+                nullable=True,
+                default=None,
+                example="/etc/ssl/certs/company-root.pem",
+            ),
+        },
+        description="The account for the sites with `tls:acme: true`.",
+    )
+
+
 def _site_keys() -> dict[str, _Node]:
     return {
         "server_names": _List(
@@ -1458,28 +1877,11 @@ def _site_keys() -> dict[str, _Node]:
             "one that it does not have, or any of them off EC2, adds no name.",
             example=["www.example.org", "*.example.org"],
         ),
-        "listen": _List(
-            _Plain(
-                _Number("a port from 1 to 65535", 1, 65535),
-                _Text(
-                    "a port, or address:port such as '127.0.0.1:8080' or '[::]:80', and perhaps "
-                    "default_server",
-                    rf"(?:(?:{_OCTET}(?:\.{_OCTET}){{3}}|\*|\[[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*\]):)?{_PORT}"
-                    r"(?: default_server)?",
-                    advice=(
-                        (r"unix:.*", "nginx listens on ports; uWSGI's socket is socket:path"),
-                        (r".*(?:ssl|http2).*", "TLS does not belong here"),
-                    ),
-                ),
-                says="a port from 1 to 65535, or a text such as '127.0.0.1:8080' or '[::]:80'",
-            ),
-            "a list with at least one port",
-            least=1,
-            unique=True,
-            default=[80],
-            description="Where nginx listens for the site: ports, or quoted texts with address and "
-            "port. `default_server` after a port makes the site answer for every other name too.",
-            example=[80, "[::]:80"],
+        "listen": _listens(
+            [80],
+            "Where nginx listens for the site: ports, or quoted texts with address and port. "
+            "`default_server` after a port makes the site answer for every other name too.",
+            [80, "[::]:80"],
         ),
         "charset": _Text(
             "a charset's name, or 'off'",
@@ -1498,6 +1900,7 @@ def _site_keys() -> dict[str, _Node]:
             description="The largest request body that nginx accepts.",
             example="10m",
         ),
+        **_serving(),
         "project": _project(),
         "uwsgi": _uwsgi(),
         "socket": _Mapping(
@@ -1598,32 +2001,7 @@ def _site_keys() -> dict[str, _Node]:
             },
             description="How a new generation proves that it works, before any request reaches it.",
         ),
-        "tls": _Mapping(
-            {
-                key: _path(
-                    what,
-                    nullable=True,
-                    default=None,
-                    example=example,
-                    # A key in the pillar itself is wrong, and not for the report to repeat.
-                    private=True,
-                )
-                for key, what, example in (
-                    (
-                        "certificate",
-                        "The certificate with its chain: a PEM file on the host.",
-                        "/etc/letsencrypt/live/www.example.org/fullchain.pem",
-                    ),
-                    (
-                        "key",
-                        "The certificate's private key: a PEM file on the host.",
-                        "/etc/letsencrypt/live/www.example.org/privkey.pem",
-                    ),
-                )
-            },
-            description="A certificate and its key, both or neither. Reserved: the formula does "
-            "not serve TLS yet, and refuses a site that has them.",
-        ),
+        "tls": _tls(),
     }
 
 
@@ -1689,6 +2067,41 @@ _PILLAR = _Mapping(
                     example="www-data",
                     refuse=(("root", "nginx's workers would be root"),),
                 ),
+                "catch_all": _Switch(
+                    nullable=True,
+                    default=None,
+                    description="Close the connection of a request whose Host is no site's name; "
+                    "null does so where nginx has more sites of the formula's than one. Not on an address where a site is the default_server, or has the name _.",
+                    example=True,
+                ),
+                "health": _Mapping(
+                    {
+                        "path": _Text(
+                            "a path that begins with /",
+                            r"/[A-Za-z0-9._~/@+-]+",
+                            most=256,
+                            description="The path.",
+                            example="/-/health",
+                        ),
+                        "site": _Text(
+                            "the name of a site",
+                            r"[a-z][a-z0-9_-]{0,30}",
+                            default=_Derived("the first of the sites"),
+                            description="The site that is asked where the Host is no site's.",
+                            example="mysite",
+                        ),
+                    },
+                    required=("path",),
+                    nullable=True,
+                    default=None,
+                    description="A path for load balancers, answered for any Host: the site's "
+                    "health:path is asked with its health:host. While "
+                    "/run/nginx_uwsgi_django/drain is there, the answer is 503.",
+                    example={"path": "/-/health"},
+                ),
+                "snippet": _snippet(
+                    "at the level of http", "map $http_x_kind $kind { default 0; }\n"
+                ),
             },
             description="nginx as a whole.",
         ),
@@ -1738,6 +2151,7 @@ _PILLAR = _Mapping(
             },
             description="What `salt-run rollout.apply` demands of a host that it has changed.",
         ),
+        "acme": _acme(),
         "site_defaults": _DEFAULTS_OF_SITES,
         "sites": _Table(
             _SITE_NAME,
@@ -1799,6 +2213,20 @@ def _concrete(name: str) -> str:
     return name.lstrip(".")
 
 
+def _source(tls: dict) -> str | None:
+    """Where a site's certificate comes from: acme, pillar, path; None: it has none."""
+    if tls["acme"]:
+        return "acme"
+    if tls["certificate"] is None:
+        return None
+    return "path" if tls["certificate"].startswith("/") else "pillar"
+
+
+def _with_port(listen: int | str, port: int) -> int | str:
+    """The same address, and the same default_server, on another port."""
+    return port if isinstance(listen, int) else re.sub(r"[0-9]+( |$)", rf"{port}\1", listen)
+
+
 def _derive(name: str, site: dict, nginx_group: str) -> dict:
     """Put in what follows from other values, and the name."""
     project, uwsgi, socket, health = (
@@ -1826,6 +2254,11 @@ def _derive(name: str, site: dict, nginx_group: str) -> dict:
     if health["host"] is _UNSET:
         names = site["server_names"]
         health["host"] = _concrete(names[0]) if names else "localhost"
+    site["tls"]["source"] = _source(site["tls"])
+    if site["tls"]["listen"] is _UNSET:
+        site["tls"]["listen"] = [
+            _with_port(listen, 443) for listen in site["listen"] if _address(listen)[1] == "80"
+        ] or [443]
     # An absent site need not say what it runs.
     for key in ("wsgi", "settings"):
         if project[key] is _UNSET:
@@ -1839,6 +2272,11 @@ def _resolve(taken: dict, grains: dict) -> dict:
     nginx = _PILLAR.keys["nginx"].fill(values.get("nginx", {}))
     if nginx["repo"] is _UNSET:
         nginx["repo"] = "distro"
+    present = [
+        name for name, site in values.get("sites", {}).items() if not site.get("absent", False)
+    ]
+    if nginx["health"] and nginx["health"]["site"] is _UNSET:
+        nginx["health"]["site"] = present[0] if present else None
     group = _primary_group(nginx["user"])
     defaults = values.get("site_defaults", {})
     sites = {}
@@ -1851,6 +2289,7 @@ def _resolve(taken: dict, grains: dict) -> dict:
         "nginx": nginx,
         "ec2": _PILLAR.keys["ec2"].fill(values.get("ec2", {})),
         "rollout": _PILLAR.keys["rollout"].fill(values.get("rollout", {})),
+        "acme": _PILLAR.keys["acme"].fill(values.get("acme", {})),
         "site_defaults": defaults,
         "sites": sites,
     }
@@ -1922,9 +2361,14 @@ def _check_host(raw: dict, grains: dict, errors: list) -> None:
 
 def _check_listen(name: str, site: dict, taken: dict, errors: list) -> None:
     """One site's addresses and names against those of the sites before it (``taken``)."""
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, str], tuple] = {}
     path = ("sites", name)
-    for number, listen in enumerate(site["listen"]):
+    words: list[tuple[tuple, int | str]] = [
+        (("listen", number), listen) for number, listen in enumerate(site["listen"])
+    ]
+    if site["tls"]["source"]:
+        words += [(("tls", "listen", n), listen) for n, listen in enumerate(site["tls"]["listen"])]
+    for key, listen in words:
         host, port, default = _address(listen)
         if host.startswith("["):
             try:
@@ -1932,30 +2376,41 @@ def _check_listen(name: str, site: dict, taken: dict, errors: list) -> None:
             except ValueError:
                 errors.append(
                     _meaning(
-                        (*path, "listen", number),
+                        (*path, *key),
                         f"{listen!r} (string)",
                         "a valid IPv6 address between the brackets",
                     )
                 )
                 continue
         if (host, port) in seen:
-            if site["listen"][seen[host, port]] == listen:
+            before, same_list = seen[host, port], seen[host, port][:-1] == key[:-1]
+            if same_list and dict(words)[before] == listen:
                 continue  # the same word twice: the shape's own error
             errors.append(
                 _meaning(
-                    (*path, "listen", number),
-                    f"{listen!r}, which is item {seen[host, port]} again",
+                    (*path, *key),
+                    f"{listen!r}, which is item {before[-1]} {'' if same_list else 'of listen '}again",
                     "each address and port once",
                 )
             )
             continue
-        seen[host, port] = number
+        seen[host, port] = key
+        speaks = "TLS" if key[0] == "tls" else "plain HTTP"
+        other, spoken = taken.setdefault(("protocol", host, port), (name, speaks))
+        if spoken != speaks:
+            errors.append(
+                _meaning(
+                    (*path, *key),
+                    f"{listen!r}, for {speaks}, while the site {other} speaks {spoken} there",
+                    "one of the two on an address and port",
+                )
+            )
         if default:
             other = taken.setdefault(("default", host, port), name)
             if other != name:
                 errors.append(
                     _meaning(
-                        (*path, "listen", number),
+                        (*path, *key),
                         f"{listen!r}, while the site {other} is the default there already",
                         "one default_server for an address and port",
                     )
@@ -2037,26 +2492,6 @@ def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
                 "a mode that lets the group write, like '0660'",
             )
         )
-    tls = site["tls"]
-    lacking = [key for key in ("certificate", "key") if tls[key] is None]
-    if len(lacking) == 1:
-        errors.append(
-            _meaning(
-                (*path, "tls", lacking[0]),
-                "nothing, while the other of certificate and key is there",
-                "both tls:certificate and tls:key, or neither",
-            )
-        )
-    elif not lacking:
-        # Better no site than one that somebody takes for encrypted.
-        errors.append(
-            _meaning(
-                (*path, "tls"),
-                "a certificate and a key",
-                "no tls: the formula does not serve TLS yet",
-                "end TLS before nginx, at a load balancer for example",
-            )
-        )
     for limit, value in uwsgi["limits"].items():
         for which, pattern, says in _LIMIT_RULES:
             if re.fullmatch(which, limit) and not re.fullmatch(pattern, value):
@@ -2125,6 +2560,72 @@ def _check_project(path: tuple, project: dict, errors: list) -> None:
                     (*path, *keys, "password"),
                     "a password, without a URL of https",
                     "a URL of https, which alone keeps it secret on the way",
+                )
+            )
+
+
+def _check_tls(name: str, site: dict, acme: dict, errors: list) -> None:
+    """One site's certificate: where it comes from, and that its key is its own."""
+    path, tls = ("sites", name), site["tls"]
+    given = {key: tls[key] for key in ("certificate", "key") if tls[key] is not None}
+    if tls["acme"]:
+        _check_acme(name, site, acme, errors)
+    if tls["acme"] and given:
+        errors.append(
+            _meaning(
+                (*path, "tls", "acme"),
+                f"true, as well as a {_listing(given)}",
+                "either tls:acme, or tls:certificate and tls:key",
+                "write null for these where site_defaults names them",
+            )
+        )
+    elif len(given) == 1:
+        lacking = "key" if "certificate" in given else "certificate"
+        errors.append(
+            _meaning(
+                (*path, "tls", lacking),
+                "nothing, while the other of certificate and key is there",
+                "both tls:certificate and tls:key, or neither",
+            )
+        )
+    elif given and len({value.startswith("/") for value in given.values()}) == 2:
+        errors.append(
+            _meaning(
+                (*path, "tls", "key"),
+                "a path beside a text",
+                "certificate and key both as paths, or both as texts",
+            )
+        )
+    elif given:
+        wrong = __salt__["site_certificate.mismatch"](**given)
+        if wrong:
+            errors.append(
+                _meaning(
+                    (*path, "tls", "key"),
+                    wrong,
+                    "a certificate and the private key that belongs to it",
+                )
+            )
+
+
+def _check_acme(name: str, site: dict, acme: dict, errors: list) -> None:
+    if not acme["terms_agreed"]:
+        found = _meaning(
+            ("acme", "terms_agreed"),
+            f"false, while the site {name} asks for a certificate by ACME",
+            "true: the authority issues none to who has not agreed to its terms",
+        )
+        if not any(error["path"] == found["path"] for error in errors):
+            errors.append(found)
+    for number, word in enumerate(site["server_names"]):
+        if not re.fullmatch(rf"{_LABEL}(?:\.{_LABEL})*\.[A-Za-z][A-Za-z0-9-]*", word):
+            errors.append(
+                _meaning(
+                    ("sites", name, "server_names", number),
+                    f"{word!r}, in a site with tls:acme",
+                    "a whole domain name: a certificate for a wildcard, an address or a bare word "
+                    "cannot be had by HTTP",
+                    "give such a site a certificate by tls:certificate and tls:key",
                 )
             )
 
@@ -2259,9 +2760,11 @@ def _check_across(raw: dict, settings: dict, errors: list) -> None:
         if site["absent"]:
             continue
         _check_site(name, site, settings["nginx"], errors)
+        _check_tls(name, site, settings["acme"], errors)
         _check_account(name, site, errors)
         _check_place(name, site, errors)
         _check_listen(name, site, listening, errors)
+        _check_serving(name, site, settings["nginx"], errors)
         for keys, what in (
             (("project", "user"), "a user"),
             (("socket", "path"), "a socket"),
@@ -2287,6 +2790,17 @@ def _check_across(raw: dict, settings: dict, errors: list) -> None:
                 )
             )
     _check_nested(settings, paths, errors)
+    _check_snippet(("nginx", "snippet"), settings["nginx"]["snippet"], errors)
+    health = settings["nginx"]["health"]
+    there = [name for name, site in settings["sites"].items() if not site["absent"]]
+    if health and there and health["site"] not in there:
+        errors.append(
+            _meaning(
+                ("nginx", "health", "site"),
+                f"{health['site']!r}, which is no site",
+                f"one of {_listing(there, 'or')}",
+            )
+        )
 
 
 def _parents(path: str) -> list[str]:
@@ -2516,8 +3030,9 @@ def settings() -> dict:
     """
     What the pillar asks for, checked whole, with every default filled in.
 
-    Returns a mapping of ``lookup``, ``purge``, ``clean``, ``nginx``, ``site_defaults`` and
-    ``sites``. It is shared by all callers of one run: read it, do not change it.
+    Returns a mapping of ``lookup``, ``purge``, ``clean``, ``nginx``, ``ec2``, ``acme``,
+    ``site_defaults`` and ``sites``. It is shared by all callers of one run: read it, do not change
+    it.
 
     Raises CommandExecutionError with the first error and the number of errors when the pillar is
     not valid.
@@ -2544,7 +3059,8 @@ def site(name: str) -> dict:
     name
         the site's name, as under ``nginx_uwsgi_django:sites``
 
-    Returns a mapping of the caller's own: ``name``, ``absent``, ``server_names`` and the rest.
+    Returns a mapping of the caller's own: ``name``, ``absent``, ``server_names`` and the rest;
+    ``tls`` has a ``source`` more: ``acme``, ``pillar``, ``path``, or None for a site without TLS.
 
     Raises CommandExecutionError when the pillar is not valid or has no such site.
 
@@ -2626,7 +3142,7 @@ def show(name: str | None = None) -> dict:
         return "derived" if isinstance(node.default, _Derived) else "default"
 
     if name is None:
-        for key in ("lookup", "purge", "clean", "nginx", "ec2", "rollout"):
+        for key in ("lookup", "purge", "clean", "nginx", "ec2", "rollout", "acme"):
             for path, node, value in _flat(_PILLAR.keys[key], values[key], (key,)):
                 if _says(raw, path):
                     origin = "lookup" if key == "lookup" else "pillar"

@@ -9,5 +9,6 @@ include:
   - nginx_uwsgi_django.uwsgi
   - nginx_uwsgi_django.django.live
   - nginx_uwsgi_django.nginx
+  - nginx_uwsgi_django.nginx.certificates
   - nginx_uwsgi_django.absent
   - nginx_uwsgi_django.purge

@@ -12,3 +12,10 @@ include:
     - name: nginx
     - require:
       - nginx_tree: 'nginx: its tree is the distribution''s again'
+
+'certificates are renewed no more':
+  site_certificate.retired:
+    - name: nginx_uwsgi_django
+    - everything: True
+    - require:
+      - nginx_process: 'nginx: it runs what is on disk'

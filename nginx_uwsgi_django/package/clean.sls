@@ -14,6 +14,7 @@ include:
     - name: all
     - require:
       - system_account: 'nginx: the account of its workers is gone'
+      - site_certificate: 'certificates are renewed no more'
 {%- for site in present + absent %}
       - system_account: '{{ site }}: its user and group are gone'
 {%- endfor %}

@@ -210,7 +210,7 @@ def many(full: bool, seed: int) -> Modules:
 
 def test_nginx_accepts_every_site_that_the_contract_accepts(tools: Host, many: Modules) -> None:
     servers = "\n".join(
-        many.nginx_tree.render(name) for name in many.site_pillar.settings()["sites"]
+        many.nginx_site.render(name) for name in many.site_pillar.settings()["sites"]
     )
     tools.write(
         "/tmp/sites.conf",

@@ -366,6 +366,8 @@ def test_the_site_file(tree: Tree) -> None:
         ("server_name", "a.org", "*.b.org"),
         ("charset", "utf-8"),
         ("client_max_body_size", "128M"),
+        ("uwsgi_hide_header", "X-Content-Type-Options"),
+        ("add_header", "X-Content-Type-Options", "nosniff", "always"),
         ("location", "/"),
     ]
     location = next(one for one in server["block"] if one["directive"] == "location")
@@ -374,6 +376,7 @@ def test_the_site_file(tree: Tree) -> None:
     ] == [
         ("include", "uwsgi_params"),
         ("uwsgi_param", "HTTP_PROXY", ""),
+        ("uwsgi_param", "HTTP_X_FORWARDED_PROTO", "$scheme"),
         ("uwsgi_pass", "unix:/run/uwsgi/mysite.sock"),
     ]
 
@@ -382,15 +385,15 @@ def test_static_files_cannot_leak(tree: Tree) -> None:
     root = tree.base.parent / "srv/shared/static"
     modules = tree.modules()
     modules.salt["django_release.directories"] = lambda name: {"static": str(root)}
-    assert "location ^~" not in modules.nginx_tree.render("mysite")
+    assert "location ^~" not in modules.nginx_site.render("mysite")
     root.mkdir(parents=True)
-    assert "location ^~" not in modules.nginx_tree.render("mysite"), "an empty directory"
+    assert "location ^~" not in modules.nginx_site.render("mysite"), "an empty directory"
     (root / "a.css").write_text("")
     path = tree.base / "rendered.conf"
-    path.write_text(modules.nginx_tree.render("mysite"))
+    path.write_text(modules.nginx_site.render("mysite"))
     static = parsed(path)[-1]["block"][-1]
     assert static["args"] == ["^~", "/static/"]
-    found = {one["directive"]: one["args"] for one in static["block"]}
+    found = {one["directive"]: one["args"] for one in static["block"] if "args" in one}
     assert found["alias"] == [f"{root}/"]
     assert found["disable_symlinks"] == ["if_not_owner"]
 
@@ -533,7 +536,8 @@ def test_a_directive_that_somebody_else_sets_is_not_set_twice(tree: Tree, place:
     assert "bucket_size" not in tree.read("conf.d/nginx_uwsgi_django.conf")
 
 
-def test_hash_sizes(m: Any) -> None:
+def test_hash_sizes() -> None:
+    m = Modules().nginx_site
     # The limits as nginx 1.22 had them with 64 and 128: 46 fits and 47 does not, 110 and 111.
     assert m._hash_sizes(["a"]) == {"server_names_hash_bucket_size": 128}
     assert m._hash_sizes(["a" * 110]) == {"server_names_hash_bucket_size": 128}
@@ -588,37 +592,37 @@ def rooted(tree: Tree, tmp_path: pathlib.Path) -> Callable[..., Modules]:
 
 def test_the_most_special_template_wins(rooted: Callable[..., Modules]) -> None:
     files = {"default/site.conf.jinja": "# default {{ site.name }}\n"}
-    assert rooted(files).nginx_tree.render("mysite").endswith("# default mysite\n")
+    assert rooted(files).nginx_site.render("mysite").endswith("# default mysite\n")
     files["Debian/site.conf.jinja"] = "# family {{ site.name }}\n"
-    assert rooted(files).nginx_tree.render("mysite").endswith("# family mysite\n")
+    assert rooted(files).nginx_site.render("mysite").endswith("# family mysite\n")
     files["web1.example.org/site.conf.jinja"] = "# minion {{ site.name }}\n"
-    assert rooted(files).nginx_tree.render("mysite").endswith("# minion mysite\n")
+    assert rooted(files).nginx_site.render("mysite").endswith("# minion mysite\n")
     files["web1.example.org/mysite.conf.jinja"] = "# this one {{ site.name }}\n"
-    assert rooted(files).nginx_tree.render("mysite").endswith("# this one mysite\n")
-    assert rooted(files).nginx_tree.render("other").endswith("# minion other\n")
+    assert rooted(files).nginx_site.render("mysite").endswith("# this one mysite\n")
+    assert rooted(files).nginx_site.render("other").endswith("# minion other\n")
 
 
 def test_an_undefined_name_is_an_error(rooted: Callable[..., Modules]) -> None:
-    m = rooted({"default/site.conf.jinja": "a;\n{{ site.nmae }};\n"}).nginx_tree
+    m = rooted({"default/site.conf.jinja": "a;\n{{ site.nmae }};\n"}).nginx_site
     with pytest.raises(
         CommandExecutionError, match="^sites:mysite: salt://.*site.conf.jinja.*nmae"
     ):
         m.render("mysite")
-    m = rooted({"default/site.conf.jinja": "a;\n{% if %}\n"}).nginx_tree
+    m = rooted({"default/site.conf.jinja": "a;\n{% if %}\n"}).nginx_site
     with pytest.raises(CommandExecutionError, match="^sites:mysite: salt://.*, line 2: "):
         m.render("mysite")
-    m = rooted({"default/site.conf.jinja": "{{ '$x' | nginx }}"}).nginx_tree
+    m = rooted({"default/site.conf.jinja": "{{ '$x' | nginx }}"}).nginx_site
     with pytest.raises(CommandExecutionError, match="^sites:mysite: .*dollar"):
         m.render("mysite")
 
 
 def test_no_template_at_all(rooted: Callable[..., Modules]) -> None:
-    with pytest.raises(CommandExecutionError, match="no template for the site mysite"):
-        rooted({"default/unrelated": ""}).nginx_tree.render("mysite")
+    with pytest.raises(CommandExecutionError, match="^sites:mysite: no template mysite"):
+        rooted({"default/unrelated": ""}).nginx_site.render("mysite")
 
 
 def test_a_template_cannot_drop_the_marker(rooted: Callable[..., Modules]) -> None:
-    text = rooted({"default/site.conf.jinja": "server {}\n"}).nginx_tree.render("mysite")
+    text = rooted({"default/site.conf.jinja": "server {}\n"}).nginx_site.render("mysite")
     assert text.startswith("# Managed by the Salt formula nginx_uwsgi_django (site mysite")
 
 

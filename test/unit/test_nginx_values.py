@@ -75,15 +75,17 @@ def test_a_site_has_the_shape_of_every_other(
     if any(error["path"].endswith(("path", "0", "1", "2")) for error in m.site_pillar.check()):
         return  # names that are one to nginx, like .a.org and a.org; a path that is the system's
     path = pathlib.Path(tmp_path_factory.getbasetemp() / "site.conf")
-    path.write_text(m.nginx_tree.render("mysite"), encoding="utf-8")
+    path.write_text(m.nginx_site.render("mysite"), encoding="utf-8")
     tree = parsed(path)
     listens = [("listen", None)] * len(whole["listen"])
     location = [
         ("include", None),
         ("uwsgi_param", None),
+        ("uwsgi_param", None),
         ("uwsgi_pass", None),
     ]
     head = [("server_name", None), ("charset", None), ("client_max_body_size", None)]
+    head += [("uwsgi_hide_header", None), ("add_header", None)]
     assert shape(tree) == [("server", [*listens, *head, ("location", location)])]
     assert words(tree, "server_name") == [whole["server_names"]]
     assert words(tree, "listen") == [[one] for one in whole["listen"]]

@@ -1,0 +1,381 @@
+"""
+What stands in nginx's files for the pillar's sites: the templates, and what they are given.
+
+Nothing here writes or asks nginx: :py:mod:`nginx_tree <_modules.nginx_tree>` puts these texts in
+place, all at once, after nginx has judged them.
+
+.. versionadded:: 0.1.0
+"""
+
+import os
+import re
+from typing import Any
+
+import jinja2
+import jinja2.sandbox
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "nginx_site"
+
+# By these words nginx_tree knows a file of the formula's.
+_MARKER = "Managed by the Salt formula nginx_uwsgi_django"
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+class _Templates:
+    """
+    The templates on the fileserver; each is asked for once.
+
+    By its hash and not from the fileserver's list of files, which is up to 20 seconds old
+    (``fileserver_list_cache_time``).
+    """
+
+    _prefix = "nginx_uwsgi_django/files"
+    _version: tuple[int, ...] = ()
+
+    def __init__(self, saltenv: str) -> None:
+        self.saltenv = saltenv
+        self.texts: dict[str, str | None] = {}
+        self.environment = jinja2.sandbox.SandboxedEnvironment(
+            loader=jinja2.FunctionLoader(self._part),
+            undefined=jinja2.StrictUndefined,
+            autoescape=False,
+            keep_trailing_newline=True,
+            trim_blocks=False,
+        )
+        quote = __salt__["nginx_tree.quote"]
+        self.environment.filters["nginx"] = quote
+        self.environment.filters["nginx_variables"] = lambda value: quote(value, variables=True)
+        self.environment.filters["nginx_words"] = _quote_words
+
+    def version(self) -> tuple[int, ...]:
+        """The installed nginx's version: asked once, and only where the words depend on it."""
+        if not self._version:
+            numbers = re.findall(r"\d+", __salt__["nginx_tree.version"]())
+            self._version = tuple(int(number) for number in numbers[:3])
+        return self._version
+
+    def http2_directive(self) -> bool:
+        """Whether the installed nginx has ``http2 on`` (1.25.1), not only a ``listen``'s http2."""
+        return self.version() >= (1, 25, 1)
+
+    def render(self, *names: str, **given: Any) -> tuple[str, str]:
+        """The first of some templates that is there, rendered, and its address."""
+        text, source = self._find(*names)
+        try:
+            body = self.environment.from_string(text).render(**given)
+        except jinja2.TemplateError as error:
+            line = getattr(error, "lineno", None)
+            # A part that is included names itself.
+            part = getattr(error, "name", None)
+            place = f"{source}, {part}" if part else source
+            raise CommandExecutionError(
+                f"{place}, line {line}: {error}" if line else f"{place}: {error}"
+            ) from error
+        except CommandExecutionError as error:
+            raise CommandExecutionError(f"{source}: {error}") from error
+        return body.lstrip("\n").rstrip("\n") + "\n", source
+
+    def _find(self, *names: str) -> tuple[str, str]:
+        """A template and its address: the first of this minion's, its family's, ours."""
+        places = [__grains__.get("id"), __grains__.get("os_family"), "default"]
+        candidates = [
+            f"{self._prefix}/{place}/{name}.conf.jinja"
+            for place in places
+            # An id goes into a path: it must not lead out of the directory.
+            if isinstance(place, str) and re.fullmatch(r"[\w.-]+", place) and place.strip(".")
+            for name in names
+        ]
+        for candidate in candidates:
+            text = self._text(candidate)
+            if text is not None:
+                return text, f"salt://{candidate}"
+        raise CommandExecutionError(
+            f"no template {names[0]}: none of {', '.join(f'salt://{path}' for path in candidates)}"
+        )
+
+    def _part(self, name: str) -> str:
+        """For Jinja's ``include``: parts are found as templates are."""
+        return self._find(name.removesuffix(".conf.jinja"))[0]
+
+    def _text(self, path: str) -> str | None:
+        if path not in self.texts:
+            url, text = f"salt://{path}", None
+            if __salt__["cp.hash_file"](url, saltenv=self.saltenv):
+                text = __salt__["cp.get_file_str"](url, saltenv=self.saltenv)
+                if not isinstance(text, str):
+                    raise CommandExecutionError(f"{url} could not be read")
+            self.texts[path] = text
+        return self.texts[path]
+
+
+def _quote_words(value: Any) -> str:
+    """Several parameters: a list of them, or a text with blanks between them."""
+    if isinstance(value, (list, tuple)):
+        words = [str(word) if isinstance(word, int) else word for word in value]
+    elif isinstance(value, str):
+        words = value.split()
+    else:
+        words = [value]
+    if not words:
+        raise CommandExecutionError("an nginx directive is left without a parameter")
+    return " ".join(__salt__["nginx_tree.quote"](word) for word in words)
+
+
+def _static(name: str, site: dict[str, Any]) -> dict[str, str] | None:
+    """
+    The directory of collected static files, where there are any.
+
+    A site that collects none may serve its static files itself: a location without files would
+    take them away from it.
+    """
+    static = site["project"]["static"]
+    if not static["collect"]:
+        return None
+    root = __salt__["django_release.directories"](name)["static"]
+    try:
+        with os.scandir(root) as entries:
+            if next(entries, None) is None:
+                return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return {"url": static["url"].rstrip("/") + "/", "root": root.rstrip("/") + "/"}
+
+
+def _given(name: str, site: dict[str, Any]) -> dict[str, Any]:
+    nginx = __salt__["site_pillar.settings"]()["nginx"]
+    return {
+        "site": site,
+        "static": _static(name, site),
+        "health": nginx["health"],
+        # nginx's variables: a dash would end their names; the contract refuses a second such name.
+        "variable": f"site_{name.replace('-', '_')}",
+    }
+
+
+def _refused(
+    sites: dict[str, dict[str, Any]], defaulted: list[list[Any]], encrypted: bool = False
+) -> list[str]:
+    """Where nobody is the default server yet: the addresses of all sites, each once."""
+    found: dict[tuple[str, str], str] = {}
+    taken = {(str(address), str(port)) for address, port in defaulted}
+    for site in sites.values():
+        for listen in site["tls"]["listen"] if encrypted else site["listen"]:
+            word, _, flag = str(listen).partition(" ")
+            address, _, port = word.rpartition(":")
+            key = ("*" if address in ("", "0.0.0.0") else address.lower(), port)
+            if flag or "_" in site["server_names"]:
+                taken.add(key)
+            found.setdefault(key, word)
+    return [word for key, word in found.items() if key not in taken]
+
+
+def _refused_tls(
+    sites: dict[str, dict[str, Any]],
+    health: dict[str, Any] | None,
+    defaulted: list[list[Any]],
+    templates: _Templates,
+) -> dict[str, Any] | None:
+    """What the template is told of the server that refuses unknown names where TLS is spoken."""
+    sites = {name: site for name, site in sites.items() if site["tls"]["source"]}
+    listen = _refused(sites, defaulted, encrypted=True)
+    if not listen:
+        return None
+    balanced = [name for name, site in sites.items() if site["load_balancer"]]
+    certificate, key = None, None
+    # A load balancer may name nobody in the handshake (SNI), and means a site all the same: by the
+    # request's Host, or by the path of its question.  ssl_reject_handshake: nginx 1.19.4.
+    if health or balanced or templates.version() < (1, 19, 4):
+        asked = [health["site"]] if health and health["site"] in sites else []
+        name = [*asked, *balanced, *sites][0]
+        certificate, key = _pair(name, sites[name])
+    return {
+        "listen": listen,
+        "http2_directive": templates.http2_directive(),
+        "certificate": certificate,
+        "key": key,
+    }
+
+
+def _headed(text: str, what: str) -> str:
+    return f"# {_MARKER} ({what}).\n# Changes made here are overwritten.\n{text}"
+
+
+def _pair(name: str, site: dict[str, Any]) -> tuple[str, str]:
+    """The files of a site's certificate and of its key."""
+    if site["tls"]["source"] == "path":
+        return site["tls"]["certificate"], site["tls"]["key"]
+    directory = __salt__["site_pillar.settings"]()["lookup"]["nginx_dir"]
+    return (f"{directory}/sites-available/{name}.pem",) * 2
+
+
+def _certificate(name: str) -> tuple[str, bytes | None]:
+    """The file that holds a site's certificate and key, and what is to be in it: see there."""
+    path = f"sites-available/{name}.pem"
+    shown = __salt__["site_pillar.settings"]()["lookup"]["nginx_dir"]
+    current = __salt__["durable_file.read"](f"{shown}/{path}")
+    return path, __salt__["site_certificate.bundle"](name, current)
+
+
+def _tls(
+    name: str, site: dict[str, Any], templates: _Templates, bundle: bytes | None
+) -> dict[str, Any] | None:
+    """What a template is told of TLS: paths, and no key."""
+    tls = site["tls"]
+    if not tls["source"]:
+        return None
+    certificate, key = _pair(name, site)
+    port = str(tls["listen"][0]).split()[0].rpartition(":")[2]
+    return {
+        "listen": tls["listen"],
+        "certificate": certificate,
+        "key": key,
+        "http2_directive": templates.http2_directive(),
+        # Not to a certificate that no browser takes.
+        "redirect": tls["redirect"]
+        and (bundle is None or __salt__["site_certificate.trusted"](bundle)),
+        "port": "" if port == "443" else f":{port}",
+        "webroot": __salt__["site_certificate.webroot"]() if tls["source"] == "acme" else None,
+    }
+
+
+def _rendered(name: str, templates: _Templates, bundle: bytes | None) -> str:
+    site = __salt__["site_pillar.site"](name)
+    hsts = site["tls"]["hsts"]
+    site["tls"] = _tls(name, site, templates, bundle)
+    # RFC 6797, 7.2: no promise where plain HTTP is answered.  One header list for a whole server:
+    # a location with an add_header of its own would drop the server's.
+    promised = {header.lower() for header in site["headers"]} & {"strict-transport-security"}
+    if site["tls"] and site["tls"]["redirect"] and hsts and not promised:
+        site["headers"]["Strict-Transport-Security"] = f"max-age={hsts}"
+    try:
+        body, source = templates.render(name, "site", **_given(name, site))
+    except CommandExecutionError as error:
+        raise CommandExecutionError(f"sites:{name}: {error}") from error
+    return _headed(body, f"site {name}, {source}")
+
+
+def render(name: str, saltenv: str = "base") -> str:
+    """
+    The configuration file of one site, as the pillar wants it.
+
+    name
+        the site's name
+    saltenv
+        the fileserver's environment to take the template from
+
+    Returns the text of ``sites-available/NAME.conf``.
+
+    Raises CommandExecutionError when the template is missing, uses a name that it is not given, or
+    a value cannot be written in nginx's language.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_site.render mysite
+    """
+    return _rendered(name, _Templates(saltenv), _certificate(name)[1])
+
+
+def files(saltenv: str = "base") -> dict[str, dict[str, Any]]:
+    """
+    The files of all sites that are to be there.
+
+    saltenv
+        the fileserver's environment to take the templates from
+
+    Returns by the path in nginx's tree: ``text``; ``secret``, whether no diff may show it; and
+    where it is not 0644 of root, ``mode`` and ``group``.
+
+    Raises CommandExecutionError as :py:func:`render` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_site.files
+    """
+    templates = _Templates(saltenv)
+    found: dict[str, dict[str, Any]] = {}
+    for name, site in __salt__["site_pillar.settings"]()["sites"].items():
+        if not site["absent"]:
+            path, bundle = _certificate(name)
+            if bundle is not None:
+                found[path] = {"text": bundle.decode(), "secret": True, "mode": "0600"}
+            found[f"sites-available/{name}.conf"] = {"text": _rendered(name, templates, bundle)}
+    return found
+
+
+def http(
+    taken: list[str],
+    saltenv: str = "base",
+    defaulted: list[list[Any]] | None = None,
+    forgotten: int = 0,
+) -> str:
+    """
+    What stands at the level of ``http`` for all sites together.
+
+    taken
+        the directives of that level that the distribution or somebody else sets already
+    saltenv
+        the fileserver's environment to take the template from
+    defaulted
+        ``[address, port]`` where somebody else's server is the default
+    forgotten
+        how many sites stay that the pillar does not name any more
+
+    Returns some lines of configuration.
+
+    Raises CommandExecutionError as :py:func:`render` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_site.http '[]'
+    """
+    settings = __salt__["site_pillar.settings"]()
+    sites = {name: site for name, site in settings["sites"].items() if not site["absent"]}
+    names = [str(word) for site in sites.values() for word in site["server_names"]]
+    nginx = settings["nginx"]
+    templates, others = _Templates(saltenv), defaulted or []
+    catch_all = nginx["catch_all"]
+    if catch_all is None:
+        catch_all = len(sites) + forgotten > 1
+    given = {
+        "nginx": nginx,
+        "hash_sizes": _hash_sizes(names),
+        "taken": taken,
+        "refused": _refused(sites, others) if catch_all else [],
+        "encrypted": (
+            _refused_tls(sites, nginx["health"], others, templates) if catch_all else None
+        ),
+        "health": nginx["health"],
+        "site": settings["sites"].get((nginx["health"] or {}).get("site")),
+    }
+    return templates.render("http", **given)[0]
+
+
+def _hash_sizes(names: list[str]) -> dict[str, int]:
+    """
+    Room for the longest server name.
+
+    ngx_hash_init() refuses to start when a bucket does not hold its longest element: a pointer,
+    the length and the name, rounded up to pointers, and one pointer more.  With the default of 64
+    that is a name of 46 characters; EC2 gives a host one of up to 63.
+    """
+    longest = max([63, *(len(name.encode()) for name in names)])
+    bucket = 128
+    while bucket < 16 + (longest + 2 + 7) // 8 * 8:
+        bucket *= 2
+    sizes = {"server_names_hash_bucket_size": bucket}
+    if len(names) > 256:
+        entries = 512
+        while entries < 2 * len(names):
+            entries *= 2
+        sizes["server_names_hash_max_size"] = entries
+    return sizes

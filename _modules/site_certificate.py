@@ -1,0 +1,709 @@
+"""
+The sites' certificates: what nginx is to read, where it comes from, and until when it is good.
+
+A certificate is a pair of files that somebody else keeps (``tls:certificate`` and ``tls:key`` as
+paths), the pillar's own text, or the work of an ACME authority, asked by certbot with files that
+nginx serves (``tls:acme``).
+
+Where it is not somebody else's, nginx reads the chain and the key from one file beside the site's
+own, ``sites-available/SITE.pem``, which root alone can read.  One file, so that a host that is
+reset at any instant never finds a key beside another key's certificate: nginx would not start.
+It is a part of the tree that :py:mod:`nginx_tree <_modules.nginx_tree>` lets nginx judge before it
+puts it in place.  certbot's own files (lineages under ``/etc/letsencrypt``) are copied into it, by
+a run or, when certbot's timer has renewed one between runs, by a deploy hook.
+
+.. versionadded:: 0.1.0
+"""
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import ssl
+import subprocess
+import time
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "site_certificate"
+
+# What nginx_tree knows the formula's files by.
+_MARKER = "# Managed by the Salt formula nginx_uwsgi_django"
+_PLACEHOLDER = "self-signed until the first certificate arrives"
+
+_LETSENCRYPT = "/etc/letsencrypt"
+# Lineages (certbot's word for a certificate and its successors) of that name are the formula's.
+_LINEAGE = "nginx_uwsgi_django-"
+_DROP_IN = "certbot.service.d/nginx_uwsgi_django.conf"
+
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+}
+_OPENSSL_TIMEOUT = 60
+# An authority may take minutes to look at every name.
+_CERTBOT_TIMEOUT = 600
+
+# Put in, tested, and taken out again when nginx refuses.  The old file is a hard link: it comes
+# back as it was.
+_HOOK = """\
+#!/bin/sh
+{marker}.
+# Called by certbot, with a site's name, when it has renewed the site's certificate.
+set -eu
+export PATH={path}
+umask 077
+cd {folder}
+site=$1
+# The site has gone, or has its certificate from elsewhere now.
+head -n 1 "$site.pem" 2>/dev/null | grep -qE ', (ACME|{placeholder})\\)' || exit 0
+rm -f ".$site.pem.durable-"*
+new=".$site.pem.durable-new" old=".$site.pem.durable-old"
+trap 'rm -f "$new" "$old"' EXIT
+printf '%s\\n' "{marker} (site $site, ACME)." > "$new"
+cat "$RENEWED_LINEAGE/fullchain.pem" "$RENEWED_LINEAGE/privkey.pem" >> "$new"
+sync "$new"
+ln "$site.pem" "$old"
+mv "$new" "$site.pem"
+sync .
+systemctl --quiet is-active {service} || exit 0
+if ! nginx -t -q; then
+    mv "$old" "$site.pem"
+    exit 1
+fi
+systemctl reload {service}
+"""
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def _settings() -> dict[str, Any]:
+    return __salt__["site_pillar.settings"]()
+
+
+def _site(name: str) -> dict[str, Any]:
+    return __salt__["site_pillar.site"](name)
+
+
+# --- reading certificates ----------------------------------------------------------------------
+
+
+def _contents(value: str) -> bytes | None:
+    """A certificate or a key of the pillar: the text itself, or what is in the file."""
+    if not value.startswith("/"):
+        return value.encode()
+    try:
+        with open(value, "rb") as stream:
+            return stream.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _encrypted() -> str:
+    raise ValueError("a private key that is encrypted, and nobody is there to type its passphrase")
+
+
+def _mismatch(certificate: bytes, key: bytes) -> str | None:
+    """Why OpenSSL does not take the two for a pair; never a word of the key."""
+    handles = []
+    try:
+        for contents in (certificate, key):
+            # In memory: no key is written to a disk to be looked at.
+            handle = os.memfd_create("site_certificate", os.MFD_CLOEXEC)
+            handles.append(handle)
+            os.write(handle, contents)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        paths = [f"/proc/self/fd/{handle}" for handle in handles]
+        context.load_cert_chain(paths[0], paths[1], password=_encrypted)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "a key that is not the certificate's"
+        return f"what OpenSSL does not take for a certificate and its key ({error.reason})"
+    except ValueError as error:
+        return f"{error}"
+    finally:
+        for handle in handles:
+            os.close(handle)
+    return None
+
+
+def mismatch(certificate: str, key: str) -> str | None:
+    """
+    Why a certificate and a private key do not go together.
+
+    certificate, key
+        the absolute paths of PEM files, or their texts
+
+    Returns a sentence without a word of the key; None when they are a pair, and when a file is not
+    there (yet), which nginx will tell.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.mismatch /etc/ssl/private/a.pem /etc/ssl/private/a.key
+    """
+    chain, private = _contents(certificate), _contents(key)
+    if chain is None or private is None:
+        return None
+    return _mismatch(chain, private)
+
+
+def _openssl(*words: str, given: bytes = b"") -> str:
+    try:
+        done = subprocess.run(
+            ["openssl", *words],
+            env=_ENVIRONMENT,
+            input=given,
+            capture_output=True,
+            timeout=_OPENSSL_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CommandExecutionError(f"openssl: {error}") from error
+    if done.returncode:
+        told = done.stderr.decode("utf-8", "replace").strip()
+        raise CommandExecutionError(f"openssl {words[0]} ended with {done.returncode}: {told}")
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _first(pem: bytes) -> str | None:
+    """The first certificate of a PEM text: the site's own."""
+    found = re.search(
+        r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----",
+        pem.decode("utf-8", "replace"),
+        re.DOTALL,
+    )
+    return found.group() if found else None
+
+
+def _facts(pem: bytes) -> dict[str, Any]:
+    """What a certificate says of itself."""
+    own = _first(pem)
+    if own is None:
+        raise CommandExecutionError("there is no certificate in it")
+    words = ["-noout", "-dates", "-subject", "-issuer", "-ext", "subjectAltName"]
+    text = _openssl("x509", *words, given=own.encode())
+    lines = dict(line.split("=", 1) for line in text.splitlines() if re.match(r"[a-zA-Z]+=", line))
+    try:
+        since, until = (ssl.cert_time_to_seconds(lines[key]) for key in ("notBefore", "notAfter"))
+    except (KeyError, ValueError) as error:
+        raise CommandExecutionError(f"openssl x509 said {text!r}") from error
+    return {
+        "names": sorted(re.findall(r"(?:DNS|IP Address):([^,\s]+)", text)),
+        "issuer": lines["issuer"].strip(),
+        "self_signed": lines["issuer"] == lines["subject"],
+        "not_after": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until)),
+        "days_left": int((until - time.time()) // 86400),
+        "lifetime": until - since,
+        "left": until - time.time(),
+        "sha256": hashlib.sha256(ssl.PEM_cert_to_DER_cert(own)).hexdigest(),
+    }
+
+
+def describe(pem: bytes | None) -> str | None:
+    """
+    A certificate file in one line, for a person: names, end and fingerprint, nothing of the key.
+
+    pem
+        the file's contents
+
+    Returns the line; None for None.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.describe "$(cat /etc/ssl/certs/a.pem)"
+    """
+    if pem is None:
+        return None
+    try:
+        facts = _facts(pem)
+    except CommandExecutionError:
+        return "a file without a certificate"
+    return (
+        f"a certificate for {', '.join(facts['names']) or 'no name'}, until {facts['not_after']}, "
+        f"by {facts['issuer']}, sha256 {facts['sha256']}"
+    )
+
+
+# --- what nginx is to read ---------------------------------------------------------------------
+
+
+def _head(name: str, source: str) -> bytes:
+    return f"{_MARKER} (site {name}, {source}).\n".encode()
+
+
+def _lines(text: str | bytes) -> bytes:
+    """With the line ends that PEM has, whatever the pillar was written on."""
+    contents = text.encode() if isinstance(text, str) else text
+    return contents.replace(b"\r\n", b"\n").strip(b"\r\n") + b"\n"
+
+
+def _lineage(name: str) -> str:
+    return f"{_LETSENCRYPT}/live/{_LINEAGE}{name}"
+
+
+def _issued(name: str) -> bytes | None:
+    """What certbot has: chain and key; None when it has none, or is just replacing them."""
+    chain = _contents(f"{_lineage(name)}/fullchain.pem")
+    key = _contents(f"{_lineage(name)}/privkey.pem")
+    if chain is None or key is None:
+        return None
+    if _mismatch(chain, key):
+        return None
+    # As the deploy hook writes it, byte by byte.
+    return _head(name, "ACME") + chain + key
+
+
+def _self_signed(name: str, server_names: list[str]) -> bytes:
+    """A certificate that nobody trusts, so that nginx has one to start with."""
+    common = server_names[0] if len(server_names[0]) <= 64 else name
+    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    words += ["-days", "3650", "-subj", f"/CN={common}"]
+    words += ["-addext", "subjectAltName=" + ",".join(f"DNS:{word}" for word in server_names)]
+    # To the pipe: neither a file nor the list of processes ever has the key.
+    pem = _openssl(*words, "-keyout", "/dev/stdout", "-out", "/dev/stdout")
+    return _head(name, _PLACEHOLDER) + pem.encode()
+
+
+def bundle(name: str, current: bytes | None) -> bytes | None:
+    """
+    What is to be in a site's certificate file.
+
+    name
+        the site
+    current
+        what is there now
+
+    Returns the contents; None for a site without TLS, or whose files somebody else keeps.
+
+    Raises CommandExecutionError when a self-signed one is needed and openssl does not make it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.bundle mysite null
+    """
+    site = _site(name)
+    tls = site["tls"]
+    if tls["source"] == "pillar":
+        return _head(name, "the pillar") + _lines(tls["certificate"]) + _lines(tls["key"])
+    if tls["source"] != "acme":
+        return None
+    issued = _issued(name)
+    if issued is not None:
+        return issued
+    ours = current is not None and current.startswith(
+        (_head(name, "ACME"), _head(name, _PLACEHOLDER))
+    )
+    return current if ours else _self_signed(name, site["server_names"])
+
+
+def trusted(contents: bytes) -> bool:
+    """
+    Whether a certificate file holds more than the self-signed placeholder.
+
+    contents
+        of the file, as :py:func:`bundle` returns them
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.trusted "$(cat /etc/nginx/sites-available/mysite.pem)"
+    """
+    return f", {_PLACEHOLDER})".encode() not in contents.split(b"\n", 1)[0]
+
+
+def webroot() -> str:
+    """
+    The directory that nginx serves below ``/.well-known/acme-challenge/``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.webroot
+    """
+    return os.path.join(_settings()["lookup"]["state_dir"], "acme", "webroot")
+
+
+def report() -> dict[str, dict[str, Any]]:
+    """
+    The certificates that the sites serve, and how long they are good: for a look at a whole fleet.
+
+    Returns a mapping by site (of those with TLS): ``source`` (acme, pillar or path), ``path``,
+    ``names``, ``issuer``, ``self_signed``, ``not_after`` (UTC), ``days_left`` (negative: it has
+    ended), ``missing_names`` (server names that it is not for); or ``error`` when there is none.
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.report
+    """
+    settings = _settings()
+    answer: dict[str, dict[str, Any]] = {}
+    for name, site in settings["sites"].items():
+        tls = site["tls"]
+        if site["absent"] or not tls["source"]:
+            continue
+        path = tls["certificate"]
+        if tls["source"] != "path":
+            path = f"{settings['lookup']['nginx_dir']}/sites-available/{name}.pem"
+        answer[name] = {"source": tls["source"], "path": path}
+        contents = _contents(path)
+        try:
+            if contents is None:
+                raise CommandExecutionError("there is no such file")
+            facts = _facts(contents)
+        except CommandExecutionError as error:
+            answer[name]["error"] = f"{error}"
+            continue
+        keys = ("names", "issuer", "self_signed", "not_after", "days_left")
+        answer[name].update({key: facts[key] for key in keys})
+        answer[name]["missing_names"] = [
+            word for word in site["server_names"] if not _covered(word, facts["names"])
+        ]
+    return answer
+
+
+def _covered(word: str, names: list[str]) -> bool:
+    """Whether one of a certificate's names stands for a server name (RFC 6125, 6.4.3)."""
+    lower = word.lower()
+    if lower == "_" or lower.endswith(".*"):
+        return True  # no certificate can be for all of these
+    if lower.startswith("."):
+        return lower[1:] in names and f"*{lower}" in names
+    return lower in names or f"*.{lower.partition('.')[2]}" in names
+
+
+# --- ACME --------------------------------------------------------------------------------------
+
+
+def _renewal(lineage: str) -> str:
+    return f"{_LETSENCRYPT}/renewal/{lineage}.conf"
+
+
+def _parameters(lineage: str) -> dict[str, str] | None:
+    """certbot's notes on how a lineage is renewed; None when there is no such lineage."""
+    text = _contents(_renewal(lineage))
+    if text is None:
+        return None
+    return dict(re.findall(r"^(\w+) = (.*)$", text.decode("utf-8", "replace"), re.MULTILINE))
+
+
+def _hook_path() -> str:
+    return os.path.join(_settings()["lookup"]["state_dir"], "acme", "deploy")
+
+
+def _drop_in() -> str:
+    return os.path.join(_settings()["lookup"]["unit_dir"], _DROP_IN)
+
+
+def _hook_text() -> str:
+    lookup = _settings()["lookup"]
+    return _HOOK.format(
+        marker=_MARKER,
+        placeholder=_PLACEHOLDER,
+        path=_ENVIRONMENT["PATH"],
+        folder=shlex.quote(f"{lookup['nginx_dir']}/sites-available"),
+        service=f"{lookup['nginx_service']}.service",
+    )
+
+
+def _drop_in_text() -> str | None:
+    ca = _settings()["acme"]["ca"]
+    return f"{_MARKER}.\n[Service]\nEnvironment=REQUESTS_CA_BUNDLE={ca}\n" if ca else None
+
+
+def _files_are_right() -> bool:
+    text = _drop_in_text()
+    wrong = (
+        os.path.lexists(_drop_in())
+        if text is None
+        else __salt__["durable_file.differs"](_drop_in(), text)
+    )
+    return not wrong and not __salt__["durable_file.differs"](
+        _hook_path(), _hook_text(), mode="0755"
+    )
+
+
+def _write_files() -> None:
+    __salt__["durable_file.directory"](webroot())
+    __salt__["durable_file.write"](_hook_path(), _hook_text(), mode="0755")
+    text = _drop_in_text()
+    if text is None:
+        __salt__["durable_file.remove"](_drop_in())
+    else:
+        __salt__["durable_file.directory"](os.path.dirname(_drop_in()))
+        __salt__["durable_file.write"](_drop_in(), text)
+    __salt__["systemd_unit.daemon_reload"]()
+
+
+def due(name: str) -> dict[str, str]:
+    """
+    What is to be done so that a site has, and keeps, the certificate that it asks an authority for.
+
+    name
+        the site
+
+    Returns a dictionary of reasons, empty when all is right or the site asks for none: ``request``
+    (a certificate is to be asked for) and ``prepare`` (the deploy hook and what certbot's timer
+    reads are not right).  No process but openssl is started.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.due mysite
+    """
+    site = _site(name)
+    if site["absent"] or site["tls"]["source"] != "acme":
+        return {}
+    found = {}
+    reason = _why_request(name, site)
+    if reason:
+        found["request"] = reason
+    if not _files_are_right() or not os.path.isdir(webroot()):
+        found["prepare"] = "what certbot's timer needs is not in place"
+    elif _paused(f"{_LINEAGE}{name}"):
+        found["prepare"] = "certbot's timer does not renew it"
+    return found
+
+
+def _why_request(name: str, site: dict[str, Any]) -> str | None:
+    lineage = f"{_LINEAGE}{name}"
+    parameters = _parameters(lineage)
+    contents = _issued(name)
+    if parameters is None or contents is None:
+        return "there is no certificate yet"
+    facts = _facts(contents)
+    if set(facts["names"]) != {word.lower() for word in site["server_names"]}:
+        return f"the one there is is for {', '.join(facts['names'])}"
+    directory = _settings()["acme"]["directory"]
+    if parameters.get("server") != directory:
+        return f"the one there is comes from {parameters.get('server')}"
+    # certbot's timer renews at 30 days of 90, newer ones at a third: here it did not.
+    if facts["left"] < min(facts["lifetime"] / 3, 29 * 86400):
+        return f"the one there is ends at {facts['not_after']}"
+    if parameters.get("renew_hook") != f"{_hook_path()} {name}":
+        return "the one there is is renewed for somebody else"
+    return None
+
+
+def prepare(name: str) -> None:
+    """
+    Put in place what a renewal by certbot's own timer needs: the hook that hands the certificate
+    to nginx, the authority's certificate where the pillar names one, and a lineage that is renewed.
+
+    name
+        the site
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.prepare mysite
+    """
+    _write_files()
+    lineage = f"{_LINEAGE}{name}"
+    if _paused(lineage):
+        retire(lineage, "resume")
+
+
+def request(name: str) -> str:
+    """
+    Ask the authority for a site's certificate; nginx has to be serving the site by plain HTTP.
+
+    name
+        the site
+
+    Returns what was got, in one line.
+
+    Raises CommandExecutionError with certbot's own words when there is none.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.request mysite
+    """
+    site, acme = _site(name), _settings()["acme"]
+    if not acme["terms_agreed"]:
+        raise CommandExecutionError("acme:terms_agreed is not true")
+    certbot = shutil.which("certbot", path=_ENVIRONMENT["PATH"])
+    if certbot is None:
+        raise CommandExecutionError("certbot is not installed")
+    _write_files()
+    command = [certbot, "certonly", "--non-interactive", "--webroot", "--webroot-path", webroot()]
+    command += ["--cert-name", f"{_LINEAGE}{name}", "--server", acme["directory"], "--agree-tos"]
+    command += ["--key-type", "ecdsa", "--deploy-hook", f"{_hook_path()} {name}"]
+    # That it is due has been decided; certbot's own idea of that may be another.
+    command += ["--force-renewal", "--renew-with-new-domains"]
+    if acme["email"]:
+        command += ["--email", acme["email"], "--no-eff-email"]
+    else:
+        command.append("--register-unsafely-without-email")
+    for word in site["server_names"]:
+        command += ["--domain", word.lower()]
+    environment = dict(_ENVIRONMENT)
+    if acme["ca"]:
+        environment["REQUESTS_CA_BUNDLE"] = acme["ca"]
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_CERTBOT_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CommandExecutionError(f"certbot had not ended after {_CERTBOT_TIMEOUT} s") from None
+    if done.returncode:
+        told = "\n".join(line for line in (done.stdout + done.stderr).splitlines() if line.strip())
+        raise CommandExecutionError(f"certbot ended with {done.returncode}:\n{told}")
+    still = due(name)
+    if still:
+        raise CommandExecutionError(f"certbot ended well, but {'; '.join(still.values())}")
+    return str(describe(_issued(name)))
+
+
+def surplus(everything: bool = False) -> dict[str, str]:
+    """
+    The formula's lineages that no site of the pillar asks for, and what is to become of them.
+
+    everything
+        as if no site asked for one
+
+    Returns a mapping from a lineage to ``delete`` (where the pillar gives up the data of what goes:
+    an authority does not issue as many as one likes) or ``pause`` (it stays, and is no longer
+    renewed).  One of a site that the pillar has lost without ``purge`` is none: nginx serves it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.surplus
+    """
+    settings = _settings()
+    found = {}
+    for lineage in _lineages():
+        site = settings["sites"].get(lineage.removeprefix(_LINEAGE))
+        gone = everything or (site["absent"] if site else settings["purge"])
+        if not gone and (site is None or site["tls"]["source"] == "acme"):
+            continue
+        if gone and (site is not None) and settings["clean"]["data"]:
+            found[lineage] = "delete"
+        elif not _paused(lineage):
+            found[lineage] = "pause"
+    return found
+
+
+def _paused(lineage: str) -> bool:
+    return (_parameters(lineage) or {}).get("autorenew", "True").lower() == "false"
+
+
+def _lineages() -> list[str]:
+    try:
+        entries = sorted(os.listdir(f"{_LETSENCRYPT}/renewal"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [
+        entry.removesuffix(".conf")
+        for entry in entries
+        if entry.startswith(_LINEAGE) and entry.endswith(".conf")
+    ]
+
+
+def retire(lineage: str, how: str) -> None:
+    """
+    Delete a lineage of the formula's, let it be without being renewed, or have it renewed again.
+
+    lineage
+        its name, as :py:func:`surplus` gives it
+    how
+        ``delete``, ``pause`` or ``resume``
+
+    Raises CommandExecutionError when the lineage is not the formula's, or with certbot's words.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.retire nginx_uwsgi_django-mysite pause
+    """
+    if lineage not in _lineages():
+        raise CommandExecutionError(f"{lineage} is no certificate of the formula's")
+    if how == "delete":
+        done = subprocess.run(
+            ["certbot", "delete", "--non-interactive", "--cert-name", lineage],
+            env=_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_CERTBOT_TIMEOUT,
+            check=False,
+        )
+        if done.returncode:
+            raise CommandExecutionError(f"certbot delete: {done.stderr.strip()}")
+        return
+    path = _renewal(lineage)
+    text = (_contents(path) or b"").decode("utf-8", "surrogateescape")
+    text = re.sub(r"^autorenew = .*\n", "", text, flags=re.MULTILINE)
+    if how == "pause":
+        # certbot/_internal/storage.py, autorenewal_is_enabled(): its own switch.
+        text = text.replace("[renewalparams]\n", "[renewalparams]\nautorenew = False\n", 1)
+    status = os.stat(path)
+    __salt__["durable_file.write"](
+        path,
+        text.encode("utf-8", "surrogateescape"),
+        user=status.st_uid,
+        group=status.st_gid,
+        mode=f"{status.st_mode & 0o7777:04o}",
+    )
+
+
+def leftover_files() -> list[str]:
+    """
+    What the formula wrote for certbot beside the certificates: the hook, the webroot, the drop-in.
+
+    Returns the paths that are there.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.leftover_files
+    """
+    return [path for path in (_drop_in(), os.path.dirname(_hook_path())) if os.path.lexists(path)]
+
+
+def remove_files() -> None:
+    """
+    Remove them.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.remove_files
+    """
+    if __salt__["durable_file.remove"](_drop_in()):
+        __salt__["systemd_unit.daemon_reload"]()
+    folder = os.path.dirname(_hook_path())
+    if os.path.isdir(folder):
+        shutil.rmtree(folder)

@@ -1,0 +1,185 @@
+"""
+What the pillar asks of nginx for a site, asked of a running nginx; gixy-ng, which nobody here
+wrote, finds nothing in what is rendered.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ..hosts.host import Host
+from .nginx_host import Salt, a_site, pillar, prepare
+
+SHARED = "/srv/mysite/shared"
+FEATURES: dict[str, Any] = {
+    "redirects": [
+        {"from": "/blog/*", "to": "/articles/*", "status": "308"},
+        {"from": "/old", "to": "/new"},
+    ],
+    "files": [
+        {"url": "/media/", "path": f"{SHARED}/media", "expires": "30d"},
+        {"url": "/", "path": f"{SHARED}/public", "missing": "app"},
+        {"url": "/icon.svg", "path": f"{SHARED}/public/icon.svg"},
+        {"url": "/spa/", "path": f"{SHARED}/spa", "missing": "index.html"},
+    ],
+    "headers": {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"},
+    "gzip": True,
+    "timeouts": {"body": 30, "send": 30, "app": 99},
+    "upload_buffering": False,
+    "load_balancer": {"addresses": ["127.0.0.0/8"]},
+    "snippet": "location = /raw {\n    return 204;\n}\n",
+}
+NGINX = {
+    "health": {"path": "/-/health"},
+    "snippet": "map $host $kind { default 0; }\n",
+}
+BOTH = {"mysite": a_site(**FEATURES), "other": a_site("other.example.org")}
+
+# A uWSGI of a few lines: it answers with the variables that nginx passes.
+APPLICATION = """
+import os, socket, socketserver, sys
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        head = self.rfile.read(4)
+        rest, found = self.rfile.read(int.from_bytes(head[1:3], "little")), []
+        while rest:
+            size = int.from_bytes(rest[:2], "little")
+            found.append(rest[2:2 + size].decode())
+            rest = rest[2 + size:]
+        body = "".join(f"{a}={b}\\n" for a, b in zip(found[::2], found[1::2])).encode()
+        answer = b"HTTP/1.1 200 OK\\r\\nX-Frame-Options: SAMEORIGIN\\r\\nContent-Length: "
+        self.wfile.write(answer + str(len(body)).encode() + b"\\r\\n\\r\\n" + body)
+os.makedirs("/run/uwsgi", exist_ok=True)
+os.umask(0)
+socketserver.ThreadingUnixStreamServer("/run/uwsgi/mysite.sock", Handler).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def salt(host: Host) -> Iterator[Salt]:
+    prepare(host, "curl")
+    host.write("/root/app.py", APPLICATION)
+    host.run("systemd-run --unit=app python3 /root/app.py")
+    host.run(f"mkdir -p {SHARED}/media/.git {SHARED}/public {SHARED}/spa {SHARED}/data")
+    for path in ("media/a.txt", "public/robots.txt", "public/icon.svg", "spa/index.html"):
+        host.write(f"{SHARED}/{path}", f"{path}\n")
+    for path in ("media/.env", "media/.git/config", "media/db.sqlite3", "media/a.py", "env"):
+        host.write(f"{SHARED}/{path}", "SECRET\n")
+    host.run(f"ln -s ../env {SHARED}/media/link && ln -s .. {SHARED}/media/up")
+    made = Salt(host)
+    made.pillar = pillar(BOTH, nginx=NGINX)
+    for function in ("nginx_tree.applied", "nginx_process.current"):
+        done = made.state(function)
+        assert done["result"] is True, done["comment"]
+    yield made
+    made.close()
+
+
+def ask(host: Host, path: str, *words: str, name: str = "x.compute.amazonaws.com") -> str:
+    """Head and body of an answer, as curl prints them."""
+    command = ["curl", "-sS", "-i", "--path-as-is", "-H", f"Host: {name}", *words]
+    done = host.run(*command, f"http://127.0.0.1{path}", check=False)
+    return str(done.stdout + done.stderr)
+
+
+def test_a_second_run_changes_nothing(salt: Salt) -> None:
+    assert salt.state("nginx_tree.applied")["changes"] == {}
+
+
+def test_redirects(host: Host, salt: Salt) -> None:
+    assert "301" in ask(host, "/old?a=1") and "Location: /new?a=1\n" in ask(host, "/old?a=1")
+    answer = ask(host, "/blog/x%20y/z?q=%0d%0aX:1")
+    assert " 308 " in answer and "Location: /articles/x%20y/z?q=%0d%0aX:1\n" in answer
+
+
+def test_files_and_what_is_none_of_them(host: Host, salt: Salt) -> None:
+    answer = ask(host, "/media/a.txt")
+    assert "200 OK" in answer and "max-age=2592000" in answer and "nosniff" in answer
+    assert answer.endswith("media/a.txt\n")
+    assert ask(host, "/robots.txt").endswith("public/robots.txt\n")
+    assert ask(host, "/icon.svg").endswith("public/icon.svg\n")
+    assert ask(host, "/spa/any/where").endswith("spa/index.html\n")
+    assert "PATH_INFO=/page/" in ask(host, "/page/")
+    assert " 404 " in ask(host, "/media/nothing")
+    for path in (
+        "/media/.env",
+        "/media/.git/config",
+        "/media/db.sqlite3",
+        "/media/a.py",
+        "/media/link",
+        "/media/up/env",
+        "/media../env",
+        "/media/../env",
+        "/media/%2e%2e/env",
+    ):
+        assert "SECRET" not in ask(host, path), path
+
+
+def test_a_header_stands_once_and_is_the_pillars(host: Host, salt: Salt) -> None:
+    for path in ("/page/", "/media/a.txt", "/media/nothing"):
+        answer = ask(host, path)
+        assert answer.count("X-Frame-Options: ") == 1 and "X-Frame-Options: DENY" in answer, path
+
+
+def test_a_load_balancers_word(host: Host, salt: Salt) -> None:
+    said = ask(host, "/p", "-H", "X-Forwarded-For: 203.0.113.7", "-H", "X-Forwarded-Proto: https")
+    assert "REMOTE_ADDR=203.0.113.7" in said and "\nHTTPS=on" in said
+    assert "HTTP_X_FORWARDED_PROTO=https" in said
+    # From an address that is not trusted: the host's own, not loopback.
+    address = host.run("hostname -I").stdout.split()[0]
+    done = host.run(
+        *("curl", "-sS", "-H", "Host: x.compute.amazonaws.com", "-H", "X-Forwarded-Proto: https"),
+        *("-H", "X-Forwarded-For: 203.0.113.7", f"http://{address}/p"),
+    ).stdout
+    assert f"REMOTE_ADDR={address}" in done and "HTTPS=on" not in done
+    assert "HTTP_X_FORWARDED_PROTO=http\n" in done
+
+
+def test_an_unknown_name_is_refused_but_for_the_health_question(host: Host, salt: Salt) -> None:
+    assert "Empty reply" in ask(host, "/", name="unknown.example.org")
+    for name in ("unknown.example.org", "x.compute.amazonaws.com", "10.0.0.1"):
+        answer = ask(host, "/-/health", name=name)
+        assert "HTTP_HOST=health.compute.amazonaws.com" in answer and "PATH_INFO=/\n" in answer
+    host.run("mkdir -p /run/nginx_uwsgi_django && touch /run/nginx_uwsgi_django/drain")
+    try:
+        assert " 503 " in ask(host, "/-/health", name="10.0.0.1")
+        assert " 200 " in ask(host, "/page/")
+    finally:
+        host.run("rm /run/nginx_uwsgi_django/drain")
+
+
+def test_a_snippets_mistake_is_the_pillars(host: Host, salt: Salt) -> None:
+    assert " 204 " in ask(host, "/raw")
+    before = salt.pillar
+    try:
+        site = a_site(**{**FEATURES, "snippet": "# one\nno_such_directive yes;\n"})
+        salt.pillar = pillar({**BOTH, "mysite": site}, nginx=NGINX)
+        done = salt.state("nginx_tree.applied")
+        assert done["result"] is False
+        assert "sites:mysite:snippet, line 2: no_such_directive yes;" in done["comment"]
+        salt.pillar = pillar(BOTH, nginx={**NGINX, "snippet": "no_such_directive yes;\n"})
+        done = salt.state("nginx_tree.applied")
+        assert done["result"] is False and "nginx:snippet, line 1" in done["comment"]
+    finally:
+        salt.pillar = before
+
+
+def test_gixy_finds_nothing(host: Host, salt: Salt, tmp_path: pathlib.Path) -> None:
+    salt.pillar = pillar(BOTH, nginx=NGINX)
+    assert salt.state("nginx_tree.applied")["result"] is True
+    dump = tmp_path / "nginx.conf"
+    dump.write_text(host.run("nginx", "-T").stdout)
+    gixy = pathlib.Path(sys.executable).parent / "gixy"
+    done = subprocess.run([gixy, "-f", "json", dump], capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout)
+    # Debian's own nginx.conf leaves the limit of files to the unit, and TLS to its sites.
+    theirs = {"worker_rlimit_nofile_vs_connections", "weak_ssl_tls"}
+    left = {one["plugin"]: one["path"] for one in found if one["plugin"] not in theirs}
+    # About speed: an open_file_cache would go on serving a removed file for up to a minute.
+    assert set(left) == {"try_files_is_evil_too"}
+    assert found, "gixy found not even Debian's own: did it read anything?"
