@@ -75,6 +75,16 @@ def facts():
     answer["static_root"] = str(getattr(settings, "STATIC_ROOT", None) or "")
     answer["media_root"] = str(getattr(settings, "MEDIA_ROOT", None) or "")
     answer["collects"] = "django.contrib.staticfiles" in settings.INSTALLED_APPS
+    from django.http.request import validate_host
+
+    # As HttpRequest.get_host decides.
+    allowed = list(settings.ALLOWED_HOSTS)
+    if settings.DEBUG and not allowed:
+        allowed = [".localhost", "127.0.0.1", "[::1]"]
+    answer["allowed_hosts"] = [str(pattern) for pattern in allowed]
+    answer["refused_hosts"] = [
+        host for host in request["hosts"] if not validate_host(host, allowed)
+    ]
     answer["databases"] = [
         str(database["NAME"])
         for database in settings.DATABASES.values()
@@ -90,10 +100,22 @@ def prepare():
         found = getattr(found, part)
     if not callable(found):
         raise TypeError("%s is not callable" % request["wsgi"])
-    from django.core.management import call_command
+    from django.core.management import CommandError, call_command
 
     answer["step"] = "check"
-    call_command("check")
+    if request["deploy"]:
+        call_command("check", deploy=True, fail_level=request["deploy"])
+    else:
+        call_command("check")
+    if request["models"]:
+        answer["step"] = "makemigrations"
+        try:
+            call_command(
+                "makemigrations", check_changes=True, dry_run=True, interactive=False, verbosity=1
+            )
+        except SystemExit as left:
+            if left.code:
+                raise CommandError("there are models that no migration makes so")
     answer["step"] = "migrate"
     from django.db import connections
     from django.db.migrations.executor import MigrationExecutor
@@ -136,6 +158,7 @@ _STEPS = {
     "settings": "reading the settings {settings}",
     "import": "importing {wsgi}",
     "check": "manage.py check",
+    "makemigrations": "manage.py makemigrations --check",
     "migrate": "manage.py migrate",
     "collectstatic": "manage.py collectstatic",
 }
@@ -826,6 +849,8 @@ def marker(name: str) -> str:
         project["group"],
         project["migrate"],
         project["static"]["collect"],
+        project["check"],
+        _hosts(name),
     ]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -959,12 +984,53 @@ def _make_room(name: str, facts: dict[str, Any]) -> None:
         _make_inside(name, release, static, 0o755)
 
 
+def _hosts(name: str) -> dict[str, str]:
+    """The names that the project has to answer to, each with the pillar path that says so."""
+    site = _site(name)
+    if not site["project"]["check"]["hosts"]:
+        return {}
+    found = {}
+    for number, each in enumerate(site["server_names"]):
+        # Of a name with an asterisk, and of the one for any name, a project may allow a part.
+        if "*" not in each and each != "_":
+            found[each.lstrip(".").lower()] = _key(name, f"server_names:{number}")
+    # DisallowedHost is an answer of 400, which can be the one that is waited for.
+    if 400 not in site["health"]["status"]:
+        found.setdefault(site["health"]["host"].lower(), _key(name, "health:host"))
+    return found
+
+
+def _check_settings(name: str, facts: dict[str, Any]) -> None:
+    """What the settings have to say for what the pillar asks for."""
+    project = _site(name)["project"]
+    hosts = _hosts(name)
+    wrong = []
+    if facts["refused_hosts"]:
+        refused = ", ".join(f"{host} ({hosts[host]})" for host in facts["refused_hosts"])
+        allowed = _hidden(name, ", ".join(facts["allowed_hosts"])) or "nothing"
+        wrong.append(
+            f"ALLOWED_HOSTS in the settings {project['settings']} refuses {refused}; it allows "
+            f"{allowed}: add the name there, take it out of the pillar, or set "
+            f"{_key(name, 'project:check:hosts')} to false"
+        )
+    if project["static"]["collect"] and facts["collects"] and not facts["static_root"]:
+        wrong.append(
+            f"STATIC_ROOT in the settings {project['settings']} is not set, and "
+            f"{_key(name, 'project:static:collect')} is true: set the one, e.g. to "
+            'os.environ["DJANGO_STATIC_ROOT"], or the other to false'
+        )
+    if wrong:
+        raise CommandExecutionError("\n".join(wrong))
+
+
 def prepare(name: str) -> dict[str, Any]:
     """
     Check the desired release and make it ready for traffic, as the site's user with the site's
-    environment, in the release: import the WSGI callable, ``check``, ``migrate`` where the plan
-    is not empty, ``collectstatic`` where STATIC_ROOT is set. Files that an older release collected
-    stay, so that pages rendered before the switch find theirs.
+    environment, in the release: hold its settings against the pillar (ALLOWED_HOSTS,
+    STATIC_ROOT), import the WSGI callable, ``check`` and ``makemigrations --check`` as
+    ``project:check`` says, ``migrate`` where the plan is not empty, ``collectstatic`` where the
+    project has static files. Files that an older release collected stay, so that pages rendered
+    before the switch find theirs.
 
     name
         the site; its release and virtual environment must be complete
@@ -982,13 +1048,22 @@ def prepare(name: str) -> dict[str, Any]:
         salt '*' django_release.prepare mysite
     """
     project = _site(name)["project"]
-    facts = _ask(name, "facts", _FACTS_TIMEOUT)
+    facts = _ask(name, "facts", _FACTS_TIMEOUT, hosts=list(_hosts(name)))
+    _check_settings(name, facts)
     kept = {key: facts[key] for key in ("static_root", "media_root", "databases", "collects")}
     # Before anything is written where it says: from here on those places are not code.
     _write_record(name, "facts.json", kept)
     _make_room(name, facts)
-    collect = bool(project["static"]["collect"] and facts["collects"] and facts["static_root"])
-    answer = _ask(name, "prepare", _PREPARE_TIMEOUT, migrate=project["migrate"], collect=collect)
+    collect = bool(project["static"]["collect"] and facts["collects"])
+    answer = _ask(
+        name,
+        "prepare",
+        _PREPARE_TIMEOUT,
+        deploy=project["check"]["deploy"],
+        models=project["check"]["migrations"],
+        migrate=project["migrate"],
+        collect=collect,
+    )
     result = {
         "migrated": answer["pending"] if project["migrate"] else [],
         "pending": [] if project["migrate"] else answer["pending"],
@@ -1030,7 +1105,8 @@ def pending(name: str) -> list[str]:
 
         salt '*' django_release.pending mysite
     """
-    return _ask(name, "prepare", _FACTS_TIMEOUT, migrate=False, collect=False)["pending"]
+    nothing = {"deploy": None, "models": False, "migrate": False, "collect": False}
+    return _ask(name, "prepare", _FACTS_TIMEOUT, **nothing)["pending"]
 
 
 # --- Live, kept and removed --------------------------------------------------------------------

@@ -1309,10 +1309,36 @@ def _project() -> _Mapping:
                     ),
                     "collect": _Switch(
                         default=True,
-                        description="Run collectstatic for a release, where STATIC_ROOT is set.",
+                        description="Run collectstatic for a release of a project that has the "
+                        "app django.contrib.staticfiles; STATIC_ROOT has to be set then.",
                     ),
                 },
                 description="Static files.",
+            ),
+            "check": _Mapping(
+                {
+                    "deploy": _Text(
+                        "a level of Django's checks",
+                        choices=("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"),
+                        nullable=True,
+                        default="ERROR",
+                        description="The level from which on what `manage.py check --deploy` says "
+                        "is a failure; null is `manage.py check` without --deploy.",
+                        example="WARNING",
+                    ),
+                    "migrations": _Switch(
+                        default=False,
+                        description="A model that no migration makes so is a failure "
+                        "(`makemigrations --check`).",
+                    ),
+                    "hosts": _Switch(
+                        default=True,
+                        description="A server name, or the health host, that ALLOWED_HOSTS "
+                        "refuses is a failure.",
+                    ),
+                },
+                description="What a release has to pass before it gets any request, besides the "
+                "import of its WSGI application.",
             ),
             "migrate": _Switch(default=True, description="Run migrate when the plan is not empty."),
             "exclude": _List(

@@ -81,10 +81,11 @@ def present(name: str) -> dict[str, Any]:
 
 def prepared(name: str) -> dict[str, Any]:
     """
-    The release is checked and ready for traffic, before it gets any: its WSGI callable imports,
-    ``manage.py check`` passes, migrations are applied (``project:migrate``) where the plan is not
-    empty, static files are collected (``project:static:collect``) where STATIC_ROOT is set. All
-    of it as the site's user, with the site's environment.
+    The release is checked and ready for traffic, before it gets any: its settings have STATIC_ROOT
+    and allow the site's names, its WSGI callable imports, ``manage.py check --deploy`` passes
+    (``project:check``), migrations are applied (``project:migrate``) where the plan is not empty,
+    static files are collected (``project:static:collect``). All of it as the site's user, with
+    the site's environment.
 
     name
         the site

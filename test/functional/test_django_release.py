@@ -263,6 +263,18 @@ def test_a_secret_of_the_environment_is_in_no_word_of_salts(host):
         ("site_/wsgi.py", "application = None\n", "site_.wsgi:application is not callable"),
         ("shop/models.py", "class Item(:\n", "SyntaxError"),
         ("site_/urls.py", "urlpatterns = 5\n", "manage.py check failed"),
+        (
+            "site_/settings.py",
+            SETTINGS.replace('["*"]', '[".else.example"]'),
+            "refuses mysite.example (nginx_uwsgi_django:sites:mysite:server_names:0); "
+            "it allows .else.example",
+        ),
+        (
+            "site_/settings.py",
+            SETTINGS.replace('STATIC_ROOT = BASE_DIR / "public" / "static"', ""),
+            "STATIC_ROOT in the settings site_.settings is not set, and "
+            "nginx_uwsgi_django:sites:mysite:project:static:collect is true",
+        ),
     ],
 )
 def test_what_does_not_work_is_refused_with_its_own_words(host, name, text, words):
@@ -277,6 +289,34 @@ def test_what_does_not_work_is_refused_with_its_own_words(host, name, text, word
         assert current(host) == live
     finally:
         host.write(f"{SOURCE}/{name}", PROJECT[name])
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "text", "words"),
+    [
+        ({"deploy": "WARNING"}, "shop/models.py", PROJECT["shop/models.py"], "security.W"),
+        (
+            {"migrations": True},
+            "shop/models.py",
+            PROJECT["shop/models.py"].replace("pass", "name = models.TextField(default='')"),
+            "manage.py makemigrations --check failed",
+        ),
+    ],
+)
+def test_the_pillar_asks_for_more_than_django_does(host, check, name, text, words):
+    live = current(host)
+    host.write(f"{SOURCE}/{name}", text)
+    try:
+        # Without that in the pillar it passes.
+        assert steps(host, *STEPS)["django_release.prepared"].result is True
+        failed = state(host, "prepared", pillar=pillar(check=check))
+        assert failed["result"] is False
+        assert words in failed["comment"]
+        assert "Traceback" not in failed["comment"]
+        assert current(host) == live
+    finally:
+        host.write(f"{SOURCE}/{name}", PROJECT[name])
+    good(host, "present", pillar=pillar())
 
 
 def test_five_that_were_live_are_kept_and_one_in_use_for_longer(host):

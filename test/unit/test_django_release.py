@@ -343,3 +343,48 @@ def test_a_generation_on_the_host_keeps_what_it_names(modules, loaded, folder):
     assert m.django_release.in_use("/srv/x/releases/0123456789ab")
     assert not m.django_release.in_use("/srv/x/releases/0123456789a")
     assert not m.django_release.in_use("/srv/x/releases/ffffffffffff")
+
+
+FACTS = {"collects": True, "static_root": "/x", "allowed_hosts": ["a"], "refused_hosts": []}
+
+
+def test_the_names_that_a_project_has_to_answer_to_are_those_of_the_pillar(loaded):
+    m = loaded()
+    site = m.salt["site_pillar.site"]("mysite")
+    key = "nginx_uwsgi_django:sites:mysite"
+    site["server_names"] = ["_", "*.a.example", "WWW.b.example", ".c.example", "d.*"]
+    site["health"]["host"] = "health.a.example"
+    assert m.django_release._hosts("mysite") == {
+        "www.b.example": f"{key}:server_names:2",
+        "c.example": f"{key}:server_names:3",
+        "health.a.example": f"{key}:health:host",
+    }
+    # Where DisallowedHost is the answer that is waited for.
+    site["health"]["status"] = [400]
+    assert "health.a.example" not in m.django_release._hosts("mysite")
+    site["project"]["check"]["hosts"] = False
+    assert m.django_release._hosts("mysite") == {}
+
+
+def test_settings_that_cannot_serve_the_site_are_told_all_at_once(loaded):
+    m = loaded(env={"HOSTS": "hidden-host"})
+    m.django_release._check_settings("mysite", FACTS)
+    wrong = {
+        "refused_hosts": ["mysite.example"],
+        "allowed_hosts": ["hidden-host"],
+        "static_root": "",
+    }
+    with pytest.raises(CommandExecutionError) as caught:
+        m.django_release._check_settings("mysite", {**FACTS, **wrong})
+    hosts, static = str(caught.value).splitlines()
+    assert "refuses mysite.example (nginx_uwsgi_django:sites:mysite:server_names:0)" in hosts
+    assert "hidden-host" not in hosts
+    assert "STATIC_ROOT in the settings mysite.settings is not set" in static
+    # Nothing to collect: no STATIC_ROOT is needed.
+    m.django_release._check_settings("mysite", {**FACTS, "static_root": "", "collects": False})
+
+
+def test_what_is_checked_is_part_of_what_a_site_was_prepared_for(loaded):
+    before = loaded(requirements=None).django_release.marker("mysite")
+    after = loaded(requirements=None, check={"deploy": "WARNING"}).django_release.marker("mysite")
+    assert before != after
