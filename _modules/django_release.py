@@ -40,6 +40,7 @@ KEEP = 5
 # Seconds. A migration of a large table takes long, and being killed does not make it shorter.
 _FACTS_TIMEOUT = 120
 _PREPARE_TIMEOUT = 7200
+_LOCK_TIMEOUT = 1800
 _MESSAGE_LINES = 60
 _HISTORY = 50
 
@@ -60,7 +61,7 @@ _EXCLUDED_FILES = ("*.pyc", "*.pyo", "*.sqlite3", "*.sqlite3-*", "*.log", "*.pid
 # Runs in the site's own Python, as the site's user, in the release. What the project prints goes
 # to standard error; the answer alone is on standard output.
 _DRIVER = r"""
-import importlib, json, os, sys, traceback
+import importlib, json, os, sys, time, traceback, zlib
 
 request = json.loads(sys.stdin.read())
 answer = {"step": "settings"}
@@ -92,6 +93,34 @@ def facts():
     ]
 
 
+def lock(connection, patience):
+    # One host of a fleet at a time. The server lets go when the connection ends, however it does.
+    # (PostgreSQL's key is the database's own, MySQL's the whole server's.)
+    from django.core.management import CommandError
+
+    question = {
+        "postgresql": "SELECT pg_try_advisory_lock(%s)",
+        "mysql": "SELECT GET_LOCK(%s, 0)",
+    }.get(connection.vendor)
+    if question is None:
+        # SQLite is one host's, and locks its file itself.
+        return
+    key = "django migrate " + str(connection.settings_dict["NAME"])
+    number = zlib.crc32(key.encode())
+    key = number if connection.vendor == "postgresql" else "django migrate %d" % number
+    deadline = time.monotonic() + patience
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(question, [key])
+            if cursor.fetchone()[0]:
+                return
+        if time.monotonic() > deadline:
+            raise CommandError(
+                "another host has been migrating this database for %d seconds" % patience
+            )
+        time.sleep(1)
+
+
 def prepare():
     answer["step"] = "import"
     module, _, path = request["wsgi"].partition(":")
@@ -121,14 +150,25 @@ def prepare():
     from django.db.migrations.executor import MigrationExecutor
 
     connection = connections["default"]
+
+    def plan():
+        executor = MigrationExecutor(connection)
+        found = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        return ["%s.%s" % (item.app_label, item.name) for item, _ in found]
+
     answer["pending"] = []
     if connection.settings_dict["ENGINE"] != "django.db.backends.dummy":
-        executor = MigrationExecutor(connection)
-        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-        answer["pending"] = ["%s.%s" % (item.app_label, item.name) for item, _ in plan]
-        if plan and request["migrate"]:
-            call_command("migrate", interactive=False, verbosity=1)
-    if request["collect"]:
+        answer["pending"] = plan()
+        if answer["pending"] and request["migrate"]:
+            # A connection of the lock's own: what migrate does to the other one is migrate's.
+            holder = connection.copy()
+            lock(holder, request["patience"])
+            # Another host may have done it meanwhile.
+            answer["pending"] = plan()
+            if answer["pending"]:
+                call_command("migrate", interactive=False, verbosity=1)
+            holder.close()
+    if request["collect"] and not (answer["pending"] and request["elsewhere"]):
         answer["step"] = "collectstatic"
         # For whichever server hands them out; they are public.
         os.umask(0o022)
@@ -984,6 +1024,15 @@ def _make_room(name: str, facts: dict[str, Any]) -> None:
         _make_inside(name, release, static, 0o755)
 
 
+def _migrates(name: str) -> tuple[bool, str | None]:
+    """Whether this host migrates, and else which one of the fleet does, if the pillar says so."""
+    migrate = _site(name)["project"]["migrate"]
+    if not isinstance(migrate, dict):
+        return migrate, None
+    here = migrate["host"] == __opts__["id"]
+    return here, None if here else migrate["host"]
+
+
 def _hosts(name: str) -> dict[str, str]:
     """The names that the project has to answer to, each with the pillar path that says so."""
     site = _site(name)
@@ -1029,7 +1078,9 @@ def prepare(name: str) -> dict[str, Any]:
     environment, in the release: hold its settings against the pillar (ALLOWED_HOSTS,
     STATIC_ROOT), import the WSGI callable, ``check`` and ``makemigrations --check`` as
     ``project:check`` says, ``migrate`` where the plan is not empty, ``collectstatic`` where the
-    project has static files. Files that an older release collected stay, so that pages rendered
+    project has static files. A host that ``project:migrate`` does not name applies no migration
+    and refuses a release that lacks one; two hosts that may both migrate take turns, by a lock
+    in the database. Files that an older release collected stay, so that pages rendered
     before the switch find theirs.
 
     name
@@ -1055,18 +1106,28 @@ def prepare(name: str) -> dict[str, Any]:
     _write_record(name, "facts.json", kept)
     _make_room(name, facts)
     collect = bool(project["static"]["collect"] and facts["collects"])
+    migrate, elsewhere = _migrates(name)
     answer = _ask(
         name,
         "prepare",
         _PREPARE_TIMEOUT,
         deploy=project["check"]["deploy"],
         models=project["check"]["migrations"],
-        migrate=project["migrate"],
+        migrate=migrate,
+        elsewhere=elsewhere,
+        patience=_LOCK_TIMEOUT,
         collect=collect,
     )
+    if elsewhere and answer["pending"]:
+        raise CommandExecutionError(
+            f"the release {desired(name)['id']} needs migrations that the database has not had: "
+            f"{', '.join(answer['pending'])}. They are for {elsewhere} to apply "
+            f"({_key(name, 'project:migrate:host')}), and this is {__opts__['id']}: apply there "
+            "first, then here again"
+        )
     result = {
-        "migrated": answer["pending"] if project["migrate"] else [],
-        "pending": [] if project["migrate"] else answer["pending"],
+        "migrated": answer["pending"] if migrate else [],
+        "pending": [] if migrate else answer["pending"],
         "collected": facts["static_root"] if collect else None,
     }
     # Asked again: the fingerprint of a tree leaves out what the facts just named.

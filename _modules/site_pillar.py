@@ -1340,7 +1340,27 @@ def _project() -> _Mapping:
                 description="What a release has to pass before it gets any request, besides the "
                 "import of its WSGI application.",
             ),
-            "migrate": _Switch(default=True, description="Run migrate when the plan is not empty."),
+            "migrate": _Plain(
+                _Switch(),
+                _Mapping(
+                    {
+                        "host": _Text(
+                            "a minion's ID",
+                            r"[A-Za-z0-9][A-Za-z0-9._-]*",
+                            most=253,
+                            description="The ID of the minion that migrates.",
+                            example="web1.example.org",
+                        )
+                    },
+                    required=("host",),
+                ),
+                says="true, false, or a mapping with the host that migrates",
+                default=True,
+                description="Run migrate when the plan is not empty. `{host: MINION_ID}`: only "
+                "there; elsewhere a release whose migrations are missing is refused until that "
+                "host has run. false: never, somebody else does.",
+                example={"host": "web1.example.org"},
+            ),
             "exclude": _List(
                 _Text(
                     "a glob of letters, digits and ._*?[]!/@+-",

@@ -103,11 +103,11 @@ def good(host, function, **more):
 STEPS = ("django_release.present", "python_venv.built", "django_release.prepared")
 
 
-def steps(host, *names, test=False):
+def steps(host, *names, test=False, **more):
     """These states in one run; its results by function."""
     sls = {f"the {name}": {name: [{"name": "mysite"}]} for name in names}
     host.write("/srv/salt/steps.sls", f"#!json\n{json.dumps(sls)}\n")
-    run = host.apply("steps", test=test)
+    run = host.apply("steps", test=test, **more)
     return {name: run.by_id[f"the {name}"] for name in names}
 
 
@@ -316,6 +316,33 @@ def test_the_pillar_asks_for_more_than_django_does(host, check, name, text, word
         assert current(host) == live
     finally:
         host.write(f"{SOURCE}/{name}", PROJECT[name])
+    good(host, "present", pillar=pillar())
+
+
+def test_only_the_host_that_the_pillar_names_migrates(host):
+    live = current(host)
+    second = "shop/migrations/0002_more.py"
+    host.write(f"{SOURCE}/{second}", SECOND.replace("(refuse)", "(lambda apps, schema: None)"))
+    elsewhere = pillar(migrate={"host": "another.example"})
+    dry = steps(host, *STEPS, "django_release.live", test=True, pillar=elsewhere)
+    assert {each.result for each in dry.values()} <= {None, True}
+    for _ in range(2):
+        # Red until that host has run, and whatever is live stays.
+        failed = steps(host, *STEPS, pillar=elsewhere)["django_release.prepared"]
+        assert failed.result is False
+        assert "shop.0002_more" in failed.comment
+        assert "for another.example to apply" in failed.comment
+        assert "nginx_uwsgi_django:sites:mysite:project:migrate:host" in failed.comment
+        assert host.salt_call("django_release.pending", "mysite") == ["shop.0002_more"]
+        assert current(host) == live
+    here = pillar(migrate={"host": host.salt_call("config.get", "id")})
+    done = steps(host, *STEPS, pillar=here)["django_release.prepared"]
+    assert done.changes["migrated"]["new"] == ["shop.0002_more"]
+    # With nothing left of the plan, another host's release is as good as any.
+    passed = steps(host, *STEPS, pillar=elsewhere)["django_release.prepared"]
+    assert passed.result is True
+    assert "migrated" not in passed.changes
+    host.run(f"rm {SOURCE}/{second}")
     good(host, "present", pillar=pillar())
 
 
