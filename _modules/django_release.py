@@ -24,6 +24,7 @@ import json
 import os
 import pwd
 import re
+import shlex
 import shutil
 import stat
 import urllib.parse
@@ -493,11 +494,14 @@ def environment(name: str) -> dict[str, str]:
 
         salt '*' django_release.environment mysite
     """
+    return _environment(name, __salt__["python_venv.desired"](name)["path"])
+
+
+def _environment(name: str, venv: str) -> dict[str, str]:
     project = _site(name)["project"]
     places = _places(name)
-    venv = __salt__["python_venv.desired"](name)
     return {
-        "PATH": f"{venv['path']}/bin:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{venv}/bin:/usr/local/bin:/usr/bin:/bin",
         "HOME": __salt__["system_account.home"](name),
         "USER": project["user"],
         "LOGNAME": project["user"],
@@ -1168,6 +1172,62 @@ def pending(name: str) -> list[str]:
     """
     nothing = {"deploy": None, "models": False, "migrate": False, "collect": False}
     return _ask(name, "prepare", _FACTS_TIMEOUT, **nothing)["pending"]
+
+
+def manage(name: str, command: str, timeout: int = 3600) -> dict[str, Any]:
+    """
+    Run a management command of Django's, as the site's user with the site's environment, in the
+    release that is live (before one is, in the desired one).
+
+    name
+        the site
+    command
+        what would stand after ``manage.py``, with a shell's quotes; no shell is involved
+    timeout
+        seconds; then the command is killed
+
+    Returns ``{"retcode", "stdout"}``: its exit code, which is the function's too
+    (``salt-call --retcode-passthrough``), and what it printed on either channel, with the values
+    of ``project:env`` blanked.
+
+    Raises CommandExecutionError when the command is none, or takes too long.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.manage mysite 'showmigrations --plan'
+    """
+    try:
+        words = shlex.split(str(command))
+    except ValueError as error:
+        raise CommandExecutionError(f"the command cannot be taken apart: {error}") from error
+    if not words:
+        raise CommandExecutionError("there is no command: name one, like 'showmigrations --plan'")
+    project = _site(name)["project"]
+    venv = __salt__["python_venv.desired"](name)["path"]
+    where = desired(name)["path"]
+    live, history = current(name), _history(name)
+    if project["source"] and live and history:
+        where = os.path.join(_releases(name), live)
+        if not project["venv"]:
+            venv = os.path.join(os.path.dirname(venv), history[-1]["venv"])
+    done = __salt__["system_account.run"](
+        project["user"],
+        project["group"],
+        # What manage.py does, wherever it is and whatever it is called.
+        [os.path.join(venv, "bin", "python"), "-m", "django", *words],
+        where,
+        _environment(name, venv),
+        timeout,
+    )
+    said = _hidden(name, done["stdout"])
+    if done["timed_out"]:
+        raise CommandExecutionError(
+            f"manage.py {words[0]} took longer than {timeout} seconds and was stopped:\n{said}"
+        )
+    __context__["retcode"] = done["retcode"]
+    return {"retcode": done["retcode"], "stdout": said}
 
 
 # --- Live, kept and removed --------------------------------------------------------------------

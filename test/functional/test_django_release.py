@@ -256,6 +256,27 @@ def test_a_secret_of_the_environment_is_in_no_word_of_salts(host):
     unchanged(host)
 
 
+def test_a_management_command_runs_as_the_site_in_the_live_release(host):
+    live = current(host)
+    # What is desired and not live yet has no say.
+    host.write(f"{SOURCE}/site_/wsgi.py", "application = None\n")
+    good(host, "present")
+    code = (
+        "import getpass, os, sys; print(getpass.getuser(), os.getcwd(), os.environ['SECRET_KEY']); "
+        "sys.exit(3)"
+    )
+    done = host.salt_call("django_release.manage", "mysite", f'shell -c "{code}"')
+    assert done["retcode"] == 3
+    assert f"mysite {SITE}/releases/{live} **********" in done["stdout"]
+    assert SECRET not in done["stdout"]
+    checked = host.salt_call("django_release.manage", "mysite", "migrate --check")
+    assert checked["retcode"] == 0, checked["stdout"]
+    unknown = host.salt_call("django_release.manage", "mysite", "no-such-command")
+    assert unknown["retcode"] == 1 and "Unknown command" in unknown["stdout"]
+    host.write(f"{SOURCE}/site_/wsgi.py", PROJECT["site_/wsgi.py"])
+    good(host, "present")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [

@@ -388,3 +388,19 @@ def test_what_is_checked_is_part_of_what_a_site_was_prepared_for(loaded):
     before = loaded(requirements=None).django_release.marker("mysite")
     after = loaded(requirements=None, check={"deploy": "WARNING"}).django_release.marker("mysite")
     assert before != after
+
+
+def test_only_the_named_host_migrates_and_another_knows_which(loaded):
+    for told, migrates in (
+        (True, (True, None)),
+        (False, (False, None)),
+        ({"host": "unit"}, (True, None)),
+        ({"host": "web1"}, (False, "web1")),
+    ):
+        assert loaded(migrate=told).django_release._migrates("mysite") == migrates
+
+
+@pytest.mark.parametrize("command", ["", "  ", "shell -c 'x"])
+def test_a_management_command_that_is_none_is_refused(loaded, command):
+    with pytest.raises(CommandExecutionError, match="command"):
+        loaded().django_release.manage("mysite", command)

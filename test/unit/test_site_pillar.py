@@ -1410,3 +1410,11 @@ def test_what_the_example_comments_out_is_valid_too(use):
     assert use(pillar).report() == ""
     assert site_pillar.site("mysite")["uwsgi"]["options"] == {"harakiri": 30}
     assert site_pillar.settings()["nginx"]["repo"] == "nginx.org"
+
+
+@pytest.mark.parametrize("value", [{}, {"host": ""}, {"host": None}, {"hosts": "web1"}, "web1"])
+def test_migrate_names_one_host_or_none(errors, value):
+    path = "nginx_uwsgi_django:sites:mysite:project:migrate"
+    assert errors(with_value("project:migrate", {"host": "web1.example.org"})) == []
+    assert all(error["path"].startswith(path) for error in errors(with_value("project:migrate", value)))
+    assert errors(with_value("project:migrate", value))
