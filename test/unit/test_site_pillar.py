@@ -1416,5 +1416,7 @@ def test_what_the_example_comments_out_is_valid_too(use):
 def test_migrate_names_one_host_or_none(errors, value):
     path = "nginx_uwsgi_django:sites:mysite:project:migrate"
     assert errors(with_value("project:migrate", {"host": "web1.example.org"})) == []
-    assert all(error["path"].startswith(path) for error in errors(with_value("project:migrate", value)))
+    assert all(
+        error["path"].startswith(path) for error in errors(with_value("project:migrate", value))
+    )
     assert errors(with_value("project:migrate", value))
