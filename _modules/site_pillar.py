@@ -2259,7 +2259,7 @@ def _concrete(name: str) -> str:
     return name.lstrip(".")
 
 
-def _source(tls: dict) -> str | None:
+def _tls_source(tls: dict) -> str | None:
     """Where a site's certificate comes from: acme, pillar, path; None: it has none."""
     if tls["acme"]:
         return "acme"
@@ -2300,7 +2300,7 @@ def _derive(name: str, site: dict, nginx_group: str) -> dict:
     if health["host"] is _UNSET:
         names = site["server_names"]
         health["host"] = _concrete(names[0]) if names else "localhost"
-    site["tls"]["source"] = _source(site["tls"])
+    site["tls"]["source"] = _tls_source(site["tls"])
     if site["tls"]["listen"] is _UNSET:
         site["tls"]["listen"] = [
             _with_port(listen, 443) for listen in site["listen"] if _address(listen)[1] == "80"
