@@ -36,7 +36,7 @@ class Imds:
     """
     A running service: ``endpoint``, ``asked`` (method and path of each request, in order),
     ``answers`` (by path, to be changed), ``v1`` (whether it answers without a token), ``delay``
-    (seconds before each answer), ``token_status``.
+    (seconds before each answer), ``token_status``, ``broken`` (paths that are answered with 500).
     """
 
     def __init__(self, address: str = "127.0.0.1") -> None:
@@ -46,6 +46,7 @@ class Imds:
         self.v1 = False
         self.delay = 0.0
         self.token_status = 200
+        self.broken: set[str] = set()
         service = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -67,6 +68,8 @@ class Imds:
                 service.asked.append(("GET", self.path))
                 if self.headers["X-aws-ec2-metadata-token"] != _TOKEN and not service.v1:
                     self.say(401)
+                elif self.path in service.broken:
+                    self.say(500)
                 elif self.path not in service.answers:
                     self.say(404, "not found")
                 else:
