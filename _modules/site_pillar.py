@@ -2094,6 +2094,30 @@ _PILLAR = _Mapping(
             },
             description="What a removal removes.",
         ),
+        "schedule": _Mapping(
+            {
+                "minutes": _Number(
+                    "a whole number of minutes from 5 to 10080 (a week)",
+                    5,
+                    10080,
+                    nullable=True,
+                    default=None,
+                    description="A masterless host applies the formula to itself by a timer, this "
+                    "long after it was set and after each run; null: it does not.",
+                    example=60,
+                ),
+                "splay": _Number(
+                    "a whole number of minutes from 0 to 1440",
+                    0,
+                    1440,
+                    default=10,
+                    description="Each run is put off by a random time up to this many minutes, so "
+                    "that hosts do not all run at once.",
+                    example=30,
+                ),
+            },
+            description="Runs that nobody starts.",
+        ),
         "nginx": _Mapping(
             {
                 "repo": _Text(
@@ -2332,6 +2356,7 @@ def _resolve(taken: dict, grains: dict) -> dict:
         "lookup": _PILLAR.keys["lookup"].fill(values.get("lookup", {})),
         "purge": values.get("purge", False),
         "clean": _PILLAR.keys["clean"].fill(values.get("clean", {})),
+        "schedule": _PILLAR.keys["schedule"].fill(values.get("schedule", {})),
         "nginx": nginx,
         "ec2": _PILLAR.keys["ec2"].fill(values.get("ec2", {})),
         "rollout": _PILLAR.keys["rollout"].fill(values.get("rollout", {})),
@@ -3076,9 +3101,9 @@ def settings() -> dict:
     """
     What the pillar asks for, checked whole, with every default filled in.
 
-    Returns a mapping of ``lookup``, ``purge``, ``clean``, ``nginx``, ``ec2``, ``acme``,
-    ``site_defaults`` and ``sites``. It is shared by all callers of one run: read it, do not change
-    it.
+    Returns a mapping of ``lookup``, ``purge``, ``clean``, ``schedule``, ``nginx``, ``ec2``,
+    ``rollout``, ``acme``, ``site_defaults`` and ``sites``. It is shared by all callers of one run:
+    read it, do not change it.
 
     Raises CommandExecutionError with the first error and the number of errors when the pillar is
     not valid.
@@ -3188,7 +3213,7 @@ def show(name: str | None = None) -> dict:
         return "derived" if isinstance(node.default, _Derived) else "default"
 
     if name is None:
-        for key in ("lookup", "purge", "clean", "nginx", "ec2", "rollout", "acme"):
+        for key in ("lookup", "purge", "clean", "schedule", "nginx", "ec2", "rollout", "acme"):
             for path, node, value in _flat(_PILLAR.keys[key], values[key], (key,)):
                 if _says(raw, path):
                     origin = "lookup" if key == "lookup" else "pillar"

@@ -12,3 +12,4 @@ include:
   - nginx_uwsgi_django.nginx.certificates
   - nginx_uwsgi_django.absent
   - nginx_uwsgi_django.purge
+  - nginx_uwsgi_django.schedule
