@@ -158,8 +158,73 @@ def _sorted_glob(directory: str, pattern: str) -> list[str]:
     return sorted(glob.glob(f"{glob.escape(directory)}/{pattern}"))
 
 
+def _within(path: str, directories: list[str]) -> bool:
+    return any(path.startswith(directory.rstrip(os.sep) + os.sep) for directory in directories)
+
+
+def _installation(program: str) -> list[str]:
+    """A program and whatever its links lead to, each with the directory that it is installed in."""
+    chain = [program]
+    while os.path.islink(chain[-1]):
+        target = os.path.join(os.path.dirname(chain[-1]), os.readlink(chain[-1]))
+        if os.path.normpath(target) in chain:
+            break
+        chain.append(os.path.normpath(target))
+    found = []
+    for path in [*chain, os.path.realpath(program)]:
+        prefix, directory = os.path.split(os.path.dirname(path))
+        # PREFIX/bin/python finds its library in PREFIX/lib.
+        found += [path, prefix] if directory == "bin" else [path]
+    return found
+
+
+def _seclusion(
+    site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any], places: list[str]
+) -> list[str]:
+    """
+    What keeps a site from what is another's: where sites live there is nothing but its own.
+
+    Permissions do not do it: a tree that was copied by hand is usually everybody's to read, and
+    uploads have to be nginx's. What is hidden are the places where sites are, not the other sites:
+    one that comes or goes changes nobody's unit.
+
+    places
+        the site's own, that it may write to
+    """
+    lookup = _lookup()
+    hidden = ["/srv", f"{lookup['state_dir']}/sites"]
+    programs = [path for path in (venv["binary"], venv["uwsgi"]) if path]
+    read = [
+        release["path"],
+        venv["path"],
+        os.path.realpath(venv["path"]),
+        f"{lookup['uwsgi_dir']}/{site['name']}",
+        *(path for program in programs for path in _installation(program)),
+    ]
+
+    # A path of the pillar may go through a link, like a /srv that is on another disk.
+    roots = [*hidden, *(os.path.realpath(path) for path in hidden)]
+
+    def bound(key: str, paths: list[str], besides: list[str]) -> list[str]:
+        kept: list[str] = []
+        for path in sorted(dict.fromkeys(paths)):
+            if _within(path, roots) and path not in besides and not _within(path, besides + kept):
+                kept.append(path)
+        escape = __salt__["systemd_unit.escape"]
+        # An empty value would take back what the other of the two keys says.
+        return [f"{key}={' '.join(escape('-' + path, words=True) for path in kept)}"] * bool(kept)
+
+    return [
+        f"TemporaryFileSystem={' '.join(f'{path}:ro' for path in hidden)}",
+        *bound("BindPaths", [*places, *map(os.path.realpath, places)], []),
+        *bound("BindReadOnlyPaths", read, places),
+        # The sockets of all sites, one's own among them, which uWSGI inherits open.
+        "InaccessiblePaths=-/run/uwsgi",
+    ]
+
+
 def _sandbox(site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any]) -> list[str]:
-    """What a generation may not do, and where it may write."""
+    """What a generation may not do, what it does not see, and where it may write."""
     words = {"words": True}
     escape = __salt__["systemd_unit.escape"]
     places = [
@@ -189,6 +254,7 @@ def _sandbox(site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any]
         f"ReadWritePaths={' '.join(writable)}",
         f"ProtectHome={'read-only' if homes else 'yes'}",
         f"PrivateTmp={'no' if public else 'yes'}",
+        *_seclusion(site, venv, release, places),
         "PrivateDevices=yes",
         "DevicePolicy=closed",
         "PrivateUsers=yes",

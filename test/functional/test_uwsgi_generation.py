@@ -174,6 +174,62 @@ def test_the_sandbox_lets_a_django_site_work_and_nothing_else(good):
     assert float(rating.rsplit("exposure level for", 1)[1].split(":")[1].split()[0]) <= 2.0
 
 
+def test_a_site_reaches_nothing_of_another(good):
+    own = good.salt_call("django_release.directories", "mysite")
+    two = site.pillar()
+    sites = two["nginx_uwsgi_django"]["sites"]
+    sites["nextdoor"] = {
+        **sites["mysite"],
+        "server_names": ["nextdoor.example.org"],
+        "project": {**sites["mysite"]["project"], "path": "/srv/nextdoor"},
+        # As careless as the pillar allows.
+        "socket": {"group": "www-data", "mode": "0666"},
+        "health": {"timeout": 5, "host": "www.example.org"},
+    }
+    unit, before = site.active(good), site.pids(good)
+    good.run("id nextdoor || useradd --system --user-group --home-dir /nonexistent nextdoor")
+    good.run("cp -r /srv/mysite /srv/nextdoor && chmod -R a+rX /srv/nextdoor")
+    good.set_pillar(two)
+    theirs = good.salt_call("django_release.directories", "nextdoor")
+    for user, places in (("mysite", own), ("nextdoor", theirs)):
+        good.run(f"install -d -m 0751 -o {user} {places['shared']}")
+        good.run(f"install -d -m 0755 -o {user} {places['media']}")
+        good.write(f"{places['media']}/upload", "x")
+    try:
+        for function in ("uwsgi_socket.listening", "uwsgi_generation.running"):
+            done = site.state(good, function, site="nextdoor")
+            assert done["result"] is True, done["comment"]
+        (beside,) = good.run("ls /etc/uwsgi/nextdoor/*.env").stdout.split()
+        main = good.run(
+            *"systemctl show -P MainPID".split(),
+            "uwsgi-nextdoor@" + beside.split("/")[-1].replace(".env", ".service"),
+        ).stdout.strip()
+        # Each of them is there, and the first four are anybody's but for the sandbox.
+        for path in (
+            "/srv/nextdoor",
+            "/srv/nextdoor/mysite/settings.py",
+            f"{theirs['media']}/upload",
+            "/run/uwsgi/nextdoor.sock",
+            theirs["shared"],
+            beside,
+            beside.replace(".env", ".ini"),
+            f"/proc/{main}/environ",
+        ):
+            good.run("test", "-e", path)
+            assert site.ask(good, f"/reach?path={path}")["body"] != "yes", path
+        for path in ("/srv/mysite/mysite/settings.py", f"{own['media']}/upload"):
+            assert site.ask(good, f"/reach?path={path}")["body"] == "yes", path
+        # That the other came has changed nothing for this one.
+        again = site.running(good)
+        assert (again["result"], again["changes"]) == (True, {})
+        assert (site.active(good), site.pids(good)) == (unit, before)
+    finally:
+        for function in ("uwsgi_generation.absent", "uwsgi_socket.absent"):
+            site.state(good, function, site="nextdoor")
+        good.set_pillar(site.pillar())
+        good.run("rm", "-r", "/srv/nextdoor", theirs["shared"])
+
+
 def test_the_processes_are_the_sites_and_in_the_sites_slice(good):
     users = good.run("ps", "-o", "user=", "-p", ",".join(map(str, site.pids(good)))).stdout.split()
     assert set(users) == {"mysite"}

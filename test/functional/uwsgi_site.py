@@ -64,7 +64,27 @@ def who(request):
             told[name] = str(error)
     return JsonResponse(told)
 
-urlpatterns = [path("", home), path("echo", echo), path("environ", environ), path("who", who)]
+def reach(request):
+    """Whether a path can be read, listed or connected to; what stands in the way."""
+    wanted = request.GET["path"]
+    try:
+        if os.path.isdir(wanted):
+            os.listdir(wanted)
+        elif wanted.endswith(".sock"):
+            socket.socket(socket.AF_UNIX).connect(wanted)
+        else:
+            open(wanted, "rb").read(1)
+    except OSError as error:
+        return HttpResponse(error.strerror)
+    return HttpResponse("yes")
+
+urlpatterns = [
+    path("", home),
+    path("echo", echo),
+    path("environ", environ),
+    path("who", who),
+    path("reach", reach),
+]
 '''
 
 WSGI = """
@@ -113,6 +133,8 @@ def prepare(host: Host) -> None:
     host.run("mkdir -p /srv/mysite/mysite")
     project(host)
     host.run("install -d -o mysite -g mysite /srv/mysite/data")
+    # The home that comes with the account of a site.
+    host.run("install -d -m 0751 -o mysite -g mysite /var/lib/nginx_uwsgi_django/sites/mysite")
     host.salt_call("saltutil.sync_all", pillar=pillar())
 
 
@@ -124,9 +146,11 @@ def project(host: Host, version: str = "one", wsgi: str = WSGI, urls: str = URLS
     host.write("/srv/mysite/mysite/wsgi.py", wsgi)
 
 
-def state(host: Host, function: str, test: bool = False, **kwargs: Any) -> dict[str, Any]:
-    """Run one state; returns what it returned."""
-    (result,) = host.salt_call("state.single", function, "mysite", test=test, **kwargs).values()
+def state(
+    host: Host, function: str, test: bool = False, site: str = "mysite", **kwargs: Any
+) -> dict[str, Any]:
+    """Run one state of a site; returns what it returned."""
+    (result,) = host.salt_call("state.single", function, site, test=test, **kwargs).values()
     return result
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 import pathlib
 import re
 import shlex
@@ -179,6 +180,52 @@ def test_homes_are_closed_unless_something_is_in_one(made):
     assert "ProtectHome=yes\n" in unit(made)
     made.facts["release"] = {**made.facts["release"], "path": "/home/dev/mysite"}
     assert "ProtectHome=read-only\n" in unit(made)
+
+
+def secluded(made):
+    keys = ("TemporaryFileSystem", "BindPaths", "BindReadOnlyPaths", "InaccessiblePaths")
+    pairs = [line.partition("=")[::2] for line in unit(made).splitlines()]
+    return {key: value.split() for key, value in pairs if key in keys}
+
+
+def test_where_sites_live_a_site_sees_its_own_alone(made):
+    assert secluded(made) == {
+        "TemporaryFileSystem": ["/srv:ro", "/var/lib/nginx_uwsgi_django/sites:ro"],
+        "BindPaths": ["-/srv/mysite"],
+        "InaccessiblePaths": ["-/run/uwsgi"],
+    }
+
+
+def test_what_runs_the_site_stays_in_sight_where_sites_live(made, monkeypatch):
+    links = {
+        "/srv/venvs/mysite/bin/python": "../../../python/current/bin/python3",
+        "/srv/python/current/bin/python3": "/srv/python/3.11/bin/python3.11",
+    }
+    islink, readlink, realpath = os.path.islink, os.readlink, os.path.realpath
+    monkeypatch.setattr(os.path, "islink", lambda path: path in links or islink(path))
+    monkeypatch.setattr(os, "readlink", lambda path: links.get(path) or readlink(path))
+    real = {"/srv/venvs/mysite/bin/python": "/srv/python/3.11/bin/python3.11"}
+    monkeypatch.setattr(os.path, "realpath", lambda path: real.get(path) or realpath(path))
+    made.facts["venv"] = {
+        "digest": "b" * 12,
+        "path": "/srv/venvs/mysite",
+        "binary": "/srv/venvs/mysite/bin/python",
+        "uwsgi": "/srv/uwsgi",
+    }
+    assert secluded(made)["BindPaths"] == ["-/srv/mysite"]
+    assert secluded(made)["BindReadOnlyPaths"] == [
+        "-/srv/python/3.11",
+        "-/srv/python/current",
+        "-/srv/uwsgi",
+        "-/srv/venvs/mysite",
+    ]
+
+
+def test_a_loop_of_links_is_left_to_the_one_who_starts_it(made, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.symlink_to(two)
+    two.symlink_to(one)
+    assert made.uwsgi_generation._installation(str(one))[:2] == [str(one), str(two)]
 
 
 def test_the_twin_has_the_sandbox_and_nothing_of_the_site(made):
