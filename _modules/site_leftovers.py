@@ -66,9 +66,17 @@ def _generations() -> list[tuple[str, str, str]]:
         if not re.fullmatch(_NAME, name) or os.path.islink(path):
             continue
         files = [entry for entry in _entries(path) if not entry.startswith(".")]
-        if files and all(re.fullmatch(r"[0-9a-f]{12}\.(?:ini|env|json)", file) for file in files):
+        if files and all(_generations_file(path, file) for file in files):
             found.append((name, "generation", path))
     return found
+
+
+def _generations_file(directory: str, file: str) -> bool:
+    path = f"{directory}/{file}"
+    if os.path.islink(path):
+        # The link to the generation that ran before.
+        return file == "previous" and bool(re.fullmatch(r"[0-9a-f]{12}\.json", os.readlink(path)))
+    return bool(re.fullmatch(r"[0-9a-f]{12}\.(?:ini|env|json)", file))
 
 
 def _nginx_files() -> list[tuple[str, str, str]]:

@@ -157,6 +157,13 @@ def test_rolled_back_and_forward(good):
     assert {f"uwsgi-mysite@{one['digest']}.service": one["state"] for one in listed}[
         new
     ] == "active"
+    # Where a rollback goes is part of what the site leaves behind.
+    assert good.read("/etc/uwsgi/mysite/previous")
+    lost = site.pillar()
+    sites = lost["nginx_uwsgi_django"]["sites"]
+    sites["another"] = sites.pop("mysite")
+    left = good.salt_call("site_leftovers.found", pillar=lost)
+    assert "/etc/uwsgi/mysite" in left["mysite"]["generation"]
 
 
 def test_the_sandbox_lets_a_django_site_work_and_nothing_else(good):

@@ -53,7 +53,20 @@ def test_a_directory_of_generations_is_found_by_what_is_in_it(root: pathlib.Path
     assert modules(root).site_leftovers.found() == {}
     (root / "uwsgi/old/0123456789ab.ini").write_text("[uwsgi]\n")
     assert modules(root).site_leftovers.found() == {"old": {"generation": [f"{root}/uwsgi/old"]}}
+    (root / "uwsgi/old/previous").symlink_to("0123456789ab.json")
+    assert modules(root).site_leftovers.found() == {"old": {"generation": [f"{root}/uwsgi/old"]}}
     (root / "uwsgi/old/mine.ini").write_text("[uwsgi]\n")
+    assert modules(root).site_leftovers.found() == {}
+
+
+@pytest.mark.parametrize("target", [None, "mine.json", "../x/0123456789ab.json"])
+def test_what_is_called_previous_and_leads_to_no_generation_is_somebody_elses(
+    root: pathlib.Path, target: str | None
+) -> None:
+    (root / "uwsgi/old").mkdir()
+    (root / "uwsgi/old/0123456789ab.ini").write_text("[uwsgi]\n")
+    previous = root / "uwsgi/old/previous"
+    previous.symlink_to(target) if target else previous.write_text("mine")
     assert modules(root).site_leftovers.found() == {}
 
 
