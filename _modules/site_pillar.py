@@ -1547,7 +1547,8 @@ def _snippet(where: str, example: str) -> _Text:
 
 def _serving() -> dict[str, _Node]:
     """What nginx does for a site besides passing requests on."""
-    path = r"/[A-Za-z0-9._~/@+-]*"
+    # nginx compares what it has normalised: no request has . or .. there.
+    path = r"/|(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~@+-]+)+/?"
     seconds = {"least": 1, "most": 86400, "nullable": True, "default": None}
     return {
         "redirects": _List(
@@ -1555,14 +1556,15 @@ def _serving() -> dict[str, _Node]:
                 {
                     "from": _Text(
                         "a path, or a path that ends with /* for all below it",
-                        rf"{path}|/(?:[A-Za-z0-9._~@+-]+/)+\*",
+                        rf"{path}|/(?:(?!\.\.?/)[A-Za-z0-9._~@+-]+/)+\*",
                         most=1024,
                         description="The path, exactly; with /* at its end, all that is below.",
                         example="/blog/*",
                     ),
                     "to": _Text(
                         "a path or a URL, perhaps with /* at its end",
-                        rf"(?:https?://{_HOST}(?::{_PORT})?)?/[A-Za-z0-9._~/?&=%+@-]*\*?",
+                        rf"(?:https?://{_HOST}(?::{_PORT})?)?/(?!(?:[^?]*/)?\.\.?(?:/|$))"
+                        r"[A-Za-z0-9._~/?&=%+@-]*\*?",
                         most=1024,
                         description="Where to; with /* at its end, followed by what /* stood for.",
                         example="/articles/*",
@@ -1719,14 +1721,17 @@ def _check_serving(name: str, site: dict, nginx: dict, errors: list) -> None:
     """What nginx does for a site: nothing twice, nothing that leaks, no text left open."""
     path = ("sites", name)
     places: dict[str, str] = {}
+    # An entry that lacks what it needs has been reported.
+    redirects = [one for one in enumerate(site["redirects"]) if _UNSET not in one[1].values()]
+    files = [one for one in enumerate(site["files"]) if _UNSET not in one[1].values()]
     if nginx["health"]:
         places[nginx["health"]["path"]] = "nginx:health:path"
     if site["tls"]["acme"]:
         places["/.well-known/acme-challenge/"] = "tls:acme"
     if site["project"]["static"]["collect"]:
         places[site["project"]["static"]["url"]] = "project:static:url"
-    for key, word in (("redirects", "from"), ("files", "url")):
-        for number, entry in enumerate(site[key]):
+    for key, word, entries in (("redirects", "from", redirects), ("files", "url", files)):
+        for number, entry in entries:
             url = entry[word].removesuffix("*")
             other = places.setdefault(url, f"{key}:{number}:{word}")
             if other != f"{key}:{number}:{word}":
@@ -1735,7 +1740,7 @@ def _check_serving(name: str, site: dict, nginx: dict, errors: list) -> None:
                         (*path, key, number, word), f"{url!r}, which is {other} too", "each once"
                     )
                 )
-    for number, entry in enumerate(site["redirects"]):
+    for number, entry in redirects:
         if entry["to"].endswith("*") and not entry["from"].endswith("*"):
             errors.append(
                 _meaning(
@@ -1749,7 +1754,7 @@ def _check_serving(name: str, site: dict, nginx: dict, errors: list) -> None:
     closed = [project["path"], *(f"{project['path']}/{one}" for one in package if one)]
     closed += [f"{project['path']}/{one}" for one in ("current", "releases", ".git", "shared/data")]
     closed += [project["venv"]] if project["venv"] else []
-    for number, entry in enumerate(site["files"]):
+    for number, entry in files:
         inside = [one for one in closed if entry["path"] == one or entry["path"] in _parents(one)]
         if inside or any(one in closed[1:] for one in _parents(entry["path"])):
             errors.append(
@@ -1767,7 +1772,8 @@ def _check_serving(name: str, site: dict, nginx: dict, errors: list) -> None:
                     "'404', or a url that ends with /",
                 )
             )
-    for number, address in enumerate((site["load_balancer"] or {}).get("addresses", [])):
+    addresses = (site["load_balancer"] or {"addresses": []})["addresses"]
+    for number, address in enumerate([] if addresses is _UNSET else addresses):
         try:
             ipaddress.ip_network(address)
         except ValueError as error:
@@ -2148,7 +2154,7 @@ _PILLAR = _Mapping(
                     {
                         "path": _Text(
                             "a path that begins with /",
-                            r"/[A-Za-z0-9._~/@+-]+",
+                            r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~@+-]+)+/?",
                             most=256,
                             description="The path.",
                             example="/-/health",

@@ -902,6 +902,6 @@ def test_global_directives_of_the_unit(m: Any) -> None:
 def test_the_common_file_is_plain(tree: Tree) -> None:
     apply(tree.modules())
     path = tree.base / "conf.d/nginx_uwsgi_django.conf"
-    assert words_of(path) == [("server_names_hash_bucket_size", "128")]
+    assert words_of(path) == [("server_names_hash_bucket_size", "128"), ("server_tokens", "off")]
     record = re.search("^# Found here before: (.*)$", path.read_text(), re.MULTILINE)
     assert record and json.loads(record.group(1))["user"] == ["www-data"]

@@ -13,7 +13,7 @@ import pytest
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from _modules import site_certificate, site_pillar, uwsgi_ini
+from _modules import nginx_tree, site_certificate, site_pillar, uwsgi_ini
 from _states import site_pillar as state
 from test.hosts.paths import FORMULA
 
@@ -73,7 +73,10 @@ def use(monkeypatch):
         monkeypatch.setattr(site_pillar, "__pillar__", pillar, raising=False)
         monkeypatch.setattr(site_pillar, "__grains__", dict(grains), raising=False)
         monkeypatch.setattr(site_pillar, "__context__", {}, raising=False)
-        functions = {"site_certificate.mismatch": site_certificate.mismatch}
+        functions = {
+            "site_certificate.mismatch": site_certificate.mismatch,
+            "nginx_tree.flaw": nginx_tree.flaw,
+        }
         monkeypatch.setattr(site_pillar, "__salt__", functions, raising=False)
         return site_pillar
 
@@ -101,7 +104,13 @@ def only(found, path):
 def test_the_shortest_pillar_has_every_default(use):
     settings = use(with_site(a_site(server_names=["*.compute.amazonaws.com"]))).settings()
     site = settings["sites"]["mysite"]
-    assert settings["nginx"] == {"repo": "distro", "user": "deploy"}
+    assert settings["nginx"] == {
+        "repo": "distro",
+        "user": "deploy",
+        "catch_all": None,
+        "health": None,
+        "snippet": None,
+    }
     assert (settings["purge"], settings["clean"]) == (False, {"data": False})
     assert site["name"] == "mysite"
     assert site["absent"] is False
@@ -537,12 +546,22 @@ FREE = {
     # They go into a header, in base64.
     "project:source:git:password",
     "project:source:archive:password",
+    "headers:*",
 }
+# Raw lines of nginx's language, by the operator's explicit word: nginx_tree.flaw and nginx judge them.
+RAW = {value for value in HOSTILE if not re.search(r"[\r\0\x1b\x7f]", value)}
 # And single characters that are part of a key's own grammar.
 HARMLESS = {
     "project:exclude:0": {"../a", "/a/./b", "/a/../b", "/../etc/passwd", "/a//b", "/a/"},
     "health:path": {"/../etc/passwd", "/a/../b", "/a/./b", "/a//b", "/a/"},
     "project:static:url": {"/a/"},
+    "files:0:url": {"/a/"},
+    "redirects:0:from": {"/a/"},
+    # What is said to a browser.
+    "redirects:0:to": {"/a/", "/a//b"},
+    "nginx:health:path": {"/a/"},
+    "snippet": RAW,
+    "nginx:snippet": RAW,
 }
 
 

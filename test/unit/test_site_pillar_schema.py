@@ -9,7 +9,7 @@ import salt.utils.yaml
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from _modules import site_pillar, uwsgi_ini
+from _modules import nginx_tree, site_certificate, site_pillar, uwsgi_ini
 from test.hosts.paths import FORMULA
 
 VALIDATOR = jsonschema.Draft202012Validator(site_pillar.schema())
@@ -29,6 +29,8 @@ JUNK = st.one_of(
 )
 # Some right values for each key, by the end of its path; the definition's own come on top.
 RIGHT = {
+    "headers:*": ["DENY", "same-origin; x"],
+    "addresses:0": ["10.0.0.0/8", "2001:db8::1"],
     "listen:0": [80, 81, 82.0, "83", "127.0.0.1:80", "[::]:80", "*:84 default_server"],
     "server_names:0": ["a.org", "*.a.org", ".b.org", "mail.*", "_", "192.0.2.1", "A.net"],
     "exclude:0": ["*.pyc", "media/*"],
@@ -46,6 +48,7 @@ KEYS = {
     "env": ["KEY", "_X"],
     "options": ["harakiri", "plugins"],
     "limits": ["MemoryMax", "LimitNOFILE"],
+    "headers": ["X-Frame-Options", "Referrer-Policy"],
 }
 ODD_KEYS = st.sampled_from(
     ["unknown", "Absent", "absent", "wsgi", "root", "Bad", "", "a\n", "1X", "UWSGI_X"]
@@ -79,6 +82,9 @@ def right(draw, node, path=()):
             "url",
             "revision",
             "sha256",
+            "from",
+            "to",
+            "addresses",
         }
         if node.one:
             key = draw(st.sampled_from(sorted(node.keys)))
@@ -177,6 +183,11 @@ def minion(monkeypatch):
     )
     monkeypatch.setattr(site_pillar, "__pillar__", {}, raising=False)
     monkeypatch.setattr(site_pillar, "__context__", {}, raising=False)
+    functions = {
+        "nginx_tree.flaw": nginx_tree.flaw,
+        "site_certificate.mismatch": site_certificate.mismatch,
+    }
+    monkeypatch.setattr(site_pillar, "__salt__", functions, raising=False)
 
 
 def test_the_schema_is_one():

@@ -30,6 +30,12 @@ WRITERS = {
     # The tree that is made beside nginx's, of hard links and of files by O_EXCL and O_NOFOLLOW.
     "nginx_tree": {"_renameat2", "_place", "_stage", "_exchange", "_one_by_one", "_alone"},
     "python_venv": {"_hand_over"},  # by descriptors; links themselves, not what they lead to
+    # Below this minion's own cache, in a directory of root's, 0700; what a source says is written
+    # by O_EXCL and O_NOFOLLOW, links last.
+    "release_source": {
+        *("__init__", "_download", "_from_archive", "_from_git", "_kept"),
+        *("_make_links", "_memory", "_put", "_read_commit"),
+    },
     "system_account": {"adopt", "regroup"},  # the same
     "uwsgi_socket": {"set_owner"},  # by a descriptor of the socket itself
 }
