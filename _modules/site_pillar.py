@@ -1689,6 +1689,13 @@ _PILLAR = _Mapping(
                     example="www-data",
                     refuse=(("root", "nginx's workers would be root"),),
                 ),
+                "socket": _Switch(
+                    default=True,
+                    description="systemd holds nginx's listening sockets, so that a restart or an "
+                    "upgrade of its package refuses no connection. Addresses with `reuseport` are "
+                    "not held; one that nginx has bound by itself is taken over when nginx is "
+                    "started next. While nginx is stopped, clients wait instead of being refused.",
+                ),
             },
             description="nginx as a whole.",
         ),
