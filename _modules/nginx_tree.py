@@ -1031,11 +1031,12 @@ def _conflicts(plan: dict[str, Wanted], master: int | None) -> list[str]:
         for listen in _addresses(_directives(_text(entry.contents)))
     ]
     listening, holders = _listening(), _holders()
-    # Its own, and those that systemd keeps for it.
+    # Its own, and those that systemd keeps for it; what else systemd listens on is somebody else's.
+    kept = {int(address.rpartition(":")[2]) for address in __salt__["nginx_socket.held"]()}
     own = {
         listening[inode]
         for inode, pid in holders.items()
-        if inode in listening and pid in (master, 1)
+        if inode in listening and (pid == master or (pid == 1 and listening[inode][1] in kept))
     }
     found = []
     for site, word, address, port in wanted:

@@ -1,11 +1,17 @@
 include:
   - nginx_uwsgi_django.pillar
 
+'nginx: its listening sockets are its own':
+  nginx_socket.absent:
+    - name: nginx
+    - require:
+      - sls: nginx_uwsgi_django.pillar
+
 'nginx: its tree is the distribution''s again':
   nginx_tree.removed:
     - name: nginx
     - require:
-      - sls: nginx_uwsgi_django.pillar
+      - nginx_socket: 'nginx: its listening sockets are its own'
 
 'nginx: it runs what is on disk':
   nginx_process.let_go:

@@ -12,3 +12,9 @@ include:
     - name: nginx
     - require:
       - nginx_tree: 'nginx: its tree is the one of the pillar'
+
+'nginx: systemd holds its listening sockets':
+  nginx_socket.held:
+    - name: nginx
+    - require:
+      - nginx_process: 'nginx: it runs what is on disk'

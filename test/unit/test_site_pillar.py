@@ -110,6 +110,7 @@ def test_the_shortest_pillar_has_every_default(use):
         "catch_all": None,
         "health": None,
         "snippet": None,
+        "socket": False,
     }
     assert (settings["purge"], settings["clean"]) == (False, {"data": False})
     assert site["name"] == "mysite"

@@ -1,0 +1,441 @@
+"""
+nginx's listening sockets, held by systemd.
+
+A restart of nginx, by hand or by a package's scripts, closes its sockets: 115 to 159 of some 900
+requests were refused.  A socket that systemd holds stays open meanwhile, and a connection waits in
+its queue.  So for each address that nginx listens on there is a unit ``nginx-listen-ADDRESS.socket``,
+and a drop-in of ``nginx.service`` hands the sockets over as nginx itself does it to a new binary:
+by their numbers in the variable ``NGINX``
+(https://nginx.org/en/docs/dev/development_guide.html, ``ngx_add_inherited_sockets()``).
+
+- The numbers are made from ``LISTEN_FDS`` where nginx is started and nowhere else: ``nginx -t`` and
+  ``nginx -s`` do not see them, and without held sockets nginx starts as packaged.  nginx asks each
+  socket for its address, so their order does not matter.
+- Which addresses: those that the running nginx has, asked of the kernel.
+- systemd cannot bind what nginx has bound by itself (a port that was added by a reload).  Such a
+  socket goes over the next time that nginx is started: the drop-in orders its unit between the stop
+  and the start.  Until then the state says that it is not in force.
+- A held socket that nginx does not have would keep it from binding that address in a reload, and
+  its clients would wait for nobody: it is let go before.
+- To let go loses nothing: nginx has the socket open, too.
+
+While nginx is stopped, connections wait instead of being refused.
+
+.. versionadded:: 0.1.0
+"""
+
+import os
+import re
+import socket
+import struct
+import time
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "nginx_socket"
+
+_MARKER = "# Managed by the Salt formula nginx_uwsgi_django: changes made here are overwritten."
+
+# Late in the alphabet: it has the last word, and is made from what the others say.
+_DROP_IN = "zz-nginx_uwsgi_django.conf"
+
+# LISTEN_FDS sockets from number 3 on: sd_listen_fds(3).  With inherited sockets nginx does not become
+# a daemon (main() in src/core/nginx.c), and Type=forking waits for that: so the shell leaves it behind
+# once its pid file says that it has come up.
+_HAND_OVER = (
+    "n=0; while [ $$n -lt $${LISTEN_FDS:-0} ]; do "
+    'NGINX="$$NGINX$$((n + 3));"; n=$$((n + 1)); done; '
+    "unset LISTEN_FDS LISTEN_PID LISTEN_FDNAMES; "
+    '[ $$n -gt 0 ] || exec "$$@"; export NGINX; "$$@" & '
+    'until [ "$$(cat PID_FILE 2>/dev/null)" = $$! ]; do '
+    "kill -0 $$! 2>/dev/null || { wait $$!; exit; }; sleep 0.05; done"
+)
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def _settings() -> dict[str, Any]:
+    return __salt__["site_pillar.settings"]()
+
+
+def _service() -> str:
+    return f"{_settings()['lookup']['nginx_service']}.service"
+
+
+def _prefix() -> str:
+    return f"{_settings()['lookup']['nginx_service']}-listen"
+
+
+def _unit_dir() -> str:
+    return str(_settings()["lookup"]["unit_dir"])
+
+
+def _drop_in() -> str:
+    return f"{_unit_dir()}/{_service()}.d/{_DROP_IN}"
+
+
+def _anchor() -> str:
+    return f"{_unit_dir()}/{_prefix()}@.service"
+
+
+def _unit(address: str) -> str:
+    """The name of an address's unit: a unit's name cannot have brackets."""
+    return f"{_prefix()}-{address.replace('[', 'ipv6:').replace(']', '')}.socket"
+
+
+def _table(path: str, family: int) -> dict[str, tuple[str, str]]:
+    """
+    The TCP sockets of proc(5): address as nginx writes it, and state, by inode.
+
+    The states are those of include/net/tcp_states.h: 01 is established, 0A is listening.
+    """
+    found = {}
+    try:
+        with open(path, encoding="ascii") as rows:
+            lines = rows.readlines()[1:]
+    except FileNotFoundError:
+        return {}
+    for line in lines:
+        fields = line.split()
+        number, _, port = fields[1].rpartition(":")
+        # The kernel prints words of the machine's own order.
+        words = [int(number[at : at + 8], 16) for at in range(0, len(number), 8)]
+        text = socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words))
+        host = f"[{text}]" if family == socket.AF_INET6 else text
+        found[fields[9]] = (f"{host}:{int(port, 16)}", fields[3])
+    return found
+
+
+def _sockets() -> dict[str, tuple[str, str]]:
+    return {
+        **_table("/proc/net/tcp", socket.AF_INET),
+        **_table("/proc/net/tcp6", socket.AF_INET6),
+    }
+
+
+def _inodes(pid: int) -> set[str]:
+    """The sockets that a process has open."""
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:["):
+            found.add(target[len("socket:[") : -1])
+    return found
+
+
+def _listening(pid: int) -> dict[str, list[str]]:
+    """The addresses that a process listens on: its sockets' inodes by address."""
+    found: dict[str, list[str]] = {}
+    table = _sockets()
+    for inode in sorted(_inodes(pid)):
+        address, state = table.get(inode, ("", ""))
+        if state == "0A":
+            found.setdefault(address, []).append(inode)
+    return found
+
+
+def _on_disk() -> dict[str, str]:
+    """The units that there are: their address by name."""
+    found = {}
+    for name in sorted(os.listdir(_unit_dir())):
+        if name.startswith(f"{_prefix()}-") and name.endswith(".socket"):
+            text = (__salt__["durable_file.read"](f"{_unit_dir()}/{name}") or b"").decode()
+            listen = re.search(r"^ListenStream=(\S+)$", text, re.MULTILINE)
+            if text.startswith(_MARKER) and listen:
+                found[name] = listen[1]
+    return found
+
+
+def held() -> dict[str, str]:
+    """
+    The addresses that systemd holds for nginx now.
+
+    Returns the name of the socket unit by address, written as nginx does: ``0.0.0.0:80``,
+    ``[::]:80``.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_socket.held
+    """
+    units = _on_disk()
+    if not units:
+        return {}
+    shown = __salt__["systemd_unit.show"](list(units), ["ActiveState"])
+    return {
+        address: unit
+        for unit, address in units.items()
+        if shown.get(unit, {}).get("ActiveState") == "active"
+    }
+
+
+def _command() -> str:
+    """What starts nginx without this formula's drop-in, as its unit spells it, with our words before."""
+    properties = ["FragmentPath", "DropInPaths", "PIDFile", "Type"]
+    shown = __salt__["systemd_unit.show"]([_service()], properties).get(_service(), {})
+    pid_file = shown.get("PIDFile", "")
+    if shown.get("Type") != "forking" or not re.fullmatch(r"[\w./-]+", pid_file):
+        raise CommandExecutionError(f"{_service()} is not of Type=forking with a PIDFile=")
+    paths = [shown.get("FragmentPath", ""), *shown.get("DropInPaths", "").split()]
+    commands: list[str] = []
+    for path in paths:
+        text = __salt__["durable_file.read"](path) if path and path != _drop_in() else None
+        lines = (text or b"").decode("utf-8", "replace").replace("\\\n", " ")
+        for value in re.findall(r"^[ \t]*ExecStart[ \t]*=(.*)$", lines, re.MULTILINE):
+            commands = [*commands, value.strip()] if value.strip() else []
+    if len(commands) != 1 or not commands[0].startswith("/"):
+        raise CommandExecutionError(
+            f"{_service()} is not started by one plain command: {commands or 'none is known'}"
+        )
+    script = _HAND_OVER.replace("PID_FILE", pid_file)
+    return f"/bin/sh -c '{script}' sh {commands[0]}"
+
+
+def unit_files(addresses: list[str]) -> dict[str, str]:
+    """
+    The unit files that hold sockets for nginx.
+
+    addresses
+        as :py:func:`held` writes them
+
+    Returns text by path; the drop-in of nginx's own unit is the last.
+
+    Raises CommandExecutionError when nginx's unit starts it in a way that nothing can be put before.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_socket.unit_files '["0.0.0.0:80"]'
+    """
+    files = {
+        _anchor(): f"""\
+{_MARKER}
+[Unit]
+Description=Anchor of a listening socket of nginx (%i)
+# A connection activates this and not nginx: a stopped nginx stays stopped.
+Requires={_prefix()}-%i.socket
+After={_prefix()}-%i.socket
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+"""
+    }
+    for address in addresses:
+        unit = _unit(address)
+        instance = unit[len(_prefix()) + 1 : -len(".socket")]
+        files[f"{_unit_dir()}/{unit}"] = f"""\
+{_MARKER}
+[Unit]
+Description=Listening socket of nginx ({address})
+
+[Socket]
+ListenStream={address}
+# As nginx binds one: not for IPv4 as well, and before the address is the host's.
+BindIPv6Only=ipv6-only
+FreeBind=yes
+Service={_prefix()}@{instance}.service
+"""
+    names = " ".join(_unit(address) for address in addresses)
+    files[_drop_in()] = f"""\
+{_MARKER}
+[Unit]
+# A start limit that is hit would close the sockets: systemd.socket(5).
+StartLimitIntervalSec=0
+
+[Service]
+Sockets={names}
+ExecStart=
+ExecStart={_command()}
+# Finish the requests, for as long as Debian's own unit waits for them.
+ExecStop=
+KillSignal=SIGQUIT
+KillMode=mixed
+TimeoutStopSec=5
+"""
+    return files
+
+
+def _idle(ports: set[str]) -> bool:
+    """Whether nobody is connected to any of these ports, looked at for a second."""
+    for _ in range(20):
+        for address, state in _sockets().values():
+            if state == "01" and address.rpartition(":")[2] in ports:
+                return False
+        time.sleep(0.05)
+    return True
+
+
+def status() -> dict[str, Any]:
+    """
+    Which of nginx's listening sockets systemd holds.
+
+    Returns a dictionary: ``running`` (False: nothing else is known), ``held`` (addresses that
+    outlive nginx), ``own`` (addresses that nginx has bound by itself: they go over when it is
+    started next), ``several`` (addresses with a socket for each worker, ``listen … reuseport``:
+    those are never held), ``unused`` (held, but nginx does not have them), ``idle`` (nobody was
+    connected to any for a second; looked at where some are its own).
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_socket.status
+    """
+    master = __salt__["nginx_process.status"](lines=0)["pid"]
+    now = held()
+    answer: dict[str, Any] = {
+        "running": master is not None,
+        "held": [],
+        "own": [],
+        "several": [],
+        "unused": [],
+        "idle": True,
+    }
+    if master is None:
+        return answer
+    listening, kept = _listening(master), _inodes(1)
+    for address, inodes in sorted(listening.items()):
+        if len(inodes) > 1:
+            answer["several"].append(address)
+        elif inodes[0] in kept and address in now:
+            answer["held"].append(address)
+        else:
+            answer["own"].append(address)
+    answer["unused"] = sorted(set(now) - set(answer["held"]))
+    ports = {address.rpartition(":")[2] for address in listening}
+    answer["idle"] = not answer["own"] or _idle(ports)
+    return answer
+
+
+def let_go(addresses: list[str] | None = None) -> list[str]:
+    """
+    Let systemd close its side of sockets; nginx keeps those that it has.
+
+    addresses
+        as :py:func:`held` writes them; by default the ones that nginx does not have
+
+    Returns the addresses that were let go.
+
+    Raises CommandExecutionError when systemd does not obey.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_socket.let_go
+    """
+    now = held()
+    going = [a for a in (status()["unused"] if addresses is None else addresses) if a in now]
+    if going:
+        # The anchors go with them.
+        __salt__["systemd_unit.stop"]([now[address] for address in going])
+    return going
+
+
+def due() -> dict[str, Any]:
+    """
+    What :py:func:`apply` would do, by what it is about; empty when all is right.
+
+    Raises CommandExecutionError as :py:func:`unit_files` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_socket.due
+    """
+    now = status()
+    changes: dict[str, Any] = {}
+    wanted = sorted({*now["held"], *now["own"]})
+    files = unit_files(wanted)
+    for path, text in files.items():
+        if __salt__["durable_file.differs"](path, text):
+            changes[path] = {"old": "other content" if os.path.lexists(path) else None, "new": text}
+    for unit, address in _on_disk().items():
+        if f"{_unit_dir()}/{unit}" not in files:
+            changes[f"{_unit_dir()}/{unit}"] = {"old": f"listens on {address}", "new": None}
+    for address in now["unused"]:
+        changes[address] = {"old": "held, and nginx does not have it", "new": "let go"}
+    if now["own"] and now["idle"]:
+        changes["held"] = {"old": now["held"], "new": wanted}
+    return changes
+
+
+def apply() -> dict[str, Any]:
+    """
+    Let systemd hold what the running nginx listens on, as far as that loses no request.
+
+    A socket that nginx has bound by itself goes over at once, by a restart, only while nobody is
+    connected; else when nginx is started next.
+
+    Returns the changes.
+
+    Raises CommandExecutionError when it did not work.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_socket.apply
+    """
+    changes = due()
+    now = status()
+    let_go()
+    files = unit_files(sorted({*now["held"], *now["own"]}))
+    __salt__["durable_file.directory"](os.path.dirname(_drop_in()))
+    for path, text in files.items():
+        __salt__["durable_file.write"](path, text)
+    for unit in _on_disk():
+        if f"{_unit_dir()}/{unit}" not in files:
+            __salt__["durable_file.remove"](f"{_unit_dir()}/{unit}")
+    __salt__["systemd_unit.daemon_reload"]()
+    if "held" in changes:
+        __salt__["nginx_process.restart"]()
+    return changes
+
+
+def remove(test: bool = False) -> dict[str, Any]:
+    """
+    Give nginx's unit back as packaged; the running nginx keeps its sockets and its processes.
+
+    test
+        change nothing
+
+    Returns the changes.
+
+    Raises CommandExecutionError when systemd does not obey.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_socket.remove test=True
+    """
+    now = held()
+    # The drop-in first: a start in between must not ask for sockets that are going.
+    paths = [_drop_in(), *(f"{_unit_dir()}/{unit}" for unit in _on_disk()), _anchor()]
+    changes = {path: {"old": "there", "new": None} for path in paths if os.path.lexists(path)}
+    changes.update({address: {"old": "held by systemd", "new": "nginx's own"} for address in now})
+    if test or not changes:
+        return changes
+    __salt__["durable_file.remove"](_drop_in())
+    __salt__["systemd_unit.daemon_reload"]()
+    let_go(list(now))
+    for path in paths:
+        __salt__["durable_file.remove"](path)
+    __salt__["systemd_unit.daemon_reload"]()
+    return changes

@@ -1,0 +1,222 @@
+"""
+nginx's listening sockets held by systemd: a restart and a reinstalled package refuse nobody.
+"""
+
+import http.client
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ..hosts.host import Host
+from .nginx_host import Salt, a_site, leftovers, pillar, prepare, processes
+
+DROP_IN = "/etc/systemd/system/nginx.service.d/zz-nginx_uwsgi_django.conf"
+SITES = {"mysite": a_site(listen=[80, "[::]:80", 8081])}
+
+
+@pytest.fixture(scope="module")
+def salt(host: Host) -> Iterator[Salt]:
+    prepare(host)
+    made = Salt(host)
+    yield made
+    made.close()
+
+
+def on(sites: dict[str, Any], **top: Any) -> dict[str, Any]:
+    """The pillar with the switch turned on: it is off by default."""
+    return pillar(sites, **{"nginx": {"socket": True}, **top})
+
+
+def converge(salt: Salt, sites: dict[str, Any] | None = None, **top: Any) -> dict[str, Any]:
+    """The three states of nginx; the result of the last, which is green and stays."""
+    salt.pillar = on(sites or SITES, **top)
+    for function in ("nginx_tree.applied", "nginx_process.current", "nginx_socket.held"):
+        done = salt.state(function)
+        assert done["result"] is True, done["comment"]
+    return done
+
+
+def nothing_to_do(host: Host, salt: Salt) -> None:
+    serving = processes(host)
+    for function in ("nginx_tree.applied", "nginx_process.current", "nginx_socket.held"):
+        for test in (True, False):
+            again = salt.state(function, test=test)
+            assert (again["result"], again["changes"]) == (True, {}), again
+    assert processes(host) == serving
+    assert not leftovers(host)
+
+
+class Load:
+    """Requests on new connections, from several clients at once."""
+
+    def __init__(self, host: Host, *ports: int) -> None:
+        self.address, self.ports = host.address, ports
+        self.answered = 0
+        self.failures: list[str] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._work, args=(port,)) for port in ports * 2]
+
+    def _work(self, port: int) -> None:
+        while not self._over.is_set():
+            connection = http.client.HTTPConnection(self.address, port, timeout=30)
+            try:
+                connection.request("GET", "/", headers={"Host": "x.compute.amazonaws.com"})
+                answer = connection.getresponse()
+                answer.read()
+                # No uWSGI is behind it: 502 is nginx's own.
+                assert answer.status == 502
+                self.answered += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(f"{port}: {error!r}")
+            finally:
+                connection.close()
+            time.sleep(0.005)
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        time.sleep(0.3)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(0.5)
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_held_at_once_while_nobody_is_connected(host: Host, salt: Salt) -> None:
+    salt.pillar = on(SITES)
+    assert salt.state("nginx_tree.applied")["result"] is True
+    assert salt.state("nginx_process.current")["result"] is True
+    serving = processes(host)
+    dry = salt.state("nginx_socket.held", test=True)
+    assert dry["result"] is None and DROP_IN in dry["changes"]
+    assert not host.exists(DROP_IN) and processes(host) == serving
+    done = converge(salt)
+    assert "held by systemd: 0.0.0.0:80, 0.0.0.0:8081, [::]:80" in done["comment"]
+    assert "not in force" not in done["comment"]
+    assert set(salt.call("nginx_socket.held")) == {"0.0.0.0:80", "0.0.0.0:8081", "[::]:80"}
+    nothing_to_do(host, salt)
+    # What tests or signals nginx knows nothing of the sockets.
+    tested = host.run("nginx -t && systemctl reload nginx")
+    assert "inherited" not in tested.stderr
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "systemctl restart nginx",
+        "systemctl stop nginx; sleep 1; systemctl start nginx",
+        "apt-get -q -y install --reinstall nginx nginx-common",
+    ],
+)
+def test_nobody_is_refused(host: Host, salt: Salt, event: str) -> None:
+    converge(salt)
+    before = set(processes(host))
+    with Load(host, 80, 8081) as load:
+        host.run(event, timeout=300)
+    assert load.failures == [] and load.answered > 20
+    assert not before & set(processes(host))
+    assert salt.state("nginx_process.current")["result"] is True
+    nothing_to_do(host, salt)
+
+
+def test_a_replaced_binary_takes_them_over(host: Host, salt: Salt) -> None:
+    converge(salt)
+    host.run("cp -p /usr/sbin/nginx /usr/sbin/nginx.new && mv /usr/sbin/nginx.new /usr/sbin/nginx")
+    with Load(host, 80, 8081) as load:
+        done = salt.state("nginx_process.current")
+    assert set(done["changes"]) == {"binary"}, done["comment"]
+    assert load.failures == [] and load.answered > 20
+    nothing_to_do(host, salt)
+
+
+def test_listens_come_and_go(host: Host, salt: Salt) -> None:
+    """A new one is nginx's own until nginx is started next; one that went is let go."""
+    converge(salt)
+    with Load(host, 80, 80) as load:
+        done = converge(salt, {"mysite": a_site(listen=[80, "[::]:80", 8082])})
+    assert load.failures == []
+    assert "not in force yet for 0.0.0.0:8082" in done["comment"]
+    assert set(salt.call("nginx_socket.held")) == {"0.0.0.0:80", "[::]:80"}
+    with pytest.raises(ConnectionRefusedError):
+        host.get("/", port=8081)
+    assert host.get("/", host_header="x.compute.amazonaws.com", port=8082)[0] == 502
+    host.run("systemctl restart nginx")
+    assert "0.0.0.0:8082" in salt.call("nginx_socket.held")
+    with Load(host, 80, 8082) as load:
+        host.run("systemctl restart nginx")
+    assert load.failures == []
+    # And back: nobody has held it meanwhile.
+    converge(salt)
+    nothing_to_do(host, salt)
+
+
+def test_a_held_socket_that_nginx_does_not_have_is_no_obstacle(host: Host, salt: Salt) -> None:
+    """A run was killed after a reload, before it let go; then the address is wanted again."""
+    converge(salt)
+    salt.pillar = on({"mysite": a_site(listen=[80])})
+    for function in ("nginx_tree.applied", "nginx_process.current"):
+        assert salt.state(function)["result"] is True
+    assert "0.0.0.0:8081" in salt.call("nginx_socket.status")["unused"]
+    converge(salt)
+    assert host.get("/", host_header="x.compute.amazonaws.com", port=8081)[0] == 502
+    host.run("systemctl restart nginx")
+    nothing_to_do(host, salt)
+
+
+def test_after_a_reboot(host: Host, salt: Salt) -> None:
+    converge(salt)
+    time.sleep(3)
+    salt.close()
+    host.reboot()
+    assert host.get("/", host_header="x.compute.amazonaws.com", port=8081)[0] == 502
+    salt.__init__(host)  # type: ignore[misc]
+    salt.pillar = on(SITES)
+    assert set(salt.call("nginx_socket.held")) == {"0.0.0.0:80", "0.0.0.0:8081", "[::]:80"}
+    nothing_to_do(host, salt)
+
+
+def test_another_socket_of_systemd_is_a_conflict(host: Host, salt: Salt) -> None:
+    """systemd itself is the holder of the port, and not for nginx."""
+    converge(salt)
+    unit = "[Socket]\nListenStream=0.0.0.0:8083\nAccept=yes\n"
+    host.write("/run/systemd/system/theirs.socket", unit)
+    host.write("/run/systemd/system/theirs@.service", "[Service]\nExecStart=/bin/true\n")
+    host.run("systemctl daemon-reload && systemctl start theirs.socket")
+    try:
+        salt.pillar = on({"mysite": a_site(listen=[80, 8083])})
+        done = salt.state("nginx_tree.applied")
+        assert done["result"] is False
+        assert "listen 8083: process 1 (systemd) holds that port" in done["comment"]
+    finally:
+        host.run("systemctl stop theirs.socket && rm /run/systemd/system/theirs*")
+        host.run("systemctl daemon-reload")
+
+
+@pytest.mark.parametrize("how", ["switched off", "cleaned"])
+def test_as_packaged_again_and_back(host: Host, salt: Salt, how: str) -> None:
+    converge(salt)
+    serving = processes(host)
+    with Load(host, 80, 8081) as load:
+        if how == "switched off":
+            # By default it is off.
+            salt.pillar = pillar(SITES)
+        function = "nginx_socket.held" if how == "switched off" else "nginx_socket.absent"
+        dry = salt.state(function, test=True)
+        assert dry["result"] is None and host.exists(DROP_IN)
+        done = salt.state(function)
+    assert done["result"] is True, done["comment"]
+    assert done["changes"] == dry["changes"]
+    assert load.failures == [] and processes(host) == serving
+    assert salt.state(function)["changes"] == {}
+    assert host.run("find /etc/systemd/system -name '*nginx*listen*' -o -name 'zz-*'").stdout == ""
+    assert host.run("systemctl list-units --all --no-legend 'nginx-listen*'").stdout == ""
+    host.run("systemctl restart nginx")
+    assert salt.call("nginx_socket.held") == {}
+    converge(salt)
+    assert "0.0.0.0:80" in salt.call("nginx_socket.held")
