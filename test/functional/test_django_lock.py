@@ -60,7 +60,10 @@ def test_a_second_host_waits_for_the_first_and_finds_it_done(host):
     wait(lambda: ask(host, f"{asked} AND usename = 'mysite'") != "0", "nobody asked for the lock")
     assert ask(host, "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'shop_%'") == "0"
     # The server would not notice before its sleep is over that its client is gone.
-    ask(host, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+    ask(
+        host,
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted",
+    )
     wait(
         lambda: host.exists("/tmp/here.json") and host.read("/tmp/here.json"), "it went on waiting"
     )

@@ -224,19 +224,23 @@ def wait_for(process: subprocess.Popen[str]) -> None:
 
 
 def test_a_killed_owner_leaves_nothing_after_the_next_run() -> None:
-    name = f"orphan-{Host.tag()}"
-    process = owner(name)
-    wait_for(process)
-    orphan = Host.find(name)
-    slot = orphan._record["slot"]
-    assert orphan.owned() and name not in clean(), "a host whose owner lives was taken away"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert orphan.alive() and not orphan.owned()
-    assert len(traces(name, slot)) > 5, "nothing to clean: this test would prove nothing"
-    # Any next host cleans up first, as does the command.
-    assert name in module("clean").stdout
-    assert traces(name, slot) == []
+    for _ in range(4):
+        name = f"orphan-{Host.tag()}"
+        process = owner(name)
+        wait_for(process)
+        orphan = Host.find(name)
+        slot = orphan._record["slot"]
+        assert orphan.owned() and name not in clean(), "a host whose owner lives was taken away"
+        assert len(traces(name, slot)) > 5, "nothing to clean: this test would prove nothing"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        # Any next host cleans up first, as does the command.
+        said = module("clean").stdout
+        assert traces(name, slot) == []
+        if name in said:
+            return
+        # A host that somebody else made in this very moment was quicker.
+    raise AssertionError("the command never took the orphan away itself")
 
 
 @pytest.mark.parametrize("delay", [0.02, 0.05, 0.1, 0.15, 0.3, 0.5])
