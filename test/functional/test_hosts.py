@@ -13,6 +13,7 @@ import pytest
 
 from ..hosts import cgroup
 from ..hosts.host import CommandFailed, Host, all_hosts, clean
+from ..hosts.network import BRIDGE
 from ..hosts.paths import FORMULA, HostError
 from ..hosts.salts import VERSIONS
 
@@ -221,6 +222,21 @@ def wait_for(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     while (line := process.stdout.readline()) != "up\n":
         assert line, "the owner ended before its host was up"
+
+
+def test_the_bridge_keeps_its_address_whoever_comes_and_goes(host: Host) -> None:
+    """Else a host that goes down cuts the others off from this machine for seconds."""
+    address = pathlib.Path("/sys/class/net", BRIDGE, "address")
+    before = address.read_text("ascii")
+    # The lowest of all: what a bridge without an address of its own would take.
+    port = ("ip", "link", "add", "nudlow", "address", "02:00:00:00:00:01", "master", BRIDGE)
+    subprocess.run([*port, "type", "veth", "peer", "name", "nudlowpeer"], check=True)
+    try:
+        subprocess.run(["ip", "link", "set", "nudlow", "up"], check=True)
+        assert address.read_text("ascii") == before
+    finally:
+        subprocess.run(["ip", "link", "delete", "nudlow"], check=True)
+    assert address.read_text("ascii") == before
 
 
 def test_a_killed_owner_leaves_nothing_after_the_next_run() -> None:

@@ -14,6 +14,9 @@ from .paths import HostError, lock
 from .tools import run
 
 BRIDGE = "nudhosts0"
+# A bridge without an address of its own takes the lowest of its ports', and another one when that port
+# goes: the hosts then send to one that nobody has, until they ask anew (10 s and more).
+_BRIDGE_MAC = "02:6e:75:64:00:01"
 TABLE = "nginx_uwsgi_django_hosts"
 # The first of these that the machine has no route into becomes the hosts' network.
 _CANDIDATES = ("10.77.0.0/16", "10.213.0.0/16", "172.29.0.0/16", "192.168.236.0/22")
@@ -50,7 +53,7 @@ def ensure() -> ipaddress.IPv4Network:
         if network is None:
             network = _free_network()
             run("ip", "link", "del", BRIDGE, check=False)
-            run("ip", "link", "add", BRIDGE, "type", "bridge")
+            run("ip", "link", "add", BRIDGE, "address", _BRIDGE_MAC, "type", "bridge")
             run("ip", "address", "add", f"{network[1]}/{network.prefixlen}", "dev", BRIDGE)
             run("ip", "link", "set", BRIDGE, "up")
         forward = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
