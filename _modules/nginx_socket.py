@@ -256,6 +256,9 @@ StartLimitIntervalSec=0
 
 [Service]
 Sockets={names}
+# systemd hands sockets over as blocking ones, and nginx leaves an inherited one as it is: a worker that
+# finds a connection taken by the other would wait in accept(2) for the next, and serve nobody meanwhile.
+NonBlocking=yes
 ExecStart=
 ExecStart={_command()}
 # Finish the requests, for as long as Debian's own unit waits for them.

@@ -88,6 +88,22 @@ class Load:
             thread.join()
 
 
+def blocking(host: Host) -> list[str]:
+    """The listening sockets of nginx's master in which accept(2) would wait: proc_pid_fdinfo(5)."""
+    script = """
+import os, re, subprocess
+pid = int(open("/run/nginx.pid").read())
+shown = subprocess.run(["ss", "-Htlnp"], capture_output=True, text=True, check=True).stdout
+for line in shown.splitlines():
+    for fd in re.findall(rf"pid={pid},fd=(\\d+)", line):
+        flags = re.search(r"flags:\\s+(\\d+)", open(f"/proc/{pid}/fdinfo/{fd}").read())[1]
+        print("waits" if not int(flags, 8) & os.O_NONBLOCK else "goes on", line.split()[3])
+"""
+    listening = host.run("python3", "-c", script).stdout.splitlines()
+    assert len(listening) == 3, listening
+    return [line for line in listening if line.startswith("waits")]
+
+
 def test_held_at_once_while_nobody_is_connected(host: Host, salt: Salt) -> None:
     salt.pillar = on(SITES)
     assert salt.state("nginx_tree.applied")["result"] is True
@@ -100,6 +116,7 @@ def test_held_at_once_while_nobody_is_connected(host: Host, salt: Salt) -> None:
     assert "held by systemd: 0.0.0.0:80, 0.0.0.0:8081, [::]:80" in done["comment"]
     assert "not in force" not in done["comment"]
     assert set(salt.call("nginx_socket.held")) == {"0.0.0.0:80", "0.0.0.0:8081", "[::]:80"}
+    assert blocking(host) == []
     nothing_to_do(host, salt)
     # What tests or signals nginx knows nothing of the sockets.
     tested = host.run("nginx -t && systemctl reload nginx")
