@@ -1690,11 +1690,12 @@ _PILLAR = _Mapping(
                     refuse=(("root", "nginx's workers would be root"),),
                 ),
                 "socket": _Switch(
-                    default=True,
+                    default=False,
                     description="systemd holds nginx's listening sockets, so that a restart or an "
-                    "upgrade of its package refuses no connection. Addresses with `reuseport` are "
-                    "not held; one that nginx has bound by itself is taken over when nginx is "
-                    "started next. While nginx is stopped, clients wait instead of being refused.",
+                    "upgrade of its package refuses no connection. Off unless asked for: it changes "
+                    "how nginx's unit starts it. Addresses with `reuseport` are not held; one that "
+                    "nginx has bound by itself is taken over when nginx is started next. While "
+                    "nginx is stopped, clients wait instead of being refused.",
                 ),
             },
             description="nginx as a whole.",

@@ -84,7 +84,7 @@ def only(found, path):
 def test_the_shortest_pillar_has_every_default(use):
     settings = use(with_site(a_site(server_names=["*.compute.amazonaws.com"]))).settings()
     site = settings["sites"]["mysite"]
-    assert settings["nginx"] == {"repo": "distro", "user": "deploy", "socket": True}
+    assert settings["nginx"] == {"repo": "distro", "user": "deploy", "socket": False}
     assert (settings["purge"], settings["clean"]) == (False, {"data": False})
     assert site["name"] == "mysite"
     assert site["absent"] is False
