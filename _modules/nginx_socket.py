@@ -140,6 +140,23 @@ def _listening(pid: int) -> dict[str, list[str]]:
     return found
 
 
+def _others(pid: int) -> list[str]:
+    """What a process listens on besides TCP: unix sockets, and UDP's (``listen ... quic``)."""
+    inodes, found = _inodes(pid), set()
+    for path, family in (("/proc/net/udp", socket.AF_INET), ("/proc/net/udp6", socket.AF_INET6)):
+        for inode, (address, state) in _table(path, family).items():
+            # 07: bound and not connected; the one of a log is connected.
+            if inode in inodes and state == "07":
+                found.add(f"{address} (UDP)")
+    with open("/proc/net/unix", encoding="utf-8", errors="replace") as rows:
+        for line in rows.readlines()[1:]:
+            fields = line.rstrip("\n").split(maxsplit=7)
+            # Of the flags, __SO_ACCEPTCON in include/uapi/linux/net.h: it listens.
+            if len(fields) == 8 and fields[6] in inodes and int(fields[3], 16) & 0x10000:
+                found.add(f"unix:{fields[7]}")
+    return sorted(found)
+
+
 def _on_disk() -> dict[str, str]:
     """The units that there are: their address by name."""
     found = {}
@@ -178,13 +195,16 @@ def held() -> dict[str, str]:
     }
 
 
-def _command() -> str:
-    """What starts nginx without this formula's drop-in, as its unit spells it, with our words before."""
+def _packaged() -> tuple[str, str, str | None]:
+    """
+    How nginx's unit starts it without this formula's drop-in: its pid file, its command, and why
+    nothing can be put before that command (None: it can).
+    """
     properties = ["FragmentPath", "DropInPaths", "PIDFile", "Type"]
     shown = __salt__["systemd_unit.show"]([_service()], properties).get(_service(), {})
     pid_file = shown.get("PIDFile", "")
     if shown.get("Type") != "forking" or not re.fullmatch(r"[\w./-]+", pid_file):
-        raise CommandExecutionError(f"{_service()} is not of Type=forking with a PIDFile=")
+        return "", "", f"{_service()} is not of Type=forking with a PIDFile="
     paths = [shown.get("FragmentPath", ""), *shown.get("DropInPaths", "").split()]
     commands: list[str] = []
     for path in paths:
@@ -193,11 +213,32 @@ def _command() -> str:
         for value in re.findall(r"^[ \t]*ExecStart[ \t]*=(.*)$", lines, re.MULTILINE):
             commands = [*commands, value.strip()] if value.strip() else []
     if len(commands) != 1 or not commands[0].startswith("/"):
-        raise CommandExecutionError(
-            f"{_service()} is not started by one plain command: {commands or 'none is known'}"
-        )
-    script = _HAND_OVER.replace("PID_FILE", pid_file)
-    return f"/bin/sh -c '{script}' sh {commands[0]}"
+        known = ", ".join(commands) or "none is known"
+        return "", "", f"{_service()} is not started by one plain command: {known}"
+    return pid_file, commands[0], None
+
+
+def obstacle() -> str | None:
+    """
+    Why systemd can hold no socket for nginx as its unit is; None when it can.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_socket.obstacle
+    """
+    return _packaged()[2]
+
+
+def _command() -> str:
+    """What starts nginx, with our words before."""
+    pid_file, command, reason = _packaged()
+    if reason:
+        raise CommandExecutionError(reason)
+    return f"/bin/sh -c '{_HAND_OVER.replace('PID_FILE', pid_file)}' sh {command}"
 
 
 def unit_files(addresses: list[str]) -> dict[str, str]:
@@ -287,8 +328,9 @@ def status() -> dict[str, Any]:
     Returns a dictionary: ``running`` (False: nothing else is known), ``held`` (addresses that
     outlive nginx), ``own`` (addresses that nginx has bound by itself: they go over when it is
     started next), ``several`` (addresses with a socket for each worker, ``listen … reuseport``:
-    those are never held), ``unused`` (held, but nginx does not have them), ``idle`` (nobody was
-    connected to any for a second; looked at where some are its own).
+    those are never held), ``others`` (unix sockets and UDP's, never held either), ``unused``
+    (held, but nginx does not have them), ``idle`` (nobody was connected to any for a second;
+    looked at where some are its own).
 
     Raises CommandExecutionError when systemd does not answer.
 
@@ -305,6 +347,7 @@ def status() -> dict[str, Any]:
         "held": [],
         "own": [],
         "several": [],
+        "others": [],
         "unused": [],
         "idle": True,
     }
@@ -318,6 +361,7 @@ def status() -> dict[str, Any]:
             answer["held"].append(address)
         else:
             answer["own"].append(address)
+    answer["others"] = _others(master)
     answer["unused"] = sorted(set(now) - set(answer["held"]))
     ports = {address.rpartition(":")[2] for address in listening}
     answer["idle"] = not answer["own"] or _idle(ports)

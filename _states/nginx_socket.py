@@ -3,7 +3,7 @@ systemd holds nginx's listening sockets, so that a restart or a package upgrade 
 
 .. code-block:: yaml
 
-    'nginx: systemd holds its listening sockets':
+    'nginx: who holds its listening sockets':
       nginx_socket.held:
         - name: nginx
 
@@ -33,6 +33,8 @@ def _remarks(now: dict[str, Any]) -> str:
         lines.append(
             f"not in force for {', '.join(now['several'])}: a socket for each worker (reuseport)"
         )
+    if now["others"]:
+        lines.append(f"not in force for {', '.join(now['others'])}: only TCP's sockets are held")
     return "\n".join(lines)
 
 
@@ -45,7 +47,8 @@ def held(name: str) -> dict[str, Any]:
         a label, ``nginx``
 
     Returns the usual dictionary.  The comment names the addresses for which it is in force, and
-    those for which it is not.
+    those for which it is not.  Where nginx's unit is not one that sockets can be handed to
+    (see :py:func:`nginx_socket.obstacle`) none is held, and the comment says why.
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
@@ -55,6 +58,11 @@ def held(name: str) -> dict[str, Any]:
         if not now["running"]:
             ret["result"] = None if __opts__["test"] else False
             ret["comment"] = "nginx does not run: what it listens on is not known"
+            return ret
+        obstacle = __salt__["nginx_socket.obstacle"]()
+        if obstacle:
+            ret = absent(name)
+            ret["comment"] = f"not in force: {obstacle}\n{ret['comment']}"
             return ret
         ret["changes"] = __salt__["nginx_socket.due"]()
         if ret["changes"] and __opts__["test"]:

@@ -13,7 +13,7 @@ include:
     - require:
       - nginx_tree: 'nginx: its tree is the one of the pillar'
 
-'nginx: systemd holds its listening sockets':
+'nginx: who holds its listening sockets':
   nginx_socket.held:
     - name: nginx
     - require:

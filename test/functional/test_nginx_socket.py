@@ -16,6 +16,13 @@ from .nginx_host import Salt, a_site, leftovers, pillar, prepare, processes
 DROP_IN = "/etc/systemd/system/nginx.service.d/zz-nginx_uwsgi_django.conf"
 SITES = {"mysite": a_site(listen=[80, "[::]:80", 8081])}
 
+pytestmark = pytest.mark.parametrize(
+    "host",
+    ["bookworm", pytest.param("trixie", marks=pytest.mark.long)],
+    indirect=True,
+    scope="module",
+)
+
 
 @pytest.fixture(scope="module")
 def salt(host: Host) -> Iterator[Salt]:
@@ -184,6 +191,52 @@ def test_a_held_socket_that_nginx_does_not_have_is_no_obstacle(host: Host, salt:
     assert host.get("/", host_header="x.compute.amazonaws.com", port=8081)[0] == 502
     host.run("systemctl restart nginx")
     nothing_to_do(host, salt)
+
+
+def test_removed_and_installed_again(host: Host, salt: Salt) -> None:
+    """The package finds port 80 held when it comes back."""
+    converge(salt)
+    host.run("apt-get -q -y remove nginx nginx-common", timeout=300)
+    assert processes(host) == {}
+    host.run("apt-get -q -y --no-install-recommends install nginx", timeout=300)
+    converge(salt)
+    assert host.get("/", host_header="x.compute.amazonaws.com", port=8081)[0] == 502
+    assert set(salt.call("nginx_socket.held")) == {"0.0.0.0:80", "0.0.0.0:8081", "[::]:80"}
+    nothing_to_do(host, salt)
+
+
+def test_a_unit_that_takes_no_sockets_is_told_and_left_alone(host: Host, salt: Salt) -> None:
+    converge(salt)
+    theirs = "/etc/systemd/system/nginx.service.d/theirs.conf"
+    serving = processes(host)
+    host.write(theirs, "[Service]\nExecStart=\nExecStart=-/usr/sbin/nginx\n")
+    host.run("systemctl daemon-reload")
+    try:
+        done = converge(salt)
+        assert "not in force: nginx.service is not started by one plain" in done["comment"]
+        assert not host.exists(DROP_IN) and processes(host) == serving
+        assert salt.call("nginx_socket.held") == {}
+        nothing_to_do(host, salt)
+    finally:
+        host.run("rm", theirs)
+        host.run("systemctl daemon-reload")
+    converge(salt)
+    nothing_to_do(host, salt)
+
+
+def test_what_is_not_of_tcp_is_told(host: Host, salt: Salt) -> None:
+    theirs, listens, told = "/etc/nginx/conf.d/theirs.conf", "", ""
+    if host.release == "trixie":
+        # Debian 12's nginx does not speak QUIC.
+        listens, told = "listen 8443 quic; ssl_reject_handshake on;", "0.0.0.0:8443 (UDP), "
+    host.write(theirs, f"server {{ listen unix:/run/theirs.sock; {listens} return 204; }}\n")
+    try:
+        done = converge(salt)
+        assert f"not in force for {told}unix:/run/theirs.sock: only TCP's" in done["comment"]
+        nothing_to_do(host, salt)
+    finally:
+        host.run("rm", theirs)
+    assert "not in force" not in converge(salt)["comment"]
 
 
 def test_after_a_reboot(host: Host, salt: Salt) -> None:
