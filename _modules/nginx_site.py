@@ -125,6 +125,14 @@ def _quote_words(value: Any) -> str:
     return " ".join(__salt__["nginx_tree.quote"](word) for word in words)
 
 
+def _directory() -> str:
+    return str(__salt__["site_pillar.settings"]()["lookup"]["nginx_dir"])
+
+
+def _htpasswd_path(name: str) -> str:
+    return f"sites-available/{name}.htpasswd"
+
+
 def _static(name: str, site: dict[str, Any]) -> dict[str, str] | None:
     """
     The directory of collected static files, where there are any.
@@ -150,7 +158,9 @@ def _given(name: str, site: dict[str, Any]) -> dict[str, Any]:
     return {
         "site": site,
         "static": _static(name, site),
+        "nginx": nginx,
         "health": nginx["health"],
+        "htpasswd": f"{_directory()}/{_htpasswd_path(name)}",
         # nginx's variables: a dash would end their names; the contract refuses a second such name.
         "variable": f"site_{name.replace('-', '_')}",
     }
@@ -208,15 +218,13 @@ def _pair(name: str, site: dict[str, Any]) -> tuple[str, str]:
     """The files of a site's certificate and of its key."""
     if site["tls"]["source"] == "path":
         return site["tls"]["certificate"], site["tls"]["key"]
-    directory = __salt__["site_pillar.settings"]()["lookup"]["nginx_dir"]
-    return (f"{directory}/sites-available/{name}.pem",) * 2
+    return (f"{_directory()}/sites-available/{name}.pem",) * 2
 
 
 def _certificate(name: str) -> tuple[str, bytes | None]:
     """The file that holds a site's certificate and key, and what is to be in it: see there."""
     path = f"sites-available/{name}.pem"
-    shown = __salt__["site_pillar.settings"]()["lookup"]["nginx_dir"]
-    current = __salt__["durable_file.read"](f"{shown}/{path}")
+    current = __salt__["durable_file.read"](f"{_directory()}/{path}")
     return path, __salt__["site_certificate.bundle"](name, current)
 
 
@@ -301,8 +309,23 @@ def files(saltenv: str = "base") -> dict[str, dict[str, Any]]:
     """
     templates = _Templates(saltenv)
     found: dict[str, dict[str, Any]] = {}
-    for name, site in __salt__["site_pillar.settings"]()["sites"].items():
+    settings = __salt__["site_pillar.settings"]()
+    for name, site in settings["sites"].items():
         if not site["absent"]:
+            if site["basic_auth"]:
+                # The workers read it, at each request.
+                found[_htpasswd_path(name)] = {
+                    "text": _headed(
+                        "".join(
+                            f"{user}:{hashed}\n"
+                            for user, hashed in site["basic_auth"]["users"].items()
+                        ),
+                        f"the users of the site {name}",
+                    ),
+                    "secret": True,
+                    "mode": "0640",
+                    "group": settings["nginx"]["group"],
+                }
             path, bundle = _certificate(name)
             if bundle is not None:
                 found[path] = {"text": bundle.decode(), "secret": True, "mode": "0600"}

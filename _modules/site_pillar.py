@@ -1545,6 +1545,36 @@ def _snippet(where: str, example: str) -> _Text:
     )
 
 
+_FORMAT_NAME = r"[A-Za-z][A-Za-z0-9_]*"
+
+
+def _networks(description: str, example: list[str], least: int = 0) -> _List:
+    return _List(
+        _Text("an address or a network", r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?"),
+        "a list with at least one address or network"
+        if least
+        else "a list of addresses and networks",
+        least=least,
+        unique=True,
+        # What has to have one has no default.
+        **({} if least else {"default": []}),
+        description=description,
+        example=example,
+    )
+
+
+def _log_path(description: str, example: str, nullable: bool = True) -> _Text:
+    # Where the distribution's logrotate finds it; and nginx opens it as root.
+    return _Text(
+        "a file in /var/log/nginx whose name ends in .log",
+        r"/var/log/nginx/[A-Za-z0-9_][A-Za-z0-9._-]*\.log",
+        most=255,
+        nullable=nullable,
+        description=f"{description} In nginx's own directory, where it is rotated.",
+        example=f"/var/log/nginx/{example}",
+    )
+
+
 def _serving() -> dict[str, _Node]:
     """What nginx does for a site besides passing requests on."""
     # nginx compares what it has normalised: no request has . or .. there.
@@ -1685,15 +1715,143 @@ def _serving() -> dict[str, _Node]:
             description="false passes an upload on while it arrives: a slow client then holds a "
             "worker for as long.",
         ),
+        "maintenance": _Mapping(
+            {
+                "page": _path(
+                    "A page of HTML on the host, shown instead of nginx's own 503.",
+                    nullable=True,
+                    default=None,
+                    example="/var/www/maintenance.html",
+                    refuse=(_SYSTEM_PLACES, _OPEN_PLACES),
+                ),
+                "retry_after": _Number(
+                    "seconds from 1 to 86400",
+                    1,
+                    86400,
+                    default=600,
+                    description="After how many seconds a client may ask again (Retry-After).",
+                    example=3600,
+                ),
+                "except": _networks(
+                    "Who is let through all the same, such as those who are at work.",
+                    ["203.0.113.7", "2001:db8::/32"],
+                ),
+            },
+            nullable=True,
+            default=None,
+            description="Answer everything with 503 while it is there (`{}` does), but for "
+            "nginx:health and ACME. null: the site is open.",
+            example={"retry_after": 3600, "except": ["203.0.113.7"]},
+        ),
+        "basic_auth": _Mapping(
+            {
+                "realm": _Text(
+                    "printable ASCII without a dollar sign and quotes",
+                    r"[\x20\x21\x23\x25-\x26\x28-\x5b\x5d-\x7e]+",
+                    most=200,
+                    default="Restricted",
+                    description="What a browser shows when it asks.",
+                    example="Staging",
+                ),
+                "users": _Table(
+                    _Text("a user's name", r"[A-Za-z0-9][A-Za-z0-9._@+-]*", most=64),
+                    _Text(
+                        "the hash of a password by crypt(3), such as `openssl passwd -6` makes, or "
+                        "by `htpasswd` ($apr1$)",
+                        r"\$(?:apr1|5|6|y|2[aby])\$[A-Za-z0-9./$=]{10,200}",
+                        secret=True,
+                        advice=((r"[^$].*", "a password itself does not go into the pillar"),),
+                    ),
+                    "a mapping with at least one user",
+                    least=1,
+                    default=_REQUIRED,
+                    description="The hashes of the passwords, by user. Only nginx and root read the "
+                    "file, and no diff shows it.",
+                    example={"ann": "$6$saltsalt$" + "x" * 86},
+                ),
+                "except": _networks("Who is not asked.", ["10.0.0.0/8"]),
+            },
+            required=("users",),
+            nullable=True,
+            default=None,
+            description="nginx asks for a name and a password first; ACME and nginx:health are "
+            "not asked.",
+            example={"users": {"ann": "$6$saltsalt$" + "x" * 86}},
+        ),
+        "rate_limits": _List(
+            _Mapping(
+                {
+                    "path": _Text(
+                        "a path; with / at its end all that is below, too",
+                        path,
+                        most=256,
+                        description="What is limited; `/` is the application as a whole.",
+                        example="/accounts/login/",
+                    ),
+                    "rate": _Text(
+                        "a number per second (5r/s) or minute (10r/m)",
+                        r"[1-9][0-9]{0,5}r/[sm]",
+                        description="Requests of one client's address.",
+                        example="10r/m",
+                    ),
+                    "burst": _Number(
+                        "a whole number from 0 to 100000",
+                        0,
+                        100000,
+                        default=0,
+                        description="How many may come at once above that.",
+                        example=5,
+                    ),
+                },
+                required=("path", "rate"),
+            ),
+            "a list of limits",
+            default=[],
+            description="How often one address may ask the application; more is answered with 429. "
+            "Of several paths the longest counts.",
+            example=[{"path": "/accounts/login/", "rate": "10r/m", "burst": 5}],
+        ),
+        "access_log": _Mapping(
+            {
+                "path": _log_path("The file; null: none is written.", "mysite.access.log"),
+                "format": _Text(
+                    "combined or the name of one of nginx:log_formats",
+                    _FORMAT_NAME,
+                    most=64,
+                    default="combined",
+                    description="Its format.",
+                    example="json",
+                ),
+            },
+            required=("path",),
+            nullable=True,
+            default=None,
+            description="The log of requests; null: where nginx.conf says.",
+            example={"path": "/var/log/nginx/mysite.access.log", "format": "json"},
+        ),
+        "error_log": _Mapping(
+            {
+                "path": _log_path("The file.", "mysite.error.log", nullable=False),
+                "level": _Text(
+                    "a level of nginx's",
+                    choices=("info", "notice", "warn", "error", "crit", "alert", "emerg"),
+                    default="error",
+                    description="From which level on.",
+                    example="warn",
+                ),
+            },
+            required=("path",),
+            nullable=True,
+            default=None,
+            description="nginx's log of errors of the site; null: where nginx.conf says.",
+            example={"path": "/var/log/nginx/mysite.error.log"},
+        ),
         "load_balancer": _Mapping(
             {
-                "addresses": _List(
-                    _Text("an address or a network", r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?"),
-                    "a list with at least one address or network",
+                "addresses": _networks(
+                    "Whom nginx believes what the request's headers say.",
+                    ["10.0.0.0/16"],
                     least=1,
-                    unique=True,
-                    description="Whom nginx believes what the request's headers say.",
-                    example=["10.0.0.0/16"],
                 ),
                 "header": _Text(
                     "a header's name",
@@ -1730,7 +1888,14 @@ def _check_serving(name: str, site: dict, nginx: dict, errors: list) -> None:
         places["/.well-known/acme-challenge/"] = "tls:acme"
     if site["project"]["static"]["collect"]:
         places[site["project"]["static"]["url"]] = "project:static:url"
-    for key, word, entries in (("redirects", "from", redirects), ("files", "url", files)):
+    limits = [one for one in enumerate(site["rate_limits"]) if _UNSET not in one[1].values()]
+    # The one of / is no location of its own.
+    limited = [one for one in limits if one[1]["path"] != "/"]
+    for key, word, entries in (
+        ("redirects", "from", redirects),
+        ("files", "url", files),
+        ("rate_limits", "path", limited),
+    ):
         for number, entry in entries:
             url = entry[word].removesuffix("*")
             other = places.setdefault(url, f"{key}:{number}:{word}")
@@ -1772,19 +1937,38 @@ def _check_serving(name: str, site: dict, nginx: dict, errors: list) -> None:
                     "'404', or a url that ends with /",
                 )
             )
-    addresses = (site["load_balancer"] or {"addresses": []})["addresses"]
-    for number, address in enumerate([] if addresses is _UNSET else addresses):
-        try:
-            ipaddress.ip_network(address)
-        except ValueError as error:
-            errors.append(
-                _meaning(
-                    (*path, "load_balancer", "addresses", number),
-                    f"{address!r}: {error}",
-                    "an address, or a network without bits behind its mask",
+    for key, word in (
+        ("load_balancer", "addresses"),
+        ("maintenance", "except"),
+        ("basic_auth", "except"),
+    ):
+        addresses = (site[key] or {word: []})[word]
+        for number, address in enumerate([] if addresses is _UNSET else addresses):
+            try:
+                ipaddress.ip_network(address)
+            except ValueError as error:
+                errors.append(
+                    _meaning(
+                        (*path, key, word, number),
+                        f"{address!r}: {error}",
+                        "an address, or a network without bits behind its mask",
+                    )
                 )
-            )
+    _check_log(path, site, nginx, errors)
     _check_snippet((*path, "snippet"), site["snippet"], errors)
+
+
+def _check_log(path: tuple, site: dict, nginx: dict, errors: list) -> None:
+    """A format that there is."""
+    name = (site["access_log"] or {"format": "combined"})["format"]
+    if name is not _UNSET and name != "combined" and name not in nginx["log_formats"]:
+        errors.append(
+            _meaning(
+                (*path, "access_log", "format"),
+                f"{name!r}, which is none of nginx:log_formats",
+                f"one of {', '.join(['combined', *nginx['log_formats']])}",
+            )
+        )
 
 
 def _check_snippet(path: tuple, text: str | None, errors: list) -> None:
@@ -2175,6 +2359,67 @@ _PILLAR = _Mapping(
                     "/run/nginx_uwsgi_django/drain is there, the answer is 503.",
                     example={"path": "/-/health"},
                 ),
+                "timeouts": _Mapping(
+                    {
+                        "header": _Number(
+                            "seconds from 1 to 86400",
+                            1,
+                            86400,
+                            nullable=True,
+                            default=None,
+                            description="Seconds that a client has for a request's head.",
+                            example=15,
+                        ),
+                        "keepalive": _Number(
+                            "seconds from 0 to 86400",
+                            0,
+                            86400,
+                            nullable=True,
+                            default=None,
+                            description="Seconds that an idle connection is kept; 0: none is.",
+                            example=30,
+                        ),
+                    },
+                    description="How long nginx waits for a request. It knows the site only after "
+                    "a request's head: what counts is the default server's word, in force where "
+                    "that is one of the formula's. null is as nginx.conf says.",
+                ),
+                "log_formats": _Table(
+                    _Text(
+                        "a name of A-Z, a-z, 0-9 and _",
+                        _FORMAT_NAME,
+                        most=64,
+                        refuse=((r"combined", "it is nginx's own"),),
+                    ),
+                    _Mapping(
+                        {
+                            "format": _Text(
+                                "one line of text with nginx's variables",
+                                r"[^\x00-\x1f\x7f\ud800-\udfff]+",
+                                most=4000,
+                                description="The line.",
+                                example='$remote_addr "$request" $status',
+                            ),
+                            "escape": _Text(
+                                "default, json or none",
+                                choices=("default", "json", "none"),
+                                default="default",
+                                description="How the variables' values are written.",
+                                example="json",
+                            ),
+                        },
+                        required=("format",),
+                    ),
+                    "a mapping of formats",
+                    default={},
+                    description="Formats for the sites' access_log, by name.",
+                    example={
+                        "json": {
+                            "escape": "json",
+                            "format": '{"time": "$time_iso8601", "status": $status}',
+                        }
+                    },
+                ),
                 "snippet": _snippet(
                     "at the level of http", "map $http_x_kind $kind { default 0; }\n"
                 ),
@@ -2361,7 +2606,7 @@ def _resolve(taken: dict, grains: dict) -> dict:
     ]
     if nginx["health"] and nginx["health"]["site"] is _UNSET:
         nginx["health"]["site"] = present[0] if present else None
-    group = _primary_group(nginx["user"])
+    group = nginx["group"] = _primary_group(nginx["user"])
     defaults = values.get("site_defaults", {})
     sites = {}
     for name, site in values.get("sites", {}).items():

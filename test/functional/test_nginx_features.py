@@ -5,8 +5,10 @@ wrote, finds nothing in what is rendered.
 
 import json
 import pathlib
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +32,12 @@ FEATURES: dict[str, Any] = {
     "headers": {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"},
     "gzip": True,
     "timeouts": {"body": 30, "send": 30, "app": 99},
+    "rate_limits": [
+        {"path": "/login/", "rate": "1r/m", "burst": 1},
+        {"path": "/", "rate": "100r/s", "burst": 1000},
+    ],
+    "access_log": {"path": "/var/log/nginx/mysite.access.log", "format": "short"},
+    "error_log": {"path": "/var/log/nginx/mysite.error.log", "level": "warn"},
     "upload_buffering": False,
     "load_balancer": {"addresses": ["127.0.0.0/8"]},
     "snippet": "location = /raw {\n    return 204;\n}\n",
@@ -37,12 +45,23 @@ FEATURES: dict[str, Any] = {
 NGINX = {
     "health": {"path": "/-/health"},
     "snippet": "map $host $kind { default 0; }\n",
+    "timeouts": {"header": 2, "keepalive": 3},
+    "log_formats": {
+        "short": {"escape": "json", "format": '{"uri": "$uri", "agent": "$http_user_agent"}'}
+    },
 }
-BOTH = {"mysite": a_site(**FEATURES), "other": a_site("other.example.org")}
+# openssl passwd -6 -salt saltsalt secret
+HASHED = "$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1E5n0U0aDehy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1"
+GUARDED = {"realm": "Staging area", "users": {"ann": HASHED}, "except": ["127.0.0.9"]}
+CLOSED = {"page": f"{SHARED}/closed.html", "except": ["127.0.0.9"]}
+BOTH = {
+    "mysite": a_site(**FEATURES),
+    "other": a_site("other.example.org", basic_auth=GUARDED, headers={"X-Frame-Options": "DENY"}),
+}
 
 # A uWSGI of a few lines: it answers with the variables that nginx passes.
 APPLICATION = """
-import os, socket, socketserver, sys
+import os, socket, socketserver, sys, threading
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
         head = self.rfile.read(4)
@@ -56,7 +75,9 @@ class Handler(socketserver.StreamRequestHandler):
         self.wfile.write(answer + str(len(body)).encode() + b"\\r\\n\\r\\n" + body)
 os.makedirs("/run/uwsgi", exist_ok=True)
 os.umask(0)
-socketserver.ThreadingUnixStreamServer("/run/uwsgi/mysite.sock", Handler).serve_forever()
+for name in ("mysite", "other"):
+    server = socketserver.ThreadingUnixStreamServer(f"/run/uwsgi/{name}.sock", Handler)
+    threading.Thread(target=server.serve_forever).start()
 """
 
 
@@ -140,6 +161,113 @@ def test_a_load_balancers_word(host: Host, salt: Salt) -> None:
     assert "HTTP_X_FORWARDED_PROTO=http\n" in done
 
 
+def test_a_rate_limit(host: Host, salt: Salt) -> None:
+    answers = [ask(host, "/login/in") for _ in range(4)]
+    assert [("429" in answer.splitlines()[0]) for answer in answers] == [False, False, True, True]
+    assert "PATH_INFO=/login/in" in answers[0] and "X-Frame-Options: DENY" in answers[3]
+    # By itself, and not for what is next to it; nginx puts the slash where Django would.
+    assert " 200 " in ask(host, "/page/") and " 200 " in ask(host, "/logins")
+    assert "Location: /login/\n" in ask(host, "/login")
+
+
+def test_logs(host: Host, salt: Salt) -> None:
+    ask(host, "/logged", "-A", 'a "quoted" agent')
+    (line,) = [
+        json.loads(line)
+        for line in host.read("/var/log/nginx/mysite.access.log").splitlines()
+        if "/logged" in line
+    ]
+    assert line == {"uri": "/logged", "agent": 'a "quoted" agent'}
+    assert "limiting requests" not in host.read("/var/log/nginx/error.log")
+    assert "limiting requests" in host.read("/var/log/nginx/mysite.error.log")
+
+
+def test_basic_authentication(host: Host, salt: Salt) -> None:
+    def at_other(path: str, *words: str) -> str:
+        return ask(host, path, *words, name="other.example.org")
+
+    answer = at_other("/p")
+    assert " 401 " in answer and 'WWW-Authenticate: Basic realm="Staging area"' in answer
+    assert " 401 " in at_other("/p", "-u", "ann:wrong")
+    assert "PATH_INFO=/p" in at_other("/p", "-u", "ann:secret")
+    assert "PATH_INFO=/p" in at_other("/p", "--interface", "127.0.0.9")
+    # The load balancer's question.
+    assert " 200 " in at_other("/-/health")
+    path = "/etc/nginx/sites-available/other.htpasswd"
+    assert host.run("stat", "-c", "%U:%G %a", path).stdout == "root:deploy 640\n"
+    before = salt.pillar
+    try:
+        with_bob = {**GUARDED, "users": {"ann": HASHED, "bob": HASHED}}
+        salt.pillar = pillar(
+            {**BOTH, "other": a_site("other.example.org", basic_auth=with_bob)}, nginx=NGINX
+        )
+        dry = salt.state("nginx_tree.applied", test=True)
+        assert path in dry["changes"] and "$6$" not in json.dumps(dry)
+        salt.pillar = pillar({**BOTH, "other": a_site("other.example.org")}, nginx=NGINX)
+        assert salt.state("nginx_tree.applied")["result"] is True and not host.exists(path)
+        assert salt.state("nginx_process.current")["result"] is True
+        assert " 200 " in at_other("/p")
+    finally:
+        salt.pillar = before
+        for function in ("nginx_tree.applied", "nginx_process.current"):
+            assert salt.state(function)["result"] is True
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_maintenance(host: Host, salt: Salt, page: bool) -> None:
+    host.write(f"{SHARED}/closed.html", "<p>Back soon\n")
+    before = salt.pillar
+    closed = CLOSED if page else {"except": CLOSED["except"]}
+    try:
+        site = a_site(**{**FEATURES, "maintenance": closed})
+        salt.pillar = pillar({**BOTH, "mysite": site}, nginx=NGINX)
+        for function in ("nginx_tree.applied", "nginx_process.current"):
+            done = salt.state(function)
+            assert done["result"] is True, done["comment"]
+        for path, more in (("/page/", ()), ("/media/a.txt", ()), ("/form", ("-d", "a=b"))):
+            answer = ask(host, path, *more)
+            assert " 503 " in answer.splitlines()[0] and "Retry-After: 600\n" in answer
+            assert ("Back soon" in answer) is page and answer.count("X-Frame-Options: DENY") == 1
+        for path, more in (("/page/", ()), ("/media/a.txt", ())):
+            assert " 200 " in ask(host, path, "--interface", "127.0.0.9", *more)
+        assert " 200 " in ask(host, "/-/health")
+        assert "Back soon" not in ask(
+            host, "/.nginx_uwsgi_django/maintenance", "--interface", "127.0.0.9"
+        )
+        if page:
+            # Its own file gone is no other answer.
+            host.run("rm", f"{SHARED}/closed.html")
+            assert " 503 " in ask(host, "/page/").splitlines()[0]
+    finally:
+        salt.pillar = before
+        for function in ("nginx_tree.applied", "nginx_process.current"):
+            assert salt.state(function)["result"] is True
+    assert " 200 " in ask(host, "/page/")
+
+
+def test_waits(host: Host, salt: Salt) -> None:
+    def silent(said: bytes) -> float:
+        with socket.create_connection((host.address, 80), timeout=30) as connection:
+            connection.sendall(said)
+            start = time.monotonic()
+            while connection.recv(65536):
+                start = time.monotonic() if not said.endswith(b"X: ") else start
+            return time.monotonic() - start
+
+    # Half a head, and an idle connection: nginx's own are 60 and 65 or 75 seconds.
+    assert silent(b"GET / HTTP/1.1\r\nX: ") < 20
+    assert silent(b"GET /page/ HTTP/1.1\r\nHost: x.compute.amazonaws.com\r\n\r\n") < 20
+
+
+def test_texts_are_compressed(host: Host, salt: Salt) -> None:
+    host.write(f"{SHARED}/media/long.txt", "all the same " * 1000)
+    answer = ask(
+        host, "/media/long.txt", "-H", "Accept-Encoding: gzip", "-o", "/dev/null", "-D", "-"
+    )
+    assert "Content-Encoding: gzip" in answer and "Vary: Accept-Encoding" in answer
+    assert "Content-Encoding" not in ask(host, "/media/long.txt")
+
+
 def test_an_unknown_name_is_refused_but_for_the_health_question(host: Host, salt: Salt) -> None:
     assert "Empty reply" in ask(host, "/", name="unknown.example.org")
     for name in ("unknown.example.org", "x.compute.amazonaws.com", "10.0.0.1"):
@@ -170,7 +298,8 @@ def test_a_snippets_mistake_is_the_pillars(host: Host, salt: Salt) -> None:
 
 
 def test_gixy_finds_nothing(host: Host, salt: Salt, tmp_path: pathlib.Path) -> None:
-    salt.pillar = pillar(BOTH, nginx=NGINX)
+    closed = a_site("closed.example.org", maintenance=CLOSED)
+    salt.pillar = pillar({**BOTH, "closed": closed}, nginx=NGINX)
     assert salt.state("nginx_tree.applied")["result"] is True
     dump = tmp_path / "nginx.conf"
     dump.write_text(host.run("nginx", "-T").stdout)

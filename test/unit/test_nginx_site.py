@@ -79,6 +79,38 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "load_balancer:addresses:0",
         "mask",
     ),
+    "a network's bits of maintenance": (
+        {"maintenance": {"except": ["10.0.0.1/8"]}},
+        "maintenance:except:0",
+        "mask",
+    ),
+    "a page of the system's": (
+        {"maintenance": {"page": "/etc/shadow"}},
+        "maintenance:page",
+        "system",
+    ),
+    "a password": ({"basic_auth": {"users": {"ann": "secret"}}}, "basic_auth:users:ann", "hash"),
+    "nobody": ({"basic_auth": {"users": {}}}, "basic_auth:users", "at least one user"),
+    "a log elsewhere": (
+        {"access_log": {"path": "/etc/cron.d/x.log"}},
+        "access_log:path",
+        "/var/log/nginx",
+    ),
+    "a format of nobody's": (
+        {"access_log": {"path": None, "format": "json"}},
+        "access_log:format",
+        "none of nginx:log_formats",
+    ),
+    "a limit that is none": (
+        {"rate_limits": [{"path": "/", "rate": "fast"}]},
+        "rate_limits:0:rate",
+        "10r/m",
+    ),
+    "a limit on files": (
+        {"rate_limits": [{"path": "/static/", "rate": "1r/s"}]},
+        "rate_limits:0:path",
+        "each once",
+    ),
     "a variable": ({"headers": {"X-A": "$host"}}, "headers:X-A", "dollar"),
 }
 
@@ -107,3 +139,22 @@ def test_one_site_answers_for_every_name_and_two_do_not() -> None:
 def test_the_health_site_is_one_of_the_sites() -> None:
     (error,) = modules(health={"path": "/-/h", "site": "nosuch"}).site_pillar.check()
     assert error["path"] == "nginx_uwsgi_django:nginx:health:site"
+
+
+def test_a_password_is_in_no_message() -> None:
+    (error,) = modules({"basic_auth": {"users": {"ann": "hunter2"}}}).site_pillar.check()
+    assert "hunter2" not in str(error)
+
+
+def test_the_site_without_the_new_features_is_as_it_was() -> None:
+    text = modules().nginx_site.render("mysite")
+    for word in (
+        "auth_basic ",
+        "limit_req",
+        "error_page",
+        "access_log",
+        "keepalive",
+        "geo ",
+        "map ",
+    ):
+        assert word not in text, word

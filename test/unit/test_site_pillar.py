@@ -109,8 +109,11 @@ def test_the_shortest_pillar_has_every_default(use):
         "user": "deploy",
         "catch_all": None,
         "health": None,
+        "timeouts": {"header": None, "keepalive": None},
+        "log_formats": {},
         "snippet": None,
         "socket": False,
+        "group": "deploy",
     }
     assert (settings["purge"], settings["clean"]) == (False, {"data": False})
     assert site["name"] == "mysite"
@@ -548,6 +551,9 @@ FREE = {
     "project:source:git:password",
     "project:source:archive:password",
     "headers:*",
+    # In quotes; what begins a variable there is meant to.
+    "basic_auth:realm",
+    "nginx:log_formats:*:format",
 }
 # Raw lines of nginx's language, by the operator's explicit word: nginx_tree.flaw and nginx judge them.
 RAW = {value for value in HOSTILE if not re.search(r"[\r\0\x1b\x7f]", value)}
@@ -558,6 +564,7 @@ HARMLESS = {
     "project:static:url": {"/a/"},
     "files:0:url": {"/a/"},
     "redirects:0:from": {"/a/"},
+    "rate_limits:0:path": {"/a/"},
     # What is said to a browser.
     "redirects:0:to": {"/a/", "/a//b"},
     "nginx:health:path": {"/a/"},

@@ -31,6 +31,8 @@ JUNK = st.one_of(
 RIGHT = {
     "headers:*": ["DENY", "same-origin; x"],
     "addresses:0": ["10.0.0.0/8", "2001:db8::1"],
+    "except:0": ["10.0.0.0/8", "2001:db8::1"],
+    "users:*": ["$6$saltsalt$" + "x" * 86, "$apr1$saltsalt$" + "y" * 22],
     "listen:0": [80, 81, 82.0, "83", "127.0.0.1:80", "[::]:80", "*:84 default_server"],
     "server_names:0": ["a.org", "*.a.org", ".b.org", "mail.*", "_", "192.0.2.1", "A.net"],
     "exclude:0": ["*.pyc", "media/*"],
@@ -49,6 +51,8 @@ KEYS = {
     "options": ["harakiri", "plugins"],
     "limits": ["MemoryMax", "LimitNOFILE"],
     "headers": ["X-Frame-Options", "Referrer-Policy"],
+    "users": ["ann", "bob@example.org"],
+    "log_formats": ["json", "short"],
 }
 ODD_KEYS = st.sampled_from(
     ["unknown", "Absent", "absent", "wsgi", "root", "Bad", "", "a\n", "1X", "UWSGI_X"]
@@ -85,6 +89,10 @@ def right(draw, node, path=()):
             "from",
             "to",
             "addresses",
+            "users",
+            "path",
+            "rate",
+            "format",
         }
         if node.one:
             key = draw(st.sampled_from(sorted(node.keys)))
