@@ -1190,6 +1190,17 @@ def _source() -> _Mapping:
     )
 
 
+def _names(description: str) -> _List:
+    return _List(
+        _Text("a name of letters, digits and ._-", r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"),
+        "a list of names",
+        unique=True,
+        default=[],
+        description=description,
+        example=["postgres"],
+    )
+
+
 def _project() -> _Mapping:
     return _Mapping(
         {
@@ -1242,8 +1253,47 @@ def _project() -> _Mapping:
                 most=1024,
                 nullable=True,
                 default=_Derived("requirements.txt; null where venv is given"),
-                description="The project's requirements file for pip; null when it has none.",
+                description="What the project needs: a requirements file for pip, a pyproject.toml, "
+                "or a uv.lock with a pyproject.toml beside it; null when it needs nothing.",
                 example="requirements.txt",
+            ),
+            "extras": _names("Optional dependencies of the pyproject.toml that are installed too."),
+            "groups": _names("Dependency groups of the pyproject.toml that are installed too."),
+            "indexes": _List(
+                _Mapping(
+                    {
+                        "url": _Text(
+                            "an https, http or file URL without a user, a password or a query",
+                            r"(?:https?|file)://[A-Za-z0-9._~:/%+,=\[\]-]+",
+                            most=1024,
+                            private=True,
+                            description="The index.",
+                            example="https://pypi.example.org/simple/",
+                            advice=(
+                                (
+                                    r"https?://[^/]*@.*",
+                                    "the user's name and the password have keys of their own",
+                                ),
+                            ),
+                        ),
+                        **_login("for it"),
+                    },
+                    required=("url",),
+                ),
+                "a list of indexes",
+                nullable=True,
+                default=[],
+                description="Package indexes, instead of those that the host's own pip.conf names; "
+                "pip treats them all alike. null: none, all comes from `wheels`.",
+                example=[{"url": "https://pypi.example.org/simple/"}],
+            ),
+            "wheels": _List(
+                _Text(f"{_RELATIVE_SAYS}, or an absolute one", rf"{_PATH}|{_RELATIVE}", most=1024),
+                "a list of directories",
+                unique=True,
+                default=[],
+                description="Directories with wheels that pip looks in as well.",
+                example=["/srv/wheels"],
             ),
             "env": _Table(
                 _Text(
@@ -2762,8 +2812,14 @@ def _check_project(path: tuple, project: dict, errors: list) -> None:
                 "an ssh:// URL or user@host:path",
             )
         )
-    for kind in ("git", "archive"):
-        login, keys = source.get(kind) or {}, ("source", kind)
+    _check_packages(path, project, errors)
+    logins: list[tuple[dict, tuple]] = [
+        (source.get(kind) or {}, ("source", kind)) for kind in ("git", "archive")
+    ]
+    logins += [(index, ("indexes", n)) for n, index in enumerate(project["indexes"] or [])]
+    for login, keys in logins:
+        if login.get("url", _UNSET) is _UNSET:
+            continue
         if bool(login.get("user")) != bool(login.get("password")):
             which = "password" if login["user"] else "user"
             errors.append(
@@ -2779,6 +2835,41 @@ def _check_project(path: tuple, project: dict, errors: list) -> None:
                     (*path, *keys, "password"),
                     "a password, without a URL of https",
                     "a URL of https, which alone keeps it secret on the way",
+                )
+            )
+
+
+def _check_packages(path: tuple, project: dict, errors: list) -> None:
+    """Where a project's packages come from."""
+    lock = os.path.basename(project["requirements"] or "")
+    for key in ("extras", "groups"):
+        if project[key] and lock not in ("pyproject.toml", "uv.lock"):
+            errors.append(
+                _meaning(
+                    (*path, key),
+                    f"{_listing(project[key])}, while requirements is {lock or 'null'}",
+                    "an empty list, or a pyproject.toml or uv.lock as project:requirements",
+                )
+            )
+    if project["indexes"] is None and not project["wheels"]:
+        errors.append(
+            _meaning(
+                (*path, "indexes"),
+                "null, without any wheels",
+                "project:wheels to install from, or an empty list for the host's own index",
+            )
+        )
+    logins: dict[str, tuple] = {}
+    for number, index in enumerate(project["indexes"] or []):
+        host = re.sub(r"^[a-z]+://|[:/].*$", "", str(index["url"]))
+        login = (index["user"], index["password"])
+        # pip knows passwords by the host's name alone, as a .netrc does.
+        if logins.setdefault(host, login) != login:
+            errors.append(
+                _meaning(
+                    (*path, "indexes", number),
+                    "another user than an index before, on the same host",
+                    "one user and password for each host",
                 )
             )
 

@@ -549,6 +549,8 @@ FREE = {
     # They go into a header, in base64.
     "project:source:git:password",
     "project:source:archive:password",
+    # They go into a .netrc, in quotes.
+    "project:indexes:0:password",
     "headers:*",
     # Words, none of which is given to a shell.
     "companions:*:command",
