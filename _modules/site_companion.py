@@ -341,12 +341,11 @@ def list_(name: str) -> list[dict[str, Any]]:
     if not there:
         return []
     units = [unit for files in there.values() for unit in files]
-    services = [unit.replace(".timer", ".service") for unit in units]
-    shown = __salt__["systemd_unit.show"](sorted({*units, *services}), _PROPERTIES)
+    shown = __salt__["systemd_unit.show"](units, _PROPERTIES)
     return [
         {
             "companion": companion,
-            "unit": services[units.index(files[0])],
+            "unit": files[0],
             "digest": _digest_of(files),
             "state": shown[files[0]]["ActiveState"],
             "result": shown[files[0]]["Result"],
@@ -386,9 +385,8 @@ def bring(name: str) -> dict[str, Any]:
     errors = _missing(name, wanted)
     changes = _changes(todo, errors)
     todo = {companion: todo[companion] for companion in changes}
-    _retire(
-        name, [unit for each, one in todo.items() if one["retire"] for unit in _there(name)[each]]
-    )
+    there = _there(name)
+    _retire([unit for each, one in todo.items() if one["retire"] for unit in there[each]])
     coming = {companion: wanted[companion] for companion in todo if companion in wanted}
     write = __salt__["durable_file.write"]
     if coming:
@@ -455,17 +453,18 @@ def _watch(name: str, until: dict[str, float], leading: dict[str, str]) -> dict[
     return errors
 
 
-def _retire(name: str, units: list[str]) -> None:
+def _retire(units: list[str]) -> None:
     """Stop units, as gently as each of them says, and remove them."""
     if not units:
         return
-    # So that a timer does not start what is just being stopped.
-    units = sorted(units, key=lambda unit: not unit.endswith(".timer"))
     __salt__["systemd_unit.disable"](units)
-    for unit in units:
-        __salt__["systemd_unit.stop"](unit, timeout=_STOP_LIMIT + 60)
-    for unit in units:
-        __salt__["durable_file.remove"](_path(unit))
+    # First the timers, so that none starts what is just being stopped.
+    for kind in (".timer", ".service"):
+        some = [unit for unit in units if unit.endswith(kind)]
+        if some:
+            __salt__["systemd_unit.stop"](some, timeout=_STOP_LIMIT + 60)
+        for unit in some:
+            __salt__["durable_file.remove"](_path(unit))
     __salt__["systemd_unit.daemon_reload"](force=True)
     __salt__["systemd_unit.reset_failed"](units)
 
@@ -512,6 +511,6 @@ def remove(name: str) -> bool:
     """
     if not remains(name):
         return False
-    _retire(name, [unit for files in _there(name).values() for unit in files])
+    _retire([unit for files in _there(name).values() for unit in files])
     __salt__["durable_file.remove"](_environment_path(name))
     return True
