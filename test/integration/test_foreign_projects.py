@@ -3,7 +3,8 @@ Two more projects that nobody here wrote, as PyPI has them, each whole through t
 
 ColdFront (the allocations of a computing centre): settings in a package of split files, a `uv.lock`, a
 worker of django-q, SQLite.  ephios (shifts of medical services): a `src/` layout that is installed as a
-package with an extra, a user model of its own, PostgreSQL, styles compiled while it serves.
+package with an extra, a user model of its own, PostgreSQL, TLS, styles
+compiled while it serves.
 """
 
 import hashlib
@@ -37,6 +38,8 @@ SITES = {
     },
     "shifts": {
         "server_names": ["shifts.example"],
+        # Its settings send everybody to https.
+        "tls": {"certificate": "/etc/shifts/cert.pem", "key": "/etc/shifts/key.pem"},
         "project": {
             "wsgi": "ephios.wsgi:application",
             "settings": "ephios.settings",
@@ -98,36 +101,40 @@ def applied(host, pillar):
     ask = "runuser -u postgres -- psql -c"
     host.run(f"{ask} \"CREATE ROLE shifts LOGIN PASSWORD 'p@ss-w0rd'\"")
     host.run(f"{ask} 'CREATE DATABASE shifts OWNER shifts'")
+    host.run(
+        "mkdir -m 0700 /etc/shifts && cd /etc/shifts && openssl req -x509 -newkey rsa:2048 -nodes "
+        "-keyout key.pem -out cert.pem -days 90 -subj /CN=shifts.example "
+        "-addext subjectAltName=DNS:shifts.example && chmod 600 key.pem"
+    )
     run = host.apply(pillar=pillar, timeout=1800)
     assert run.ok, run.errors
     return host
 
 
-def test_both_are_migrated_and_answer_with_their_own_pages(applied):
-    status, headers, body = applied.get("/", "hpc.example")
-    assert (status, headers["server"].split("/")[0]) == (200, "nginx")
-    assert b"ColdFront" in body
-    status, headers, _ = applied.get("/", "shifts.example")
-    assert status == 302
-    status, _, body = applied.get("/accounts/login/", "shifts.example")
-    assert status == 200 and b"ephios" in body
-    for site in SITES:
-        plan = applied.salt_call("django_release.manage", site, "migrate --check")
-        assert plan["retcode"] == 0, plan
-    count = "SELECT count(*) FROM core_userprofile"
-    asked = f"PGPASSWORD=p@ss-w0rd psql -At -h 127.0.0.1 -U shifts shifts -c '{count}'"
-    assert applied.run(asked).stdout == "0\n"
+def fetch(host, url, *words):
+    """Status, type and body of a page, asked for on the host by its name."""
+    names = [f"--resolve={name}.example:{port}:127.0.0.1" for name in SITES for port in (80, 443)]
+    told = "%{http_code} %{content_type}"
+    asked = ["curl", "-sk", *names, "-b", "/root/jar", "-c", "/root/jar", "-o", "/root/body"]
+    status, _, kind = host.run(*asked, "-w", told, *words, url).stdout.partition(" ")
+    return int(status), kind, host.run("cat", "/root/body").stdout
 
 
-@pytest.mark.parametrize(("name", "page"), [("hpc", "/"), ("shifts", "/accounts/login/")])
-def test_their_static_files_come_from_nginx(applied, name, page):
-    body = applied.get(page, f"{name}.example")[2].decode()
-    links = re.findall(r'(?:href|src)="(/static/[^"?]+\.(?:css|js))', body)
+PAGES = {"hpc": "http://hpc.example/", "shifts": "https://shifts.example/accounts/login/"}
+
+
+@pytest.mark.parametrize(("site", "word"), [("hpc", "ColdFront"), ("shifts", "ephios")])
+def test_it_is_migrated_and_answers_with_its_own_page_and_files(applied, site, word):
+    status, _, body = fetch(applied, PAGES[site])
+    assert status == 200 and word in body, (status, body)
+    links = set(re.findall(r'(?:href|src)="(/static/[^"?]+\.(?:css|js))', body))
     assert links, body
     for link in links:
-        status, headers, content = applied.get(link, f"{name}.example")
-        assert status == 200 and content, link
-        assert re.match("text/css|(application|text)/javascript", headers["content-type"]), link
+        status, kind, _ = fetch(applied, PAGES[site].rsplit(".example")[0] + ".example" + link)
+        assert status == 200, link
+        assert re.match("text/css|(application|text)/javascript", kind), (link, kind)
+    plan = applied.salt_call("django_release.manage", site, "migrate --check")
+    assert plan["retcode"] == 0, plan
 
 
 def test_a_person_of_the_projects_own_model_signs_in(applied):
@@ -138,14 +145,21 @@ def test_a_person_of_the_projects_own_model_signs_in(applied):
     )
     made = applied.salt_call("django_release.manage", "shifts", f'shell -c "{script}"')
     assert made["retcode"] == 0 and "core.UserProfile" in made["stdout"], made
-    asked = applied.run(
-        "cd /root && rm -f jar && form() { curl -s -b jar -c jar -H 'Host: shifts.example' "
-        '"$@" http://127.0.0.1/accounts/login/; }; '
-        "token=$(form | grep -o 'csrfmiddlewaretoken\" value=\"[^\"]*' | head -1 | cut -d'\"' -f3); "
-        "form -o /dev/null -w '%{http_code} %{redirect_url}' --data-urlencode "
-        '"csrfmiddlewaretoken=$token" -d username=ann@shifts.example -d password=s3cret-enough-99'
-    )
-    assert asked.stdout.startswith("302 "), asked.stdout
+    question = "SELECT email FROM core_userprofile"
+    ask = f"PGPASSWORD=p@ss-w0rd psql -At -h 127.0.0.1 -U shifts shifts -c '{question}'"
+    assert applied.run(ask).stdout == "ann@shifts.example\n"
+    page = PAGES["shifts"]
+    token = re.search(r'csrfmiddlewaretoken" value="([^"]+)', fetch(applied, page)[2])
+    assert token
+    fields = {"csrfmiddlewaretoken": token[1], "username": "ann@shifts.example"}
+    fields["password"] = "s3cret-enough-99"
+    words = [
+        word for key, value in fields.items() for word in ("--data-urlencode", f"{key}={value}")
+    ]
+    status, _, body = fetch(applied, page, "-e", page, *words)
+    assert status == 302, body
+    status, _, body = fetch(applied, "https://shifts.example/")
+    assert status == 200 and "Ann" in body, body
 
 
 def test_the_worker_of_the_project_works(applied):
