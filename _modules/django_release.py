@@ -943,6 +943,26 @@ def _hidden(name: str, text: str) -> str:
     return text
 
 
+def blanked(name: str, text: str) -> str:
+    """
+    What a site's program said, with the values of ``project:env`` that could be secrets blanked.
+
+    name
+        the site
+    text
+        what it said
+
+    Returns text.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.blanked mysite 'no access with hunter2'
+    """
+    return _hidden(name, text)
+
+
 def _ask(name: str, do: str, timeout: int, **request: Any) -> dict[str, Any]:
     project = _site(name)["project"]
     wanted = desired(name)

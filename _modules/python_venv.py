@@ -8,6 +8,11 @@ is not disturbed. Scripts inside name their interpreter by its full path, so it 
 will stay; it counts only once ``.complete`` is there, written last by root after everything else
 is on the disk. Without it the directory is the remains of a run that died, and is built anew.
 
+What an environment is made of comes from the project's own file: a ``requirements.txt`` is pip's; of
+a ``pyproject.toml`` the dependencies are installed, and the project itself where it is a package (it
+has a ``[build-system]``); a ``uv.lock`` is put into pip's words by uv itself, hashes included. One
+installer, the pip that the interpreter brings, does all the installing.
+
 Building runs as the site's user (the ``setup.py`` of a source distribution is a program from the
 network), with nothing of Salt's environment; afterwards everything belongs to root and the site's
 group reads it, so that the site cannot change its own code.
@@ -19,16 +24,22 @@ import glob
 import grp
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import stat
 import subprocess
+import time
+import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "python_venv"
+
+log = logging.getLogger(__name__)
 
 _COMPLETE = ".complete"
 _BUILD = ".build"
@@ -38,13 +49,70 @@ _PIP_TIMEOUT = 3600
 # A change of how an environment is made gives all of them new digests.
 _FORMAT = 1
 _MESSAGE_LINES = 40
+# A step that takes longer tells so this often where a log of warnings is read.
+_PATIENCE = 60
+# What reads a uv.lock: nothing but `uv export` of it runs, and without the network.
+_UV = "uv==0.13.9"
 
 # `-r file`, `-rfile`, `--requirement file`, `--requirement=file`, and the same for constraints:
 # https://pip.pypa.io/en/stable/reference/requirements-file-format/
 _INCLUDE = re.compile(r"\A(?:-r|-c|--requirement|--constraint)(?:\s*=\s*|\s*)(?P<file>\S+)")
 _LOCAL = re.compile(r"\A(?:-e\b|--editable\b|\.{0,2}/|\.(?:\s|\[|\Z)|file:)|\s@\s+file:")
 _HASH = re.compile(r"(?:\s|\\\n|\A)--hash[=\s]")
+# In a pyproject.toml, a table that makes the project a package.
+_PACKAGE = re.compile(r"^[ \t]*\[[ \t]*build-system[ \t]*\]", re.MULTILINE)
+# In a uv.lock, a package that lies in the project: https://docs.astral.sh/uv/concepts/projects/layout/
+_UV_LOCAL = re.compile(r"^source = \{ (?:editable|directory) = \"([^\"]+)\" \}", re.MULTILINE)
 _NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+# Runs in the new environment, as the site's user: Salt's own Python may have no tomllib.
+_READER = r"""
+import json, re, sys
+
+try:
+    import tomllib
+except ImportError:
+    from pip._vendor import tomli as tomllib
+wanted = json.load(sys.stdin)
+with open(wanted["path"], "rb") as stream:
+    content = tomllib.load(stream)
+project = content.get("project", {})
+
+
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def chosen(table, names, what):
+    there = {plain(name): value for name, value in table.items()}
+    for name in names:
+        if plain(name) not in there:
+            sys.exit("there is no %s %r; there are: %s" % (what, name, ", ".join(table) or "none"))
+        yield from there[plain(name)]
+
+
+def group(names, above=()):
+    for entry in chosen(content.get("dependency-groups", {}), names, "dependency group"):
+        if isinstance(entry, str):
+            yield entry
+        elif plain(entry["include-group"]) in above:
+            sys.exit("dependency groups include each other: " + ", ".join(above))
+        else:
+            inner = plain(entry["include-group"])
+            yield from group([inner], (*above, inner))
+
+
+lines = []
+if not wanted["package"]:
+    if not project or "dependencies" in project.get("dynamic", []):
+        sys.exit("it has no [project] with dependencies, and no [build-system] that would know them")
+    lines += project.get("dependencies", [])
+    lines += chosen(project.get("optional-dependencies", {}), wanted["extras"], "extra")
+lines += group(wanted["groups"])
+with open(wanted["to"], "w", encoding="utf-8") as stream:
+    stream.writelines(line + "\n" for line in lines)
+"""
 
 
 def __virtual__() -> str:
@@ -65,8 +133,23 @@ def _parent(name: str) -> str:
 
 
 def _environment(name: str, scratch: str) -> dict[str, str]:
-    account = _site(name)["project"]["user"]
+    project = _site(name)["project"]
+    account = project["user"]
+    sources = {}
+    indexes = project["indexes"]
+    if indexes:
+        urls = [index["url"] for index in indexes]
+        # Also with one alone: an index that the host's pip.conf adds could have a package of any
+        # name, and pip would take it from there.
+        more = {"PIP_EXTRA_INDEX_URL": " ".join(urls[1:] or urls), "PIP_NO_INDEX": "0"}
+        sources = {"PIP_INDEX_URL": urls[0], **more}
+    elif indexes is None:
+        sources = {"PIP_NO_INDEX": "1"}
+    if project["wheels"]:
+        root = __salt__["django_release.desired"](name)["path"]
+        sources["PIP_FIND_LINKS"] = " ".join(os.path.join(root, each) for each in project["wheels"])
     return {
+        **sources,
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         # Not the home of the site's user: what the site left there (a pip.conf, a .pth file) has
         # no say in what is installed. The host's own /etc/pip.conf has.
@@ -126,26 +209,49 @@ def _requirements(name: str, source: str, entry: str) -> dict[str, str]:
                 f"{relative}, included by {including or _key(name, 'project:requirements')}, is "
                 "outside the project: an environment is made of the project's own files"
             )
-        path = os.path.join(source, relative)
-        try:
-            with open(path, encoding="utf-8-sig") as stream:
-                text = stream.read()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            where = f"included by {including}" if including else "asked for by "
-            where += "" if including else _key(name, "project:requirements")
-            raise CommandExecutionError(
-                f"there is no requirements file {relative} in {source}, {where}: add it to the "
-                f"project, or set {_key(name, 'project:requirements')} to another or to null"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandExecutionError(f"{path} cannot be read: {error}") from error
-        texts[relative] = text
+        texts[relative] = text = _text(name, source, relative, including)
         for line in text.splitlines():
             match = _INCLUDE.match(line.strip())
             if match and "://" not in match.group("file"):
                 included = os.path.join(os.path.dirname(relative), match.group("file"))
                 pending.append((os.path.normpath(included), relative))
     return texts
+
+
+def _text(name: str, source: str, relative: str, including: str | None = None) -> str:
+    path = os.path.join(source, relative)
+    try:
+        with open(path, encoding="utf-8-sig") as stream:
+            return stream.read()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        where = f"included by {including}" if including else "asked for by "
+        where += "" if including else _key(name, "project:requirements")
+        raise CommandExecutionError(
+            f"there is no requirements file {relative} in {source}, {where}: add it to the "
+            f"project, or set {_key(name, 'project:requirements')} to another or to null"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandExecutionError(f"{path} cannot be read: {error}") from error
+
+
+def _lock(name: str, source: str) -> tuple[str, dict[str, str], bool]:
+    """
+    What the project's packages are told by: the kind of file, the texts by their path, and whether
+    a package that lies in the project is one of them.
+    """
+    entry = os.path.normpath(_site(name)["project"]["requirements"])
+    folder, kind = os.path.split(entry)
+    if kind == "pyproject.toml":
+        text = _text(name, source, entry)
+        return kind, {entry: text}, bool(_PACKAGE.search(text))
+    if kind == "uv.lock":
+        text = _text(name, source, entry)
+        beside = os.path.join(folder, "pyproject.toml")
+        texts = {entry: text, beside: _text(name, source, beside, entry)}
+        return kind, texts, bool(_UV_LOCAL.search(text))
+    texts = _requirements(name, source, entry)
+    lines = [line.strip() for text in texts.values() for line in text.splitlines()]
+    return "requirements", texts, any(_LOCAL.search(line) for line in lines)
 
 
 def _server(name: str) -> str | None:
@@ -228,13 +334,16 @@ def desired(name: str) -> dict[str, Any]:
         return _kept_by_hand(name, project["venv"])
     release = __salt__["django_release.desired"](name)
     real, version = _interpreter(name, project["python"])
-    texts = {}
+    texts: dict[str, str] = {}
+    local = False
     if project["requirements"]:
-        texts = _requirements(name, release["source"], os.path.normpath(project["requirements"]))
+        _, texts, local = _lock(name, release["source"])
     parts: list[Any] = [_FORMAT, real, version, sorted(texts.items()), _server(name)]
-    if any(_LOCAL.search(line.strip()) for text in texts.values() for line in text.splitlines()):
+    if local:
         # A package inside the project: the project's content is part of the environment.
         parts.append([release["id"], release["path"]])
+    if project["extras"] or project["groups"]:
+        parts.append({"extras": project["extras"], "groups": project["groups"]})
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
     path = os.path.join(_parent(name), digest)
     return {
@@ -327,7 +436,45 @@ def _last_lines(text: str) -> str:
     return "\n".join(lines[-_MESSAGE_LINES:])
 
 
-def _step(name: str, argv: list[str], cwd: str, scratch: str, timeout: int, what: str) -> None:
+def _without_passwords(name: str, text: str) -> str:
+    """What a program of the build said; it could have read the password that pip needs."""
+    for index in _site(name)["project"]["indexes"] or []:
+        for secret in {index["password"], urllib.parse.quote(index["password"] or "", safe="")}:
+            text = text.replace(secret, "**********") if secret else text
+    return text
+
+
+def _listener(name: str, what: str) -> Callable[[str], None]:
+    """
+    Tells the log what a step says, and at times where only warnings are read (a terminal with
+    salt-call, by Salt's default) that it goes on.
+    """
+    began = told = time.monotonic()
+    last = ""
+
+    def listen(said: str) -> None:
+        nonlocal told, last
+        for line in _without_passwords(name, said).splitlines():
+            if line.strip():
+                last = line.strip()
+                log.info("%s: %s", name, last)
+        now = time.monotonic()
+        if now - told >= _PATIENCE:
+            told = now
+            log.warning("%s: %s for %d seconds so far: %s", name, what, now - began, last)
+
+    return listen
+
+
+def _step(
+    name: str,
+    argv: list[str],
+    cwd: str,
+    scratch: str,
+    timeout: int,
+    what: str,
+    stdin: str = "",
+) -> None:
     project = _site(name)["project"]
     done = __salt__["system_account.run"](
         project["user"],
@@ -336,14 +483,15 @@ def _step(name: str, argv: list[str], cwd: str, scratch: str, timeout: int, what
         cwd,
         _environment(name, scratch),
         timeout,
+        stdin=stdin,
+        listener=_listener(name, what),
     )
+    message = _without_passwords(name, _last_lines(done["stdout"]))
     if done["timed_out"]:
         raise CommandExecutionError(
-            f"{what} took longer than {timeout} seconds and was stopped:\n"
-            + _last_lines(done["stdout"])
+            f"{what} took longer than {timeout} seconds and was stopped:\n{message}"
         )
     if done["retcode"]:
-        message = _last_lines(done["stdout"])
         if "ensurepip is not" in done["stdout"] or "No module named ensurepip" in done["stdout"]:
             message = (
                 f"{argv[0]} has no ensurepip, which Debian and Ubuntu ship apart: install "
@@ -463,6 +611,36 @@ def _fill(name: str, wanted: dict[str, Any]) -> None:
         _VENV_TIMEOUT,
         f"making a virtual environment with {project['python']}",
     )
+    _tell_passwords(name, path, scratch)
+    package = _server(name)
+    server = [package] if package else []
+    if project["requirements"]:
+        release = __salt__["django_release.desired"](name)["path"]
+        entry = os.path.normpath(project["requirements"])
+        options, hashed, local = _options(name, wanted, release, scratch)
+        if hashed:
+            # With one hash in the file pip wants one for every requirement of the call, and the
+            # uWSGI package comes from the pillar: it has a call of its own.
+            what = f"installing {entry}, whose hashes are enforced,"
+            _install(name, wanted, release, ["--require-hashes", *options], what)
+        elif options or server:
+            # One call for both, so that a project which pins uWSGI itself to another version is
+            # told so instead of getting two in turn.
+            what = "installing " + " and ".join([entry, *server])
+            _install(name, wanted, release, [*options, *server], what)
+            server = []
+        if local:
+            # What they need is installed already, by the lock.
+            what = "installing the packages in the project"
+            _install(name, wanted, release, ["--no-deps", *local], what)
+    if server:
+        _install(name, wanted, path, server, f"installing {server[0]}")
+    shutil.rmtree(scratch)
+
+
+def _install(
+    name: str, wanted: dict[str, Any], cwd: str, requirements: list[str], what: str
+) -> None:
     pip = [
         wanted["binary"],
         "-m",
@@ -474,48 +652,119 @@ def _fill(name: str, wanted: dict[str, Any]) -> None:
         "--no-cache-dir",
         "--progress-bar=off",
     ]
-    package = _server(name)
-    server = [package] if package else []
-    if project["requirements"]:
-        release = __salt__["django_release.desired"](name)
-        entry = os.path.normpath(project["requirements"])
-        texts = _requirements(name, release["path"], entry)
-        options = ["-r", os.path.join(release["path"], entry)]
-        if any(_HASH.search(text) for text in texts.values()):
-            # With one hash in the file pip wants one for every requirement of the call, and the
-            # uWSGI package comes from the pillar: it has a call of its own.
-            options.insert(0, "--require-hashes")
-            _step(
-                name,
-                [*pip, *options],
-                release["path"],
-                scratch,
-                _PIP_TIMEOUT,
-                f"installing {entry}, whose hashes are enforced,",
-            )
-        else:
-            what = " and ".join([entry, *server])
-            # One call for both, so that a project which pins uWSGI itself to another version is
-            # told so instead of getting two in turn.
-            _step(
-                name,
-                [*pip, *options, *server],
-                release["path"],
-                scratch,
-                _PIP_TIMEOUT,
-                f"installing {what}",
-            )
-            server = []
-    if server:
-        _step(
-            name,
-            [*pip, *server],
-            path,
-            scratch,
-            _PIP_TIMEOUT,
-            f"installing {server[0]}",
+    scratch = os.path.join(wanted["path"], _BUILD)
+    told = os.path.join(scratch, "pip.log")
+    try:
+        _step(name, [*pip, f"--log={told}", *requirements], cwd, scratch, _PIP_TIMEOUT, what)
+    except CommandExecutionError as error:
+        # That an index refuses the password, pip tells nobody but its log.
+        project = _site(name)["project"]
+        done = __salt__["system_account.run"](
+            project["user"],
+            project["group"],
+            ["/bin/grep", "--only-matching", "Could not fetch URL .*", told],
+            cwd,
+            _environment(name, scratch),
+            _VENV_TIMEOUT,
         )
-    shutil.rmtree(scratch)
+        unfetched = (
+            "\n".join(sorted(set(done["stdout"].splitlines()))) if not done["retcode"] else ""
+        )
+        raise CommandExecutionError(f"{error}\n{unfetched}".rstrip()) from error
+
+
+def _netrc(word: str) -> str:
+    """A word of a .netrc; in quotes only where it has to be, as Python before 3.11 knows none."""
+    if not re.search(r'[\s"\\]', word):
+        return word
+    return '"' + re.sub(r'(["\\])', r"\\\1", word) + '"'
+
+
+def _tell_passwords(name: str, path: str, scratch: str) -> None:
+    """
+    Put the indexes' passwords where pip looks for them. In a URL they would be in the command
+    lines of the pip that pip starts for a source distribution, which everybody can read.
+    """
+    lines = []
+    for index in _site(name)["project"]["indexes"] or []:
+        if index["password"]:
+            # As pip's own library has it, in whatever case.
+            host = urllib.parse.urlsplit(index["url"]).netloc.split(":")[0]
+            user, password = _netrc(index["user"]), _netrc(index["password"])
+            lines.append(f"machine {host} login {user} password {password}\n")
+    if lines:
+        file = os.path.join(scratch, "home", ".netrc")
+        # Made by the site's user, and readable by nobody else before there is a word in it.
+        touch = ["/usr/bin/install", "-m", "0600", "/dev/null", file]
+        _step(name, touch, path, scratch, _VENV_TIMEOUT, "making room for passwords")
+        dd = ["/bin/dd", "status=none", f"of={file}", "conv=notrunc"]
+        _step(name, dd, path, scratch, _VENV_TIMEOUT, "telling pip", stdin="".join(lines))
+
+
+def _options(
+    name: str, wanted: dict[str, Any], release: str, scratch: str
+) -> tuple[list[str], bool, list[str]]:
+    """
+    What pip is to install for the project: its words, whether hashes are enforced, and the
+    packages in the project that are installed by themselves afterwards.
+    """
+    project = _site(name)["project"]
+    entry = os.path.normpath(project["requirements"])
+    kind, texts, local = _lock(name, release)
+    if kind == "requirements":
+        hashed = any(_HASH.search(text) for text in texts.values())
+        return ["-r", os.path.join(release, entry)], hashed, []
+    folder = os.path.join(release, os.path.dirname(entry)).rstrip(os.sep)
+    listed = os.path.join(scratch, "requirements.txt")
+    copy = os.path.join(scratch, "project")
+    if local:
+        # Building a package writes beside its code, and the release is not the site's to write.
+        argv = ["/bin/cp", "-R", "-P", "--", folder, copy]
+        _step(name, argv, release, scratch, _VENV_TIMEOUT, "copying the project")
+    if kind == "uv.lock":
+        _export(name, wanted, folder, scratch, listed)
+        members = _UV_LOCAL.findall(texts[entry])
+        hashed = ", hash = " in texts[entry]
+        return ["-r", listed], hashed, [os.path.normpath(f"{copy}/{one}") for one in members]
+    request = {
+        "path": os.path.join(release, entry),
+        "to": listed,
+        "package": local,
+        "extras": project["extras"],
+        "groups": project["groups"],
+    }
+    argv = [wanted["binary"], "-I", "-c", _READER]
+    what, stdin = f"reading {entry}", json.dumps(request)
+    _step(name, argv, release, scratch, _VENV_TIMEOUT, what, stdin=stdin)
+    extras = f"[{','.join(project['extras'])}]" if project["extras"] else ""
+    return ["-r", listed, *([copy + extras] if local else [])], False, []
+
+
+def _export(name: str, wanted: dict[str, Any], folder: str, scratch: str, listed: str) -> None:
+    """Put a uv.lock into the words of a requirements file, with its hashes."""
+    project = _site(name)["project"]
+    tool = os.path.join(scratch, "uv")
+    _install(name, wanted, scratch, ["--target", tool, _UV], f"installing {_UV}, to read uv.lock")
+    argv = [
+        os.path.join(tool, "bin", "uv"),
+        "export",
+        # As the file is: nothing is resolved anew.
+        "--frozen",
+        "--offline",
+        "--no-config",
+        "--no-python-downloads",
+        f"--python={wanted['binary']}",
+        f"--cache-dir={scratch}/uv-cache",
+        f"--project={folder}",
+        "--format=requirements.txt",
+        "--no-emit-local",
+        "--no-default-groups",
+        *(f"--extra={extra}" for extra in project["extras"]),
+        *(f"--group={group}" for group in project["groups"]),
+        f"--output-file={listed}",
+        "--quiet",
+    ]
+    _step(name, argv, scratch, scratch, _VENV_TIMEOUT, "reading uv.lock")
 
 
 def stored(name: str) -> list[str]:

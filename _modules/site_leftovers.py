@@ -21,6 +21,7 @@ __virtualname__ = "site_leftovers"
 # The allow-list of site_pillar: no path is ever built of a name that does not match.
 _NAME = r"[a-z][a-z0-9_-]{0,30}"
 _UNIT = re.compile(rf"uwsgi-({_NAME})(@[0-9a-f]{{12}})?\.(?:service|socket)")
+_COMPANION = re.compile(rf"django-({_NAME})\.{_NAME}\.(?:service|timer)")
 _OWNER = re.compile(rf"nginx_uwsgi_django site ({_NAME})\n?")
 _TOOL_TIMEOUT = 60
 
@@ -49,11 +50,13 @@ def _units() -> list[tuple[str, str, str]]:
     directory = _lookup()["unit_dir"]
     found = []
     for entry in _entries(directory):
-        match = _UNIT.fullmatch(entry)
+        companion = _COMPANION.fullmatch(entry)
+        match = companion or _UNIT.fullmatch(entry)
         path = f"{directory}/{entry}"
-        # The sentence that uwsgi_socket and uwsgi_generation write into each of them.
+        # The sentence that uwsgi_socket, uwsgi_generation and site_companion write into each.
         if match and f'Django site "{match[1]}"' in _text(path):
-            found.append((match[1], "generation" if match[2] else "socket", path))
+            kind = "companion" if companion else "generation" if match[2] else "socket"
+            found.append((match[1], kind, path))
     return found
 
 
@@ -116,8 +119,8 @@ def found() -> dict[str, dict[str, list[str]]]:
     """
     The sites on this host that the formula made and the pillar does not name.
 
-    Returns a mapping from a site's name to what is there of it: any of ``generation`` and
-    ``socket`` (files of its units), ``nginx`` (its file), ``user`` and ``group`` (names). A site's
+    Returns a mapping from a site's name to what is there of it: any of ``companion``,
+    ``generation`` and ``socket`` (files of its units), ``nginx`` (its file), ``user`` and ``group`` (names). A site's
     data and its releases are no leftovers.
 
     Raises CommandExecutionError when the pillar is not valid.

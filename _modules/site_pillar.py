@@ -21,6 +21,7 @@ import json
 import os
 import pwd
 import re
+import shlex
 import stat
 from typing import Any
 
@@ -473,6 +474,9 @@ class _Table(_Node):
             if item is not _UNSET:
                 taken[key] = item
         return taken
+
+    def fill(self, value: Any) -> Any:
+        return {key: self.value.fill(item) for key, item in value.items()}
 
     def shape(self) -> dict:
         names = self.key.shape()
@@ -1186,6 +1190,17 @@ def _source() -> _Mapping:
     )
 
 
+def _names(description: str) -> _List:
+    return _List(
+        _Text("a name of letters, digits and ._-", r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"),
+        "a list of names",
+        unique=True,
+        default=[],
+        description=description,
+        example=["postgres"],
+    )
+
+
 def _project() -> _Mapping:
     return _Mapping(
         {
@@ -1238,8 +1253,47 @@ def _project() -> _Mapping:
                 most=1024,
                 nullable=True,
                 default=_Derived("requirements.txt; null where venv is given"),
-                description="The project's requirements file for pip; null when it has none.",
+                description="What the project needs: a requirements file for pip, a pyproject.toml, "
+                "or a uv.lock with a pyproject.toml beside it; null when it needs nothing.",
                 example="requirements.txt",
+            ),
+            "extras": _names("Optional dependencies of the pyproject.toml that are installed too."),
+            "groups": _names("Dependency groups of the pyproject.toml that are installed too."),
+            "indexes": _List(
+                _Mapping(
+                    {
+                        "url": _Text(
+                            "an https, http or file URL without a user, a password or a query",
+                            r"(?:https?|file)://[A-Za-z0-9._~:/%+,=\[\]-]+",
+                            most=1024,
+                            private=True,
+                            description="The index.",
+                            example="https://pypi.example.org/simple/",
+                            advice=(
+                                (
+                                    r"https?://[^/]*@.*",
+                                    "the user's name and the password have keys of their own",
+                                ),
+                            ),
+                        ),
+                        **_login("for it"),
+                    },
+                    required=("url",),
+                ),
+                "a list of indexes",
+                nullable=True,
+                default=[],
+                description="Package indexes, instead of those that the host's own pip.conf names; "
+                "pip treats them all alike. null: none, all comes from `wheels`.",
+                example=[{"url": "https://pypi.example.org/simple/"}],
+            ),
+            "wheels": _List(
+                _Text(f"{_RELATIVE_SAYS}, or an absolute one", rf"{_PATH}|{_RELATIVE}", most=1024),
+                "a list of directories",
+                unique=True,
+                default=[],
+                description="Directories with wheels that pip looks in as well.",
+                example=["/srv/wheels"],
             ),
             "env": _Table(
                 _Text(
@@ -1379,6 +1433,37 @@ def _project() -> _Mapping:
     )
 
 
+def _limits() -> _Table:
+    return _Table(
+        _Text(
+            "a resource limit of systemd",
+            choices=(
+                "CPUQuota",
+                "CPUWeight",
+                "IOWeight",
+                "LimitAS",
+                "LimitCORE",
+                "LimitFSIZE",
+                "LimitNOFILE",
+                "LimitNPROC",
+                "MemoryHigh",
+                "MemoryMax",
+                "MemorySwapMax",
+                "TasksMax",
+            ),
+        ),
+        _Plain(
+            _Number("a whole number", 0, 2**63 - 1),
+            _Text("a size or a percentage", r"[0-9]{1,18}[KMGT%]?|infinity"),
+            says="a whole number, a size like 512M, a percentage like 50% or infinity",
+            as_text=True,
+        ),
+        "a mapping of systemd's resource limits",
+        description="Resource limits of the units, by systemd's names.",
+        example={"MemoryMax": "512M", "LimitNOFILE": 4096},
+    )
+
+
 def _uwsgi() -> _Mapping:
     scalar = _Plain(
         _Text(
@@ -1467,36 +1552,86 @@ def _uwsgi() -> _Mapping:
                 description="Seconds that an old generation has to finish its requests.",
                 example=120,
             ),
-            "limits": _Table(
-                _Text(
-                    "a resource limit of systemd",
-                    choices=(
-                        "CPUQuota",
-                        "CPUWeight",
-                        "IOWeight",
-                        "LimitAS",
-                        "LimitCORE",
-                        "LimitFSIZE",
-                        "LimitNOFILE",
-                        "LimitNPROC",
-                        "MemoryHigh",
-                        "MemoryMax",
-                        "MemorySwapMax",
-                        "TasksMax",
-                    ),
-                ),
-                _Plain(
-                    _Number("a whole number", 0, 2**63 - 1),
-                    _Text("a size or a percentage", r"[0-9]{1,18}[KMGT%]?|infinity"),
-                    says="a whole number, a size like 512M, a percentage like 50% or infinity",
-                    as_text=True,
-                ),
-                "a mapping of systemd's resource limits",
-                description="Resource limits of the site's units, by systemd's names.",
-                example={"MemoryMax": "512M", "LimitNOFILE": 4096},
-            ),
+            "limits": _limits(),
         },
         description="The uWSGI instance.",
+    )
+
+
+def _companions() -> _Table:
+    return _Table(
+        _Text(
+            "a name of 1 to 31 of a-z, 0-9, _ and -, beginning with a letter",
+            r"[a-z][a-z0-9_-]{0,30}",
+        ),
+        _Mapping(
+            {
+                "command": _Plain(
+                    _Text("text on one line", _TRIMMED, most=4096, private=True),
+                    _List(
+                        _Text("text on one line", _ONE_LINE, most=4096, private=True),
+                        "a list with at least one word",
+                        least=1,
+                    ),
+                    says="a command on one line, or a list of words",
+                    description="What runs, in the release: a program of the virtual environment, "
+                    "`manage.py` with a command, a path in the project or an absolute one. A text "
+                    "is taken apart at its blanks, with a shell's quotes; no shell is involved. "
+                    "Everybody on the host can read it: secrets belong in project:env.",
+                    example="celery -A mysite worker --loglevel info",
+                ),
+                "schedule": _Text(
+                    "a time as systemd.time(7) has it for OnCalendar=",
+                    r"[A-Za-z0-9*][A-Za-z0-9*~:,./ _+-]*",
+                    most=256,
+                    nullable=True,
+                    default=None,
+                    description="When it runs, and then ends by itself; null: all the time.",
+                    example="*-*-* 03:30:00",
+                ),
+                "settle": _Number(
+                    "seconds from 1 to 3600",
+                    1,
+                    3600,
+                    default=5,
+                    description="Seconds that it has to run before it counts as up.",
+                    example=15,
+                ),
+                "time_limit": _Number(
+                    "seconds from 1 to 604800 (a week)",
+                    1,
+                    604800,
+                    nullable=True,
+                    default=None,
+                    description="Seconds after which a scheduled one is stopped; null: it takes as "
+                    "long as it takes.",
+                    example=3600,
+                ),
+                "stop_signal": _Text(
+                    "the name of a signal",
+                    choices=("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2"),
+                    default="SIGTERM",
+                    description="What asks it to finish its work and end.",
+                    example="SIGINT",
+                ),
+                "stop_timeout": _Number(
+                    "seconds from 1 to 3600",
+                    1,
+                    3600,
+                    default=60,
+                    description="Seconds that it has for that; then it is killed.",
+                    example=300,
+                ),
+                "limits": _limits(),
+            },
+            required=("command",),
+        ),
+        "a mapping of names and companions",
+        description="What else runs for the site, of the same release, with the same user, "
+        "environment and sandbox as its uWSGI: workers and timers, as django-SITE.NAME.service. "
+        "Each has `command` and perhaps `schedule`, `settle`, `time_limit`, `stop_signal`, "
+        "`stop_timeout` and `limits`; see companions.md.",
+        example={"worker": {"command": "celery -A mysite worker"}},
     )
 
 
@@ -2139,6 +2274,7 @@ def _site_keys() -> dict[str, _Node]:
         **_serving(),
         "project": _project(),
         "uwsgi": _uwsgi(),
+        "companions": _companions(),
         "socket": _Mapping(
             {
                 "path": _Text(
@@ -2822,11 +2958,59 @@ def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
                 "a mode that lets the group write, like '0660'",
             )
         )
-    for limit, value in uwsgi["limits"].items():
+    _check_limits((*path, "uwsgi", "limits"), uwsgi["limits"], errors)
+    for name, companion in site["companions"].items():
+        _check_companion((*path, "companions", name), companion, errors)
+
+
+def _check_limits(path: tuple, limits: dict[str, str], errors: list) -> None:
+    for limit, value in limits.items():
         for which, pattern, says in _LIMIT_RULES:
             if re.fullmatch(which, limit) and not re.fullmatch(pattern, value):
-                errors.append(_meaning((*path, "uwsgi", "limits", limit), f"{value!r}", says))
+                errors.append(_meaning((*path, limit), f"{value!r}", says))
                 break
+
+
+def _check_companion(path: tuple, companion: dict, errors: list) -> None:
+    """What runs beside a site's uWSGI: that its command and its schedule can be understood."""
+    _check_limits((*path, "limits"), companion["limits"], errors)
+    command = companion["command"]
+    if isinstance(command, (str, list)):
+        # What the words are may be a secret: it is not repeated here.
+        try:
+            first = (command if isinstance(command, list) else shlex.split(command))[0]
+        except (ValueError, IndexError) as error:
+            found = f"a text that cannot be taken apart: {error}".lower()
+            errors.append(_meaning((*path, "command"), found, "a command line, or a list of words"))
+        else:
+            if not re.fullmatch(rf"{_PATH}|{_RELATIVE}", first):
+                errors.append(
+                    _meaning(
+                        (*path, "command"),
+                        "a first word that is no program's name or path",
+                        "the name of a program in the virtual environment, manage.py, a path in "
+                        "the project, or an absolute path",
+                    )
+                )
+    if companion["schedule"] is None:
+        if companion["time_limit"] is not None:
+            errors.append(
+                _meaning(
+                    (*path, "time_limit"),
+                    f"{companion['time_limit']}, of a companion that runs all the time",
+                    "a schedule as well, or null",
+                )
+            )
+        return
+    wrong = __salt__["systemd_unit.wrong_calendar"](companion["schedule"])
+    if wrong:
+        errors.append(
+            _meaning(
+                (*path, "schedule"),
+                f"{companion['schedule']!r} ({wrong})",
+                "a time as systemd.time(7) has it, like 'Mon..Fri 08:00' or hourly",
+            )
+        )
 
 
 #: Where a password may be sent: to this very host without TLS, too.
@@ -2873,8 +3057,14 @@ def _check_project(path: tuple, project: dict, errors: list) -> None:
                 "an ssh:// URL or user@host:path",
             )
         )
-    for kind in ("git", "archive"):
-        login, keys = source.get(kind) or {}, ("source", kind)
+    _check_packages(path, project, errors)
+    logins: list[tuple[dict, tuple]] = [
+        (source.get(kind) or {}, ("source", kind)) for kind in ("git", "archive")
+    ]
+    logins += [(index, ("indexes", n)) for n, index in enumerate(project["indexes"] or [])]
+    for login, keys in logins:
+        if login.get("url", _UNSET) is _UNSET:
+            continue
         if bool(login.get("user")) != bool(login.get("password")):
             which = "password" if login["user"] else "user"
             errors.append(
@@ -2890,6 +3080,41 @@ def _check_project(path: tuple, project: dict, errors: list) -> None:
                     (*path, *keys, "password"),
                     "a password, without a URL of https",
                     "a URL of https, which alone keeps it secret on the way",
+                )
+            )
+
+
+def _check_packages(path: tuple, project: dict, errors: list) -> None:
+    """Where a project's packages come from."""
+    lock = os.path.basename(project["requirements"] or "")
+    for key in ("extras", "groups"):
+        if project[key] and lock not in ("pyproject.toml", "uv.lock"):
+            errors.append(
+                _meaning(
+                    (*path, key),
+                    f"{_listing(project[key])}, while requirements is {lock or 'null'}",
+                    "an empty list, or a pyproject.toml or uv.lock as project:requirements",
+                )
+            )
+    if project["indexes"] is None and not project["wheels"]:
+        errors.append(
+            _meaning(
+                (*path, "indexes"),
+                "null, without any wheels",
+                "project:wheels to install from, or an empty list for the host's own index",
+            )
+        )
+    logins: dict[str, tuple] = {}
+    for number, index in enumerate(project["indexes"] or []):
+        host = re.sub(r"^[a-z]+://|[:/].*$", "", str(index["url"]))
+        login = (index["user"], index["password"])
+        # pip knows passwords by the host's name alone, as a .netrc does.
+        if logins.setdefault(host, login) != login:
+            errors.append(
+                _meaning(
+                    (*path, "indexes", number),
+                    "another user than an index before, on the same host",
+                    "one user and password for each host",
                 )
             )
 

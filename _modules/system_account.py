@@ -15,6 +15,8 @@ import os
 import pwd
 import signal
 import subprocess
+import time
+from collections.abc import Callable
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -376,6 +378,34 @@ def remove(name: str) -> dict[str, Any]:
     return found
 
 
+def _communicate(
+    process: subprocess.Popen[str],
+    stdin: str,
+    timeout: int,
+    listener: Callable[[str], None] | None,
+) -> tuple[str, str | None]:
+    if listener is None:
+        return process.communicate(stdin, timeout=timeout)
+    deadline = time.monotonic() + timeout
+    heard = 0
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=min(1, max(left, 0)))
+        except subprocess.TimeoutExpired as unfinished:
+            # The next call goes on where this one was, with all that was read before.
+            stdin = ""
+            # Bytes, even of a text stream: https://bugs.python.org/issue46756
+            said = (unfinished.stdout or b"").decode(errors="replace")
+            listener(said[heard:])
+            heard = len(said)
+            if left <= 0:
+                raise
+        else:
+            listener(stdout[heard:])
+            return stdout, stderr
+
+
 def run(
     user: str,
     group: str,
@@ -386,6 +416,7 @@ def run(
     umask: int = 0o027,
     stdin: str = "",
     merge: bool = True,
+    listener: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """
     Run a program as a user, with this environment and no other, in a session of its own.
@@ -407,6 +438,9 @@ def run(
         text for its standard input
     merge
         put standard error into ``stdout``, in order
+    listener
+        for modules: is called with what the program has said since the last call, at least once a
+        second
 
     Returns ``{"retcode", "stdout", "stderr", "timed_out"}``.
 
@@ -447,7 +481,7 @@ def run(
         raise CommandExecutionError(f"{_SETPRIV} cannot be started: {error}") from error
     timed_out = False
     try:
-        stdout, stderr = process.communicate(stdin, timeout=timeout)
+        stdout, stderr = _communicate(process, stdin, timeout, listener)
     except subprocess.TimeoutExpired:
         timed_out = True
         os.killpg(process.pid, signal.SIGKILL)

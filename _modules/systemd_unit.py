@@ -13,6 +13,7 @@ than what systemd has read.
 import datetime
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable
@@ -207,6 +208,28 @@ def show(units: str | list[str], properties: list[str] | None = None) -> dict[st
         for name in known.intersection(names) or {unit["Id"]}:
             found[name] = answer
     return found
+
+
+def wrong_calendar(expression: str) -> str | None:
+    """
+    What systemd has against a time for ``OnCalendar=``.
+
+    expression
+        as systemd.time(7) describes it
+
+    Returns its own words; None when it is right, or there is no systemd here to ask (a container
+    with nothing but a master).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' systemd_unit.wrong_calendar 'Mon..Fri 08:00'
+    """
+    if shutil.which("systemd-analyze") is None:
+        return None
+    result = _run(["systemd-analyze", "calendar", "--", expression], _QUERY_TIMEOUT)
+    return result.stderr.strip() or "not understood" if result.returncode else None
 
 
 def seconds(timestamp: str) -> float | None:

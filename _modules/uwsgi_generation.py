@@ -127,8 +127,21 @@ def environment_file(values: dict[str, str]) -> str:
     return "".join(lines)
 
 
-def _content(path: str) -> str | None:
-    """The digest of a file's content, remembered as long as the file is the same one."""
+def content(path: str) -> str | None:
+    """
+    The digest of a file's content, remembered as long as the file is the same one.
+
+    path
+        a program or a library
+
+    Returns 64 hexadecimal digits, or None where there is none.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.content /usr/bin/python3
+    """
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -151,7 +164,7 @@ def _programs(venv: dict[str, Any], plugin: str | None) -> dict[str, Any]:
     executables += _sorted_glob(venv["path"], "lib/python3*/site-packages/pyuwsgi*.so")
     if plugin:
         executables += _sorted_glob("/usr/lib/uwsgi/plugins", f"{plugin}*_plugin.so")
-    return {path: [os.path.realpath(path), _content(path)] for path in executables if path}
+    return {path: [os.path.realpath(path), content(path)] for path in executables if path}
 
 
 def _sorted_glob(directory: str, pattern: str) -> list[str]:
@@ -281,6 +294,38 @@ def _sandbox(site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any]
     ]
 
 
+def confinement(name: str, limits: dict[str, str]) -> list[str]:
+    """
+    What makes a process that runs for a site the site's alone: the lines of a unit's [Service]
+    section that say how much it may have, what it may do and what it sees.
+
+    name
+        the site
+    limits
+        resource limits, by systemd's names
+
+    Returns lines.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.confinement mysite '{"MemoryMax": "512M"}'
+    """
+    venv = __salt__["python_venv.desired"](name)
+    return _confinement(_site(name), venv, __salt__["django_release.desired"](name), limits)
+
+
+def _confinement(
+    site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any], limits: dict[str, str]
+) -> list[str]:
+    return [
+        "UMask=0022",
+        *(f"{limit}={limits[limit]}" for limit in sorted(limits)),
+        *_sandbox(site, venv, release),
+    ]
+
+
 def _unit_text(
     site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any], digest: str
 ) -> str:
@@ -288,7 +333,6 @@ def _unit_text(
     escape = __salt__["systemd_unit.escape"]
     paths = _paths(name, digest)
     uwsgi = site["uwsgi"]
-    limits = [f"{limit}={uwsgi['limits'][limit]}" for limit in sorted(uwsgi["limits"])]
     return "\n".join(
         [
             "[Unit]",
@@ -326,9 +370,7 @@ def _unit_text(
             f"SyslogIdentifier=uwsgi-{name}",
             f"RuntimeDirectory=uwsgi-{name}@{digest}",
             "RuntimeDirectoryMode=0700",
-            "UMask=0022",
-            *limits,
-            *_sandbox(site, venv, release),
+            *_confinement(site, venv, release, uwsgi["limits"]),
             "",
             "[Install]",
             f"WantedBy=uwsgi-{name}.service",

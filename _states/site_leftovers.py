@@ -67,9 +67,13 @@ def _purge(ret: dict[str, Any], left: dict[str, dict[str, list[str]]]) -> None:
     for site, there in left.items():
         # In this order, as `absent` does it; and only what is there, as a unit of that name may be
         # somebody else's.
-        steps = [f"uwsgi_{kind}.absent" for kind in ("generation", "socket") if kind in there] + [
-            "python_venv.absent"
-        ]
+        kinds = {
+            "companion": "site_companion",
+            "generation": "uwsgi_generation",
+            "socket": "uwsgi_socket",
+        }
+        steps = [f"{kinds[kind]}.absent" for kind in kinds if kind in there]
+        steps.append("python_venv.absent")
         failed = None
         for step in steps:
             done = __states__[step](site)

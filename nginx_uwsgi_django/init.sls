@@ -8,6 +8,7 @@ include:
   - nginx_uwsgi_django.django
   - nginx_uwsgi_django.uwsgi
   - nginx_uwsgi_django.django.live
+  - nginx_uwsgi_django.django.companions
   - nginx_uwsgi_django.nginx
   - nginx_uwsgi_django.nginx.certificates
   - nginx_uwsgi_django.absent

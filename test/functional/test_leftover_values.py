@@ -32,7 +32,13 @@ def site(name: str, **project: Any) -> dict[str, Any]:
 
 
 STAYS = {"stays": site("stays")}
-LEAVES = {"leaves": site("leaves", user="leaver", group="leavers")}
+WAITS = ["python", "-c", "import time; time.sleep(9999)"]
+LEAVES = {
+    "leaves": {
+        **site("leaves", user="leaver", group="leavers"),
+        "companions": {"waits": {"command": WAITS, "settle": 1}},
+    }
+}
 
 
 def pillar(sites: dict[str, Any], **top: Any) -> dict[str, Any]:
@@ -85,6 +91,7 @@ def test_a_site_that_the_pillar_loses_stays_as_it_is_and_is_reported(both: Host)
     assert (result.result, result.changes) == (True, {})
     assert result.comment.startswith("leaves is on this host and not in the pillar; it stays")
     assert "user leaver" in result.comment and "group leavers" in result.comment
+    assert "companion /etc/systemd/system/django-leaves.waits.service" in result.comment
     assert "theirs" not in result.comment and "apps-available" not in result.comment
     assert serves(both, "leaves") and serves(both, "stays")
 
@@ -107,6 +114,8 @@ def test_with_purge_it_goes_and_its_data_and_all_that_is_others_stays(both: Host
         "/etc/systemd/system/uwsgi-leaves.socket",
         "/etc/systemd/system/uwsgi-leaves.service",
         "/etc/systemd/system/uwsgi-leaves.service.wants",
+        "/etc/systemd/system/django-leaves.waits.service",
+        "/var/lib/nginx_uwsgi_django/companions/leaves.env",
         "/etc/uwsgi/leaves",
         "/etc/nginx/sites-available/leaves.conf",
         "/etc/nginx/sites-enabled/leaves.conf",

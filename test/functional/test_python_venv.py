@@ -3,9 +3,14 @@ Virtual environments on a real host: built by the site's user, owned by root, wh
 """
 
 import json
+import re
 import time
 
 import pytest
+
+from _modules.python_venv import _UV as UV
+
+from .uwsgi_site import eventually
 
 VENVS = "/var/lib/nginx_uwsgi_django/venvs/mysite"
 
@@ -232,6 +237,182 @@ def test_an_environment_kept_by_hand_is_used_as_it_is(host):
     lacking = state(host, pillar=pillar(venv="/opt/byhand", uwsgi={"package": "pyuwsgi"}))
     assert lacking["result"] is False
     assert "install pyuwsgi into it" in lacking["comment"]
+
+
+INDEX = r"""
+import base64, functools, http.server
+wanted = "Basic " + base64.b64encode(b"deploy:" + PASSWORD.encode()).decode()
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.headers.get("Authorization") != wanted:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic realm=index")
+            self.end_headers()
+            return
+        super().do_GET()
+
+
+handler = functools.partial(Handler, directory="/srv/index")
+http.server.ThreadingHTTPServer(("127.0.0.1", 8071), handler).serve_forever()
+"""
+PASSWORD = 'swordfish "is\\my#secret'
+# All that anybody may read of any process, as often as it goes.
+SPY = "while :; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' >> /tmp/spied; echo >> /tmp/spied; done"
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("ensurepip")
+def test_a_private_index_is_asked_with_a_password_that_nobody_sees(host):
+    from test.hosts.salts import program
+
+    host.run(
+        "mkdir -p /srv/index/simple/whoami; cp /srv/mysite/vendor/*.gz /srv/index/simple/whoami"
+    )
+    host.write("/root/index.py", f"PASSWORD = {PASSWORD!r}\n{INDEX}", 0o600)
+    host.run("systemd-run --quiet --unit=index python3 /root/index.py")
+    (public,) = re.findall(r"^index-url *= *(\S+)", host.read("/etc/pip.conf"), re.MULTILINE)
+    mine = {"url": "http://127.0.0.1:8071/simple/", "user": "deploy"}
+    requirements(host, "whoami==1.0\n")
+    wrong = state(
+        host, pillar=pillar(indexes=[{**mine, "password": PASSWORD[:-1]}, {"url": public}])
+    )
+    assert wrong["result"] is False
+    assert "401" in wrong["comment"], wrong["comment"]
+    assert "swordfish" not in json.dumps(wrong)
+    host.set_pillar(pillar(indexes=[{**mine, "password": PASSWORD}, {"url": public}]))
+    host.write("/root/spy", SPY)
+    host.run("systemd-run --quiet --unit=spy sh /root/spy; touch /tmp/slow; rm -f /tmp/begun")
+    done = [
+        "salt-call",
+        "--local",
+        "--config-dir=/etc/salt-3008",
+        "--log-level=debug",
+        "--out=json",
+    ]
+    done[0] = program("3008", "salt-call")
+    host.run(
+        *("systemd-run", "--quiet", "--unit=build", "-p", "StandardOutput=file:/root/said"),
+        *("-p", "StandardError=file:/root/log", "-p", "RemainAfterExit=yes", *done),
+        *("state.single", "python_venv.built", "name=mysite"),
+    )
+    assert eventually(lambda: host.exists("/tmp/begun"), 90)
+    # While a program from the index runs: the site's alone to read, and gone with the build.
+    secret = host.run(f"find {VENVS} -name .netrc -printf '%u %m\n'").stdout
+    assert secret == "mysite 600\n"
+    host.run("rm /tmp/slow")
+    assert eventually(
+        lambda: "exited" in host.run("systemctl", "show", "-P", "SubState", "build").stdout, 90
+    )
+    host.run("systemctl stop spy index build")
+    (built,) = json.loads(host.read("/root/said"))["local"].values()
+    assert built["result"] is True, built["comment"]
+    spied = host.read("/tmp/spied")
+    assert "pip install" in spied and "setuptools" in spied
+    assert "swordfish" not in spied
+    found = host.run(
+        "grep -rl swordfish /var /etc /run /root/said /root/log /srv/mysite", check=False
+    )
+    assert found.stdout == ""
+    # What the operator reads meanwhile.
+    assert re.search(r"mysite: .*Collecting whoami==1.0", host.read("/root/log"))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("ensurepip")
+def test_wheels_on_the_host_are_enough(host):
+    host.run(f"set -- {VENVS}/*/bin/pip; $1 -q download --no-deps -d /srv/wheels sqlparse==0.5.1")
+    requirements(host, "sqlparse==0.5.1\n")
+    offline = pillar(indexes=None, wheels=["vendor", "/srv/wheels"])
+    built = state(host, pillar=offline)
+    assert built["result"] is True, built["comment"]
+    requirements(host, "asgiref==3.8.1\n")
+    failed = state(host, pillar=offline)
+    assert failed["result"] is False
+    assert "No matching distribution found for asgiref==3.8.1" in failed["comment"]
+
+
+PYPROJECT = """
+[project]
+name = "mysite"
+version = "1.0"
+dependencies = ["sqlparse==0.5.3"]
+
+[project.optional-dependencies]
+More_Of-it = ["asgiref==3.8.1"]
+
+[dependency-groups]
+base = ["packaging==24.2"]
+prod = [{include-group = "base"}]
+dev = ["iniconfig==2.0.0"]
+"""
+BUILD = """
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+"""
+
+
+def installed(host, path):
+    return set(
+        host.run(
+            f"ls -d {path}/lib/python3*/site-packages/*.dist-info | xargs -n1 basename"
+        ).stdout.split()
+    )
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("ensurepip")
+def test_a_pyproject_tells_what_is_needed_and_a_package_comes_itself(host):
+    requirements(host, PYPROJECT, "pyproject.toml")
+    requirements(host, "GREETING = 'hello'\n", "src/mysite_app/__init__.py")
+    wanted = pillar(requirements="pyproject.toml", extras=["more-of-it"], groups=["prod"])
+    built = state(host, pillar=wanted)
+    assert built["result"] is True, built["comment"]
+    plain = {"sqlparse-0.5.3.dist-info", "asgiref-3.8.1.dist-info", "packaging-24.2.dist-info"}
+    there = installed(host, built["changes"]["venv"]["new"])
+    assert there & {*plain, "iniconfig-2.0.0.dist-info", "mysite-1.0.dist-info"} == plain
+    missing = state(host, pillar=pillar(requirements="pyproject.toml", groups=["nope"]))
+    assert "there is no dependency group 'nope'; there are: base, prod, dev" in missing["comment"]
+    requirements(host, PYPROJECT + BUILD, "pyproject.toml")
+    host.set_pillar(wanted)
+    package = state(host)
+    assert package["result"] is True, package["comment"]
+    path = package["changes"]["venv"]["new"]
+    assert installed(host, path) >= {*plain, "mysite-1.0.dist-info"}
+    said = host.run(f"cd / && {path}/bin/python -c 'import mysite_app; print(mysite_app.GREETING)'")
+    assert said.stdout == "hello\n"
+    assert not host.exists("/srv/mysite/src/mysite.egg-info")
+    # The project's code is part of it now.
+    requirements(host, "GREETING = 'bye'\n", "src/mysite_app/__init__.py")
+    assert state(host)["changes"]["venv"]["new"] != path
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("ensurepip")
+@pytest.mark.parametrize("package", [False, True])
+def test_a_uv_lock_is_installed_as_it_is_with_its_hashes(host, package):
+    (public,) = re.findall(r"^index-url *= *(\S+)", host.read("/etc/pip.conf"), re.MULTILINE)
+    requirements(host, PYPROJECT + (BUILD if package else ""), "pyproject.toml")
+    host.run(
+        f"test -e /opt/uv || {{ python3 -m venv /opt/uv && /opt/uv/bin/pip -q install {UV}; }}",
+        timeout=300,
+    )
+    host.run(f"cd /srv/mysite && /opt/uv/bin/uv lock --quiet --default-index {public}", timeout=120)
+    wanted = pillar(requirements="uv.lock", extras=["more-of-it"], groups=["prod"])
+    built = state(host, pillar=wanted)
+    assert built["result"] is True, built["comment"]
+    plain = {"sqlparse-0.5.3.dist-info", "asgiref-3.8.1.dist-info", "packaging-24.2.dist-info"}
+    if package:
+        plain.add("mysite-1.0.dist-info")
+    there = installed(host, built["changes"]["venv"]["new"])
+    assert there & {*plain, "iniconfig-2.0.0.dist-info", "mysite-1.0.dist-info"} == plain
+    lock = host.read("/srv/mysite/uv.lock")
+    requirements(host, re.sub("sha256:....", "sha256:0000", lock), "uv.lock")
+    failed = state(host)
+    assert failed["result"] is False
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in failed["comment"]
 
 
 @pytest.mark.usefixtures("ensurepip")

@@ -36,6 +36,8 @@ OURS = {
     "units/uwsgi-old.socket": (UNIT.format("old"), "socket"),
     "units/uwsgi-old.service": (UNIT.format("old"), "socket"),
     "units/uwsgi-old@0123456789ab.service": (UNIT.format("old"), "generation"),
+    "units/django-old.worker.service": (UNIT.format("old"), "companion"),
+    "units/django-old.beat.timer": (UNIT.format("old"), "companion"),
     "state/accounts/group-olds": ("nginx_uwsgi_django site old\n", "group"),
 }
 
@@ -82,6 +84,8 @@ def test_what_is_called_previous_and_leads_to_no_generation_is_somebody_elses(
         ("units/uwsgi-old.service", UNIT.format("other")),
         ("units/uwsgi-old@x.service", UNIT.format("old")),
         ("units/old.service", UNIT.format("old")),
+        ("units/django-old.service", UNIT.format("old")),
+        ("units/django-old.worker.service", UNIT.format("other")),
         ("state/accounts/group-x", "somebody's\n"),
     ],
 )

@@ -3,8 +3,10 @@ What a virtual environment's name is made of, when it counts, and how it is hand
 """
 
 import json
+import logging
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -285,3 +287,63 @@ def test_one_kept_by_hand_is_known_by_its_configuration_and_its_packages(loaded,
     assert third["digest"] != second["digest"]
     (path / "pyvenv.cfg").write_text("version = 3.11.3\n")
     assert loaded(venv=str(path)).desired("mysite")["digest"] != third["digest"]
+
+
+class Lines(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def emit(self, record):
+        self.seen.append((record.levelname, record.getMessage()))
+
+
+def test_a_step_that_takes_long_tells_so_where_warnings_are_read(loaded, monkeypatch):
+    venv = loaded(
+        indexes=[{"url": "https://a.example/", "user": "ann", "password": "hunter2-secret"}]
+    )
+    monkeypatch.setattr(venv, "_PATIENCE", 1)
+    # One of its own: Salt keeps what warnings are logged before its logging is set up.
+    heard, logger = Lines(), logging.Logger("heard", "INFO")
+    logger.addHandler(heard)
+    monkeypatch.setattr(venv, "log", logger)
+    argv = ["/bin/sh", "-c", "echo one hunter2-secret; sleep 2.5; echo two; exit 3"]
+    with pytest.raises(CommandExecutionError, match="working ended with 3:\none [*]+\ntwo"):
+        venv._step("mysite", argv, "/", "/tmp", 60, "working")
+    assert ("INFO", "mysite: one **********") in heard.seen
+    assert ("INFO", "mysite: two") in heard.seen
+    told = [words for level, words in heard.seen if level == "WARNING"]
+    assert re.fullmatch(r"mysite: working for \d seconds so far: one [*]+", told[0])
+    assert "hunter2" not in str(heard.seen)
+
+
+def test_another_lock_is_another_environment(loaded, tree, interpreter):
+    (tree / "uv.lock").write_text('[[package]]\nname = "x"\nsource = { virtual = "." }\n')
+    (tree / "pyproject.toml").write_text("[project]\n")
+    seen = set()
+
+    def digest(**more):
+        found = loaded(python=str(interpreter), **more).desired("mysite")["digest"]
+        seen.add(found)
+        return found
+
+    first = digest(requirements="uv.lock")
+    digest(requirements="pyproject.toml")
+    digest(requirements="uv.lock", extras=["a"])
+    digest(requirements="uv.lock", groups=["a"])
+    assert len(seen) == 4
+    # Where it comes from is no part of what it is.
+    assert digest(requirements="uv.lock", indexes=[{"url": "https://a.example/"}]) == first
+    (tree / "manage.py").write_text("edited")
+    assert digest(requirements="uv.lock") == first
+    for name, text in (
+        ("uv.lock", 'source = { editable = "." }\n'),
+        ("pyproject.toml", "[build-system]\n"),
+    ):
+        (tree / name).write_text(text)
+        before = digest(requirements=name)
+        (tree / "manage.py").write_text(f"edited for {name}")
+        assert digest(requirements=name) != before
+    (tree / "pyproject.toml").unlink()
+    with pytest.raises(CommandExecutionError, match=r"pyproject.toml .* included by uv.lock"):
+        digest(requirements="uv.lock")

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pwd
 import re
+import shutil
 import subprocess
 import time
 
@@ -13,7 +14,7 @@ import pytest
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from _modules import nginx_tree, site_certificate, site_pillar, uwsgi_ini
+from _modules import nginx_tree, site_certificate, site_pillar, systemd_unit, uwsgi_ini
 from _states import site_pillar as state
 from test.hosts.paths import FORMULA
 
@@ -76,6 +77,7 @@ def use(monkeypatch):
         functions = {
             "site_certificate.mismatch": site_certificate.mismatch,
             "nginx_tree.flaw": nginx_tree.flaw,
+            "systemd_unit.wrong_calendar": systemd_unit.wrong_calendar,
         }
         monkeypatch.setattr(site_pillar, "__salt__", functions, raising=False)
         return site_pillar
@@ -550,10 +552,15 @@ FREE = {
     # They go into a header, in base64.
     "project:source:git:password",
     "project:source:archive:password",
+    # They go into a .netrc, in quotes.
+    "project:indexes:0:password",
     "headers:*",
     # In quotes; what begins a variable there is meant to.
     "basic_auth:realm",
     "nginx:log_formats:*:format",
+    # Words, none of which is given to a shell.
+    "companions:*:command",
+    "companions:*:command:0",
 }
 # Raw lines of nginx's language, by the operator's explicit word: nginx_tree.flaw and nginx judge them.
 RAW = {value for value in HOSTILE if not re.search(r"[\r\0\x1b\x7f]", value)}
@@ -1447,3 +1454,49 @@ def test_migrate_names_one_host_or_none(errors, value):
         error["path"].startswith(path) for error in errors(with_value("project:migrate", value))
     )
     assert errors(with_value("project:migrate", value))
+
+
+# --- Companions -------------------------------------------------------------------------------
+
+
+def test_a_companion_has_every_default(use):
+    text = "celery -A mysite worker"
+    site = use(with_value("companions", {"worker": {"command": text}})).site("mysite")
+    assert site["companions"]["worker"] == {
+        "command": text,
+        "schedule": None,
+        "settle": 5,
+        "time_limit": None,
+        "stop_signal": "SIGTERM",
+        "stop_timeout": 60,
+        "limits": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("companion", "key", "words"),
+    [
+        ({"command": "celery 'x"}, "command", "cannot be taken apart: no closing quotation"),
+        ({"command": "'' x"}, "command", "no program's name or path"),
+        ({"command": ["../celery"]}, "command", "no program's name or path"),
+        ({"command": []}, "command", "an empty list"),
+        ({"command": "x", "time_limit": 5}, "time_limit", "runs all the time"),
+        ({"command": "x", "schedule": "Mondays"}, "schedule", "Failed to parse"),
+        ({"command": "x", "limits": {"CPUQuota": "9"}}, "limits:CPUQuota", "'9'"),
+    ],
+)
+def test_a_companion_that_cannot_be(errors, companion, key, words):
+    if key == "schedule" and not shutil.which("systemd-analyze"):
+        pytest.skip("there is no systemd here to ask")
+    found = only(
+        errors(with_value("companions", {"worker": companion})),
+        f"sites:mysite:companions:worker:{key}",
+    )
+    assert words in found["found"]
+    assert "'x" not in found["found"].replace("'x'", "")
+
+
+@pytest.mark.parametrize("schedule", ["hourly", "Mon..Fri 08:00", "*-*-* 03:30:00 Europe/Berlin"])
+def test_times_that_systemd_knows(errors, schedule):
+    companions = {"nightly": {"command": "manage.py x", "schedule": schedule, "time_limit": 9}}
+    assert errors(with_value("companions", companions)) == []

@@ -41,6 +41,10 @@ RIGHT = {
     "status:0": [200, 404, 500.0],
     "env:*": ["", "secret", " % $", "ü"],
     "options:*": [True, 3, "text", ["a", 1, False]],
+    "extras:0": ["postgres", "a_b"],
+    "groups:0": ["prod"],
+    "wheels:0": ["/srv/wheels", "vendor"],
+    "command:0": ["celery", "bin/work"],
     "limits:*": [4096, "512M", "infinity"],
     "components:0": ["main", "nginx"],
     "fingerprints:0": ["A" * 40, "B" * 64],
@@ -50,6 +54,7 @@ KEYS = {
     "env": ["KEY", "_X"],
     "options": ["harakiri", "plugins"],
     "limits": ["MemoryMax", "LimitNOFILE"],
+    "companions": ["worker", "beat"],
     "headers": ["X-Frame-Options", "Referrer-Policy"],
     "users": ["ann", "bob@example.org"],
     "log_formats": ["json", "short"],
@@ -93,6 +98,7 @@ def right(draw, node, path=()):
             "path",
             "rate",
             "format",
+            "command",
         }
         if node.one:
             key = draw(st.sampled_from(sorted(node.keys)))
@@ -194,6 +200,7 @@ def minion(monkeypatch):
     functions = {
         "nginx_tree.flaw": nginx_tree.flaw,
         "site_certificate.mismatch": site_certificate.mismatch,
+        "systemd_unit.wrong_calendar": lambda expression: None,
     }
     monkeypatch.setattr(site_pillar, "__salt__", functions, raising=False)
 

@@ -1,0 +1,182 @@
+"""
+Two more projects that nobody here wrote, as PyPI has them, each whole through the formula.
+
+ColdFront (the allocations of a computing centre): settings in a package of split files, a `uv.lock`, a
+worker of django-q, SQLite.  ephios (shifts of medical services): a `src/` layout that is installed as a
+package with an extra, a user model of its own, PostgreSQL, TLS, styles
+compiled while it serves.
+"""
+
+import hashlib
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ..functional.uwsgi_site import eventually
+
+pytestmark = pytest.mark.long
+
+PASSWORD = "p%40ss-w0rd"
+SITES = {
+    "hpc": {
+        "server_names": ["hpc.example"],
+        "project": {
+            "wsgi": "coldfront.config.wsgi:application",
+            "settings": "coldfront.config.settings",
+            "requirements": "uv.lock",
+            "env": {
+                "SECRET_KEY": "a-key-that-is-long-enough-for-anybody-77aa55",
+                "ALLOWED_HOSTS": "hpc.example",
+                "DB_URL": "sqlite:////srv/hpc/shared/data/coldfront.db",
+                "STATIC_ROOT": "/srv/hpc/shared/static",
+            },
+        },
+        "companions": {"queue": {"command": "manage.py qcluster", "settle": 5}},
+    },
+    "shifts": {
+        "server_names": ["shifts.example"],
+        # Its settings send everybody to https.
+        "tls": {"certificate": "/etc/shifts/cert.pem", "key": "/etc/shifts/key.pem"},
+        "project": {
+            "wsgi": "ephios.wsgi:application",
+            "settings": "ephios.settings",
+            "requirements": "pyproject.toml",
+            "extras": ["pgsql"],
+            "env": {
+                "DEBUG": "False",
+                "SECRET_KEY": "a-key-that-is-long-enough-for-anybody-99bb11",
+                "ALLOWED_HOSTS": "shifts.example",
+                "DATABASE_URL": f"postgres://shifts:{PASSWORD}@127.0.0.1:5432/shifts",
+                "DATA_DIR": "/srv/shifts/shared/data",
+                "STATIC_ROOT": "/srv/shifts/shared/static",
+                "MEDIA_ROOT": "/srv/shifts/shared/media",
+                "SITE_URL": "http://shifts.example",
+                "EMAIL_URL": "consolemail://",
+                "DEFAULT_FROM_EMAIL": "shifts@shifts.example",
+                "SERVER_EMAIL": "shifts@shifts.example",
+                "ADMINS": "Ann <ann@shifts.example>",
+            },
+        },
+    },
+}
+PACKAGES = {"hpc": "coldfront==1.1.10", "shifts": "ephios==0.27.1"}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """The source distributions, as their authors released them."""
+    folder = tmp_path_factory.mktemp("sdists")
+    found = {}
+    for site, package in PACKAGES.items():
+        pip = [sys.executable, "-m", "pip", "-q", "download", "--no-deps", "-d", folder / site]
+        name = package.split("==")[0]
+        subprocess.run([*pip, f"--no-binary={name}", package], check=True, timeout=300)
+        (found[site],) = (folder / site).glob("*.tar.gz")
+    return found
+
+
+@pytest.fixture(scope="module")
+def pillar(host, sources):
+    for site, archive in sources.items():
+        content = pathlib.Path(archive).read_bytes()
+        target = host.root / f"srv/{archive.name}"
+        target.write_bytes(content)
+        SITES[site]["project"]["source"] = {
+            "archive": {
+                "url": f"file:///srv/{archive.name}",
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+        }
+    return {"nginx_uwsgi_django": {"nginx": {"repo": "distro"}, "sites": SITES}}
+
+
+@pytest.fixture(scope="module")
+def applied(host, pillar):
+    """Both, with what their documentation tells the operator to install besides."""
+    packages = "postgresql redis-server gcc libpq-dev python3-dev"
+    host.run(f"apt-get install -qy --no-install-recommends {packages}", timeout=600)
+    ask = "runuser -u postgres -- psql -c"
+    host.run(f"{ask} \"CREATE ROLE shifts LOGIN PASSWORD 'p@ss-w0rd'\"")
+    host.run(f"{ask} 'CREATE DATABASE shifts OWNER shifts'")
+    host.run(
+        "mkdir -m 0700 /etc/shifts && cd /etc/shifts && openssl req -x509 -newkey rsa:2048 -nodes "
+        "-keyout key.pem -out cert.pem -days 90 -subj /CN=shifts.example "
+        "-addext subjectAltName=DNS:shifts.example && chmod 600 key.pem"
+    )
+    run = host.apply(pillar=pillar, timeout=1800)
+    assert run.ok, run.errors
+    return host
+
+
+def fetch(host, url, *words):
+    """Status, type and body of a page, asked for on the host by its name."""
+    names = [f"--resolve={name}.example:{port}:127.0.0.1" for name in SITES for port in (80, 443)]
+    told = "%{http_code} %{content_type}"
+    asked = ["curl", "-sk", *names, "-b", "/root/jar", "-c", "/root/jar", "-o", "/root/body"]
+    status, _, kind = host.run(*asked, "-w", told, *words, url).stdout.partition(" ")
+    return int(status), kind, host.run("cat", "/root/body").stdout
+
+
+PAGES = {"hpc": "http://hpc.example/", "shifts": "https://shifts.example/accounts/login/"}
+
+
+@pytest.mark.parametrize(("site", "word"), [("hpc", "ColdFront"), ("shifts", "ephios")])
+def test_it_is_migrated_and_answers_with_its_own_page_and_files(applied, site, word):
+    status, _, body = fetch(applied, PAGES[site])
+    assert status == 200 and word in body, (status, body)
+    links = set(re.findall(r'(?:href|src)="(/static/[^"?]+\.(?:css|js))', body))
+    assert links, body
+    for link in links:
+        status, kind, _ = fetch(applied, PAGES[site].rsplit(".example")[0] + ".example" + link)
+        assert status == 200, link
+        assert re.match("text/css|(application|text)/javascript", kind), (link, kind)
+    plan = applied.salt_call("django_release.manage", site, "migrate --check")
+    assert plan["retcode"] == 0, plan
+
+
+def test_a_person_of_the_projects_own_model_signs_in(applied):
+    script = (
+        "from django.contrib.auth import get_user_model as m; "
+        "m().objects.create_superuser(email='ann@shifts.example', password='s3cret-enough-99', "
+        "display_name='Ann', date_of_birth='1990-01-01'); print(m()._meta.label)"
+    )
+    made = applied.salt_call("django_release.manage", "shifts", f'shell -c "{script}"')
+    assert made["retcode"] == 0 and "core.UserProfile" in made["stdout"], made
+    question = "SELECT email FROM core_userprofile"
+    ask = f"PGPASSWORD=p@ss-w0rd psql -At -h 127.0.0.1 -U shifts shifts -c '{question}'"
+    assert applied.run(ask).stdout == "ann@shifts.example\n"
+    page = PAGES["shifts"]
+    token = re.search(r'csrfmiddlewaretoken" value="([^"]+)', fetch(applied, page)[2])
+    assert token
+    fields = {"csrfmiddlewaretoken": token[1], "username": "ann@shifts.example"}
+    fields["password"] = "s3cret-enough-99"
+    words = [
+        word for key, value in fields.items() for word in ("--data-urlencode", f"{key}={value}")
+    ]
+    status, _, body = fetch(applied, page, "-e", page, *words)
+    assert status == 302, body
+    status, _, body = fetch(applied, "https://shifts.example/")
+    assert status == 200 and "Ann" in body, body
+
+
+def test_the_worker_of_the_project_works(applied):
+    assert applied.run("systemctl is-active django-hpc.queue.service").stdout == "active\n"
+    task = "from django_q.tasks import async_task; async_task('math.copysign', 2, -2)"
+    sent = applied.salt_call("django_release.manage", "hpc", f'shell -c "{task}"')
+    assert sent["retcode"] == 0, sent
+    database = "/srv/hpc/shared/data/coldfront.db"
+    question = f"import sqlite3; print(sqlite3.connect('{database}').execute('select success from django_q_task').fetchall())"
+    assert eventually(lambda: applied.run("python3", "-c", question).stdout == "[(1,)]\n", 30), (
+        applied.run("journalctl -u django-hpc.queue.service | tail -30").stdout
+    )
+
+
+def test_applied_again_nothing_changes(applied):
+    before = applied.run("pgrep -u hpc,shifts").stdout
+    again = applied.apply(timeout=900)
+    assert again.ok, again.errors
+    assert [result.id for result in again.changed] == []
+    assert applied.run("pgrep -u hpc,shifts").stdout == before
