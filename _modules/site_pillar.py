@@ -2223,6 +2223,100 @@ def _acme() -> _Mapping:
     )
 
 
+def _ingress() -> _Mapping:
+    return _Mapping(
+        {
+            "minion": _Text(
+                "a minion's ID",
+                r"[A-Za-z0-9][A-Za-z0-9._@-]*",
+                most=253,
+                description="The one minion that keeps the group; all others leave it alone.",
+                example="web1",
+            ),
+            "group": _Text(
+                "a security group's ID, like sg-0123456789abcdef0",
+                r"sg-[0-9a-f]{8,17}",
+                description="The security group.",
+                example="sg-0123456789abcdef0",
+            ),
+            "region": _Text(
+                "a region's name",
+                r"[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}",
+                nullable=True,
+                default=None,
+                description="Where the group is; null is the instance's own region.",
+                example="eu-central-1",
+                advice=((r".*[0-9][a-z]", "that is an availability zone; leave its letter out"),),
+            ),
+            "ports": _List(
+                _Number("a port from 1 to 65535", 1, 65535),
+                "a list with at least one port",
+                least=1,
+                unique=True,
+                default=[80, 443],
+                description="The TCP ports that are let in.",
+                example=[443],
+            ),
+            "ranges": _List(
+                _Text("an address or a network", r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?"),
+                "a list with at least one address or network",
+                least=1,
+                unique=True,
+                default=["0.0.0.0/0", "::/0"],
+                description="From where, IPv4 and IPv6; by default from everywhere.",
+                example=["192.0.2.0/24", "2001:db8::/32"],
+            ),
+            "description": _Text(
+                "1 to 255 letters, digits, blanks and ._-:/()#,@[]+=&;{}!$*",
+                r"[A-Za-z0-9._:/()#,@\[\]+=&;{}!$*-](?:[A-Za-z0-9 ._:/()#,@\[\]+=&;{}!$*-]*"
+                r"[A-Za-z0-9._:/()#,@\[\]+=&;{}!$*-])?",
+                most=255,
+                default="Django sites (nginx_uwsgi_django)",
+                description="What each rule says of itself in AWS's console.",
+                example="public web",
+            ),
+            "endpoint": _Text(
+                "an http or https URL with a host and perhaps a port, without a path",
+                r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?",
+                most=256,
+                nullable=True,
+                default=None,
+                description="Where the API of EC2 is asked; null is the region's own.",
+                example="https://vpce-0123456789abcdef0.ec2.eu-central-1.vpce.amazonaws.com",
+            ),
+        },
+        required=("minion", "group"),
+        nullable=True,
+        default=None,
+        description="Ingress rules of a security group, see docs/ec2.md; null: nobody asks AWS.",
+        example={"minion": "web1", "group": "sg-0123456789abcdef0"},
+    )
+
+
+_INGRESS = _ingress()
+
+
+def _check_ingress(ingress: dict | None, path: tuple, errors: list) -> None:
+    """What no pattern sees of ranges, and one range that is written twice."""
+    ranges = (ingress or {"ranges": []})["ranges"]
+    seen: dict[Any, int] = {}
+    for number, text in enumerate([] if ranges is _UNSET else ranges):
+        here = (*path, "ranges", number)
+        try:
+            network = ipaddress.ip_network(text)
+        except ValueError as error:
+            errors.append(
+                _meaning(
+                    here,
+                    f"{text!r}: {error}",
+                    "an address, or a network without bits behind its mask",
+                )
+            )
+            continue
+        if seen.setdefault(network, number) != number:
+            errors.append(_meaning(here, repr(text), f"no range that item {seen[network]} is too"))
+
+
 def _site_keys() -> dict[str, _Node]:
     return {
         "server_names": _List(
@@ -2582,6 +2676,7 @@ _PILLAR = _Mapping(
                     "EC2's own IPv4 address, asked only where the firmware says EC2.",
                     example="http://[fd00:ec2::254]",
                 ),
+                "ingress": _INGRESS,
             },
             description="The host as an EC2 instance.",
         ),
@@ -3294,6 +3389,7 @@ def _check_place(name: str, site: dict, errors: list) -> None:
 
 def _check_across(raw: dict, settings: dict, errors: list) -> None:
     """The sites against each other, against nginx and against what else is on the host."""
+    _check_ingress(settings["ec2"]["ingress"], ("ec2", "ingress"), errors)
     units = _unit_files(settings)
     listening: dict = {}
     folded: dict[str, str] = {}
@@ -3634,6 +3730,37 @@ def site(name: str) -> dict:
             f"the pillar has no site {name!r} under {_ROOT}:sites{'; ' + hint if hint else ''}"
         )
     return copy.deepcopy(sites[name])
+
+
+def ingress(value: dict) -> dict:
+    """
+    A mapping as under ``ec2:ingress``, checked and with every default filled in, for who has it
+    from elsewhere than the pillar: an orchestration. ``minion`` may be left out: it is this one.
+
+    value
+        the mapping
+
+    Returns a mapping of the caller's own.
+
+    Raises CommandExecutionError with every error when it is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run salt.cmd site_pillar.ingress '{group: sg-0123456789abcdef0}'
+
+    .. versionadded:: 0.1.0
+    """
+    errors: list = []
+    if isinstance(value, dict):
+        value = {"minion": __opts__["id"], **value}
+    taken = _INGRESS.take(value, ("ec2", "ingress"), errors)
+    filled = None if errors else _INGRESS.fill(taken)
+    _check_ingress(filled, ("ec2", "ingress"), errors)
+    if errors or filled is None:
+        raise CommandExecutionError("\n".join(map(_sentence, errors)) or "ingress: found null")
+    return filled
 
 
 def _flat(node: _Node, value: Any, path: tuple[str, ...]) -> Any:

@@ -2,6 +2,7 @@
 # the pillar says `nginx_uwsgi_django:clean:data: true`.
 include:
   - nginx_uwsgi_django.schedule.clean
+  - nginx_uwsgi_django.ec2.clean
   - nginx_uwsgi_django.nginx.clean
   - nginx_uwsgi_django.uwsgi.clean
   - nginx_uwsgi_django.django.clean

@@ -1,5 +1,6 @@
 # A Django site served by nginx through uWSGI, from the pillar `nginx_uwsgi_django`.
-# The application comes first: a page is announced by nginx once there is something to answer it.
+# The application comes first: a page is announced by nginx once there is something to answer it,
+# and the world is let in (ec2) before a certificate authority comes to look.
 include:
   - nginx_uwsgi_django.sync
   - nginx_uwsgi_django.pillar
@@ -10,6 +11,7 @@ include:
   - nginx_uwsgi_django.django.live
   - nginx_uwsgi_django.django.companions
   - nginx_uwsgi_django.nginx
+  - nginx_uwsgi_django.ec2
   - nginx_uwsgi_django.nginx.certificates
   - nginx_uwsgi_django.absent
   - nginx_uwsgi_django.purge

@@ -34,6 +34,8 @@ RIGHT = {
     "except:0": ["10.0.0.0/8", "2001:db8::1"],
     "users:*": ["$6$saltsalt$" + "x" * 86, "$apr1$saltsalt$" + "y" * 22],
     "listen:0": [80, 81, 82.0, "83", "127.0.0.1:80", "[::]:80", "*:84 default_server"],
+    "ports:0": [80, 443.0],
+    "ranges:0": ["0.0.0.0/0", "2001:db8::/32"],
     "server_names:0": ["a.org", "*.a.org", ".b.org", "mail.*", "_", "192.0.2.1", "A.net"],
     "exclude:0": ["*.pyc", "media/*"],
     "git:key": ["-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"],
@@ -99,6 +101,8 @@ def right(draw, node, path=()):
             "rate",
             "format",
             "command",
+            "minion",
+            "group",
         }
         if node.one:
             key = draw(st.sampled_from(sorted(node.keys)))
