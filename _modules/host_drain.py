@@ -7,6 +7,9 @@ While ``/run/nginx_uwsgi_django/drain`` is there, a load balancer's health quest
 runs at shutdown and the operator's own tools can all set it, and whoever sees 503 finds the reason
 in it. ``/run`` is empty after a boot: a host that comes back is no longer draining.
 
+Where the pillar says so (``nginx:health:drain``), a unit sets the mark when the host shuts down, and
+has it wait before nginx and the sites are stopped.
+
 .. versionadded:: 0.1.0
 """
 
@@ -14,11 +17,13 @@ import os
 import time
 from typing import Any
 
-from salt.exceptions import SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 __virtualname__ = "host_drain"
 
 _MARK = "/run/nginx_uwsgi_django/drain"
+_UNIT = "nginx-uwsgi-django-drain.service"
+_HEAD = "# Managed by the Salt formula nginx_uwsgi_django (its nginx:health:drain).\n"
 
 
 def __virtual__() -> str:
@@ -104,3 +109,120 @@ def status() -> dict[str, Any]:
     # A mark that `touch` made is empty.
     reason = (__salt__["durable_file.read"](_MARK) or b"").decode("utf-8", "replace").strip()
     return {"draining": True, "reason": reason, "seconds": int(max(0, time.time() - since))}
+
+
+# --- When the host shuts down -----------------------------------------------------------------
+
+
+def _path() -> str:
+    return os.path.join(__salt__["site_pillar.settings"]()["lookup"]["unit_dir"], _UNIT)
+
+
+def unit() -> str | None:
+    """
+    The unit that drains the host before it shuts down.
+
+    Returns its text; None where the pillar does not ask for it (``nginx:health:drain``).
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' host_drain.unit
+    """
+    health = __salt__["site_pillar.settings"]()["nginx"]["health"]
+    if not health or not health["drain"]:
+        return None
+    # After= the target, so that it is stopped first: what the target wants is started before it and
+    # stopped after it, nginx and every generation of a site among it (man systemd.target, Default
+    # Dependencies; an explicit order takes the place of the implicit one).
+    return f"""{_HEAD}[Unit]
+Description=Answer health questions with 503 before this host shuts down
+After=multi-user.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=/bin/mkdir -p -m 0755 {os.path.dirname(_MARK)}
+ExecStop=/bin/sh -c '[ -e {_MARK} ] || echo "the host shuts down" > {_MARK}'
+ExecStop=/bin/sleep {health["drain"]}
+TimeoutStopSec={health["drain"] + 30}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def pending(keep: bool = True) -> dict[str, Any]:
+    """
+    What of the unit that drains before a shutdown is not as it is to be.
+
+    keep
+        False: there is to be none, whatever the pillar says
+
+    Returns a mapping from what it is (a path, ``unit``) to ``old`` and ``new``; empty when nothing
+    is to be done.
+
+    Raises CommandExecutionError when a unit of that name is somebody else's.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' host_drain.pending
+    """
+    text, path = unit() if keep else None, _path()
+    there = os.path.lexists(path)
+    old = (__salt__["durable_file.read"](path) or b"").decode() if there else None
+    if old is not None and not old.startswith(_HEAD):
+        raise CommandExecutionError(
+            f"{path} is there and not this formula's; expected no unit of that name"
+        )
+    found: dict[str, Any] = {}
+    if old != text:
+        found[path] = {"old": old, "new": text}
+    asked = ["ActiveState", "UnitFileState", "NeedDaemonReload"]
+    shown = __salt__["systemd_unit.show"](_UNIT, asked)[_UNIT]
+    state = f"{shown['UnitFileState'] or 'disabled'}, {shown['ActiveState']}"
+    if text is not None and state != "enabled, active":
+        found["unit"] = {"old": state, "new": "enabled, active"}
+    elif text is not None and old == text and shown["NeedDaemonReload"] == "yes":
+        found["unit"] = {"old": "of an older unit file", "new": "of the one on disk"}
+    elif text is None and shown["ActiveState"] != "inactive":
+        found["unit"] = {"old": state, "new": None}
+    return found
+
+
+def bring(keep: bool = True) -> None:
+    """
+    Bring the unit to what the pillar asks for. The host is not drained by that.
+
+    keep
+        as in :py:func:`pending`
+
+    Raises CommandExecutionError with the words of systemctl, or as :py:func:`pending` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web1 host_drain.bring
+    """
+    pending(keep)
+    text, path = unit() if keep else None, _path()
+    if text is not None:
+        __salt__["durable_file.write"](path, text)
+        __salt__["systemd_unit.daemon_reload"]()
+        __salt__["systemd_unit.enable"](_UNIT)
+        __salt__["systemd_unit.start"](_UNIT)
+        return
+    if os.path.lexists(path):
+        __salt__["systemd_unit.disable"](_UNIT)
+        __salt__["durable_file.remove"](path)
+    __salt__["systemd_unit.daemon_reload"]()
+    # Only now: without its file, stopping it runs none of its commands.
+    if __salt__["systemd_unit.show"](_UNIT, ["ActiveState"])[_UNIT]["ActiveState"] != "inactive":
+        __salt__["systemd_unit.stop"](_UNIT)

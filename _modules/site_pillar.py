@@ -2580,6 +2580,16 @@ _PILLAR = _Mapping(
                             description="The site that is asked where the Host is no site's.",
                             example="mysite",
                         ),
+                        "drain": _Number(
+                            "seconds from 0 to 900",
+                            0,
+                            900,
+                            default=0,
+                            description="How long a shutdown of the host waits, with 503 as the "
+                            "answer and every other request served: as long as the load balancer "
+                            "needs to notice. 0: not at all.",
+                            example=30,
+                        ),
                     },
                     required=("path",),
                     nullable=True,

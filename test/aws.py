@@ -23,18 +23,18 @@ _ERROR = """<?xml version="1.0" encoding="UTF-8"?>
 
 class Aws:
     """
-    A running API: ``endpoint``; ``actions`` (the actions asked for, in order, with ``+CreateTags``
+    A running API: ``endpoint``; ``moto`` (the same without the door, and S3 too); ``actions`` (the actions asked for, in order, with ``+CreateTags``
     after one that tags what it makes), ``dry`` (those that were dry runs), ``refuse`` (from an
     action to the (status, code, message) answers that it gets, one each time, before moto is asked).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self.actions: list[str] = []
         self.dry: list[str] = []
         self.refuse: dict[str, list[tuple[int, str, str]]] = {}
         self._session = boto3.session.Session("x", "x")
         self._clients: dict[str, Any] = {}
-        self._moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self._moto = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
         self._moto.start()
         host, port = self._moto.get_host_and_port()
         self.moto = f"http://{host}:{port}"
@@ -55,9 +55,9 @@ class Aws:
             def log_message(self, *_: object) -> None:
                 """Nothing: `actions` has it."""
 
-        self._door = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._door = http.server.ThreadingHTTPServer((address, 0), Handler)
         self._door.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self._door.server_port}"
+        self.endpoint = f"http://{address}:{self._door.server_port}"
         threading.Thread(target=self._door.serve_forever, daemon=True).start()
 
     def _answer(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:

@@ -1,6 +1,12 @@
 include:
   - nginx_uwsgi_django.pillar
 
+'nginx: a shutdown drains nothing':
+  host_drain.absent:
+    - name: nginx
+    - require:
+      - sls: nginx_uwsgi_django.pillar
+
 'nginx: its listening sockets are its own':
   nginx_socket.absent:
     - name: nginx

@@ -18,3 +18,9 @@ include:
     - name: nginx
     - require:
       - nginx_process: 'nginx: it runs what is on disk'
+
+'nginx: a shutdown drains the host first, where the pillar says so':
+  host_drain.at_shutdown:
+    - name: nginx
+    - require:
+      - nginx_process: 'nginx: it runs what is on disk'

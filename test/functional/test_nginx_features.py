@@ -281,6 +281,45 @@ def test_an_unknown_name_is_refused_but_for_the_health_question(host: Host, salt
         host.run("rm /run/nginx_uwsgi_django/drain")
 
 
+def test_a_unit_drains_when_it_is_stopped_and_goes_without_draining(host: Host, salt: Salt) -> None:
+    unit, mark = "nginx-uwsgi-django-drain.service", "/run/nginx_uwsgi_django/drain"
+    path = f"/etc/systemd/system/{unit}"
+    before = salt.pillar
+    health = {**NGINX["health"], "drain": 300}
+    try:
+        assert salt.state("host_drain.at_shutdown")["changes"] == {}
+        salt.pillar = pillar(BOTH, nginx={**NGINX, "health": health})
+        dry = salt.state("host_drain.at_shutdown", test=True)
+        assert dry["result"] is None and set(dry["changes"]) == {path, "unit"}
+        assert not host.exists(path)
+        done = salt.state("host_drain.at_shutdown")
+        assert done["result"] is True and done["changes"] == dry["changes"], done["comment"]
+        assert salt.state("host_drain.at_shutdown")["changes"] == {}
+        assert not host.exists(mark)
+        # As a shutdown does. Its order among the others is the business of test_cloud_init.
+        host.run("systemctl", "stop", "--no-block", unit)
+        host.run(f"until [ -e {mark} ]; do sleep 0.05; done", timeout=30)
+        assert " 503 " in ask(host, "/-/health", name="10.0.0.1")
+        assert " 200 " in ask(host, "/page/")
+        shown = salt.call("systemd_unit.show", units=unit, properties=["ActiveState", "After"])
+        assert shown[unit]["ActiveState"] == "deactivating", "it waits"
+        assert "multi-user.target" in shown[unit]["After"].split()
+        host.run(f"systemctl kill --signal=KILL {unit} && rm {mark}")
+        host.run(f"until systemctl is-failed {unit}; do sleep 0.05; done", timeout=30)
+        # A run killed before systemd knew is finished by the next.
+        host.run(f"systemctl reset-failed {unit}")
+        assert set(salt.state("host_drain.at_shutdown")["changes"]) == {"unit"}
+        gone = salt.state("host_drain.absent")
+        assert gone["result"] is True and set(gone["changes"]) == {path, "unit"}, gone["comment"]
+        assert not host.exists(path) and not host.exists(mark)
+        assert salt.state("host_drain.absent")["changes"] == {}
+        host.write(path, "[Service]\nExecStart=/bin/true\n")
+        assert "not this formula's" in salt.state("host_drain.absent")["comment"]
+    finally:
+        host.run("rm", "-f", path, mark)
+        salt.pillar = before
+
+
 def test_a_snippets_mistake_is_the_pillars(host: Host, salt: Salt) -> None:
     assert " 204 " in ask(host, "/raw")
     before = salt.pillar
