@@ -10,8 +10,8 @@ fingerprint of the content, so that the same files are the same release on every
 another file is another release.
 
 What outlives releases is in one directory of the site's user, :py:func:`directories`; the
-project learns it from two environment variables, ``DJANGO_DATA_DIR`` and ``DJANGO_STATIC_ROOT``.
-A project that knows neither and keeps its SQLite file, its uploads or its collected static files
+project learns it from two environment variables, ``DJANGO_DATA_DIR`` and ``DJANGO_STATIC_ROOT``,
+and the site's names from a third, ``DJANGO_ALLOWED_HOSTS``. A project that does not look there and keeps its SQLite file, its uploads or its collected static files
 beside its code finds links to that directory there (only where the release is a copy).
 
 .. versionadded:: 0.1.0
@@ -497,6 +497,18 @@ def environment(name: str) -> dict[str, str]:
     return _environment(name, __salt__["python_venv.desired"](name)["path"])
 
 
+def _allowed_hosts(site: dict[str, Any]) -> dict[str, str]:
+    """What ALLOWED_HOSTS has to have, as a variable; none where that cannot be written there."""
+    names = [*site["server_names"], site["health"]["host"]]
+    # https://docs.djangoproject.com/en/5.2/ref/settings/#allowed-hosts has no word for these.
+    if any(name == "_" or name.endswith(".*") for name in names):
+        return {}
+    allowed = dict.fromkeys(name.removeprefix("*") for name in names)
+    covered = tuple(name for name in allowed if name.startswith("."))
+    kept = [name for name in allowed if name.startswith(".") or not name.endswith(covered)]
+    return {"DJANGO_ALLOWED_HOSTS": ",".join(kept)}
+
+
 def _environment(name: str, venv: str) -> dict[str, str]:
     project = _site(name)["project"]
     places = _places(name)
@@ -511,6 +523,7 @@ def _environment(name: str, venv: str) -> dict[str, str]:
         "DJANGO_SETTINGS_MODULE": project["settings"],
         "DJANGO_DATA_DIR": places["data"],
         "DJANGO_STATIC_ROOT": places["static"],
+        **_allowed_hosts(_site(name)),
         **{
             key: value if isinstance(value, str) else json.dumps(value)
             for key, value in project["env"].items()

@@ -255,6 +255,27 @@ def test_the_environment_tells_the_project_where_its_data_is(loaded, folder):
     assert copied.django_release.directories("mysite")["static"] == "/srv/other/shared/static"
 
 
+@pytest.mark.parametrize(
+    ("names", "health", "told"),
+    [
+        (["www.example.org", "*.example.net"], {}, "www.example.org,.example.net"),
+        (["*.example.net", ".example.org"], {}, ".example.net,.example.org"),
+        (["*.example.net", "a.example.net"], {}, ".example.net"),
+        (["a.example"], {"host": "b.example"}, "a.example,b.example"),
+        (["a.example", "_"], {}, None),
+        (["a.example", "mail.*"], {}, None),
+    ],
+)
+def test_the_environment_tells_the_project_its_names(loaded, names, health, told):
+    m = loaded(requirements=None)
+    site = m.site_pillar.settings()["sites"]["mysite"]
+    site["server_names"] = names
+    site["health"]["host"] = health.get("host", m.site_pillar._concrete(names[0]))
+    assert m.django_release.environment("mysite").get("DJANGO_ALLOWED_HOSTS") == told
+    m = loaded(requirements=None, env={"DJANGO_ALLOWED_HOSTS": "*"})
+    assert m.django_release.environment("mysite")["DJANGO_ALLOWED_HOSTS"] == "*"
+
+
 def test_a_directory_inside_somebody_elses_is_made_through_no_link(loaded, tree, folder):
     m = loaded()
     (folder / "etc").mkdir()
