@@ -72,6 +72,10 @@ def image(host, aws, instance):
     user_data["write_files"][0]["content"] = own
     assert json.loads(config).keys() == json.loads(own).keys()
     host.write(f"{SEED}/user-data", f"#cloud-config\n{json.dumps(user_data)}\n")
+    said = host.run(
+        "cloud-init", "schema", "--config-file", "/srv/formula/examples/cloud-init/user-data"
+    )
+    assert "Valid" in said.stdout
     host.write(f"{SEED}/meta-data", json.dumps({"instance-id": instance, "region": REGION}))
     host.write(
         "/etc/cloud/cloud.cfg.d/99-seed.cfg",
@@ -99,7 +103,7 @@ def put(aws, text):
 
 def brought_up(host):
     """Boot it, wait for cloud-init, and return its status and what it printed meanwhile."""
-    host.run(f"truncate -s 0 /var/log/cloud-init-output.log {STAMP}.none; rm -f {STAMP}.none")
+    host.run("rm", "-f", "/var/log/cloud-init-output.log")
     host.reboot()
     done = host.run("cloud-init", "status", "--wait", "--long", check=False, timeout=600)
     return done, host.read("/var/log/cloud-init-output.log")
