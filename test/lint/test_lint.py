@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from ..hosts.paths import FORMULA
 
@@ -83,3 +84,12 @@ def test_yamllint_finds_nothing() -> None:
         if "{%" not in (FORMULA / name).read_text("utf-8")
     ]
     lint("yamllint", "--strict", *plain)
+
+
+def test_ruff_finds_nothing_in_the_script_of_the_user_data(tmp_path: pathlib.Path) -> None:
+    text = (FORMULA / "examples/cloud-init/user-data").read_text("utf-8")
+    assert len(text) < 16384, "EC2 takes no more"
+    script = tmp_path / "bootstrap.py"
+    script.write_text(yaml.safe_load(text)["write_files"][1]["content"], "utf-8")
+    for how in (["check"], ["format", "--check", "--diff"]):
+        lint("ruff", *how, "--config", str(FORMULA / "pyproject.toml"), str(script))
