@@ -316,9 +316,12 @@ class Host:
     def _prepare(self) -> None:
         """What a kind of host does to its file system before the first boot."""
 
-    def boot(self) -> None:
+    def boot(self, timeout: float = 90) -> None:
         """
         Boot it, until its systemd has started everything.
+
+        timeout
+            seconds that it may take
 
         Raises HostError with the console's last lines when it does not come up.
         """
@@ -352,7 +355,7 @@ class Host:
         pid = self._process.pid
         self._record["nspawn"] = [pid, _started(pid)]
         self._save()
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + timeout
         said = "nothing"
         while time.monotonic() < deadline:
             if not self.alive():
@@ -363,7 +366,7 @@ class Host:
                 if said in ("running", "degraded"):
                     return
             time.sleep(0.02)
-        self._give_up(f"did not boot within 90 s (systemd said: {said})")
+        self._give_up(f"did not boot within {timeout:g} s (systemd said: {said})")
 
     def _give_up(self, what: str) -> NoReturn:
         console = (self.folder / "console.log").read_text("utf-8", errors="replace")
@@ -413,10 +416,10 @@ class Host:
             time.sleep(0.02)
         cgroup.destroy(self.name)
 
-    def reboot(self) -> None:
-        """Shut it down properly and boot it again from the same file system."""
+    def reboot(self, timeout: float = 90) -> None:
+        """Shut it down properly and boot it again from the same file system, as ``boot`` does."""
         self._stop("reboot")
-        self.boot()
+        self.boot(timeout)
 
     def crash(self) -> None:
         """Pull the plug: every process dies at once; ``boot()`` starts it again."""

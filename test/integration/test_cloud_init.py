@@ -23,11 +23,12 @@ STAMP = "/var/lib/nginx_uwsgi_django/converged"
 HEALTH = "/-/health"
 
 
-def pillar(**project):
+def pillar(site=None, **project):
     example = yaml.safe_load((FORMULA / "pillar.example").read_text("utf-8"))
     formula = example["nginx_uwsgi_django"]
     formula["nginx"]["health"] = {"path": HEALTH, "drain": 4}
     formula["sites"]["mysite"]["project"].update(project)
+    formula["sites"]["mysite"].update(site or {})
     return json.dumps(example)
 
 
@@ -104,7 +105,8 @@ def put(aws, text):
 def brought_up(host):
     """Boot it, wait for cloud-init, and return its status and what it printed meanwhile."""
     host.run("rm", "-f", "/var/log/cloud-init-output.log")
-    host.reboot()
+    # All of it is part of the boot.
+    host.reboot(timeout=600)
     done = host.run("cloud-init", "status", "--wait", "--long", check=False, timeout=600)
     return done, host.read("/var/log/cloud-init-output.log")
 
@@ -207,3 +209,24 @@ def test_sources_that_are_away_change_nothing_and_are_told(image, aws, instance)
     assert done.returncode == 1
     assert "git" in tag(aws, instance)
     assert image.get(HEALTH, "10.0.0.7")[0] == 200
+
+
+def test_a_load_balancer_says_what_came_by_https_and_django_knows(image, aws, instance):
+    # By hand, without a boot.
+    site = {"load_balancer": {"addresses": [network.gateway()]}}
+    put(aws, pillar(site, env={"DJANGO_HTTPS": "1"}))
+    image.run("/var/lib/cloud/scripts/per-boot/nginx_uwsgi_django", timeout=300)
+    assert tag(aws, instance) == "as its pillar says"
+    url, name = f"http://{image.address}/", "a.compute.amazonaws.com"
+    head = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", "-H"]
+    head += [f"Host: {name}", url]
+    https = [*head, "-H", "X-Forwarded-Proto: https"]
+    # From this machine, which the pillar names, and from the host itself, which it does not.
+    asked = {"capture_output": True, "text": True, "check": True, "timeout": 30}
+    assert subprocess.run(https, **asked).stdout == "200 "
+    assert subprocess.run(head, **asked).stdout == f"301 https://{name}/"
+    image.run("apt-get", "-q", "-y", "--no-install-recommends", "install", "curl", timeout=300)
+    assert image.run(*https).stdout == f"301 https://{name}/"
+    # The project knows the site's names from its environment, and no other.
+    assert image.get("/", "else.example.org")[0] == 400
+    assert image.get(HEALTH, "else.example.org")[0] == 301

@@ -96,6 +96,8 @@ def by_the_master(minion, aws, wanted, salt):
         "conf_file": f"{folder}/master",
     }
     minion.write(f"{folder}/master", json.dumps(config))
+    # A master's start makes it.
+    minion.run("mkdir", "-p", f"/var/lib/salt-master-{salt}/var/cache/salt/master/proc")
     salt_run = [
         program(salt, "salt-run"),
         f"--config-dir={folder}",
