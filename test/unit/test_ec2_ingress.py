@@ -5,6 +5,7 @@ A security group's rules, by the API of moto's server over HTTP.
 import json
 import re
 
+import botocore.loaders
 import pytest
 from salt.exceptions import CommandExecutionError
 
@@ -16,9 +17,13 @@ ALL = ["0.0.0.0/0", "::/0"]
 
 @pytest.fixture(scope="module")
 def server():
-    made = Aws()
-    yield made
-    made.close()
+    # What EC2 can do is megabytes of JSON: read once, and not for each client.
+    loader = botocore.loaders.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", lambda _path: loader)
+        made = Aws()
+        yield made
+        made.close()
 
 
 @pytest.fixture
