@@ -273,6 +273,7 @@ def test_an_unknown_name_is_refused_but_for_the_health_question(host: Host, salt
     for name in ("unknown.example.org", "x.compute.amazonaws.com", "10.0.0.1"):
         answer = ask(host, "/-/health", name=name)
         assert "HTTP_HOST=health.compute.amazonaws.com" in answer and "PATH_INFO=/\n" in answer
+        assert "HTTPS=on\n" in answer and "HTTP_X_FORWARDED_PROTO=https\n" in answer
     host.run("mkdir -p /run/nginx_uwsgi_django && touch /run/nginx_uwsgi_django/drain")
     try:
         assert " 503 " in ask(host, "/-/health", name="10.0.0.1")
