@@ -42,6 +42,11 @@ def _port_and_address(listen: int | str) -> tuple[str, int]:
     return address.strip("[]"), int(port)
 
 
+def _where(name: str) -> str:
+    """Where a site's log is: a file, or the command that shows it."""
+    return __salt__["uwsgi_log.path"](name) or f"journalctl --unit='uwsgi-{name}@*'"
+
+
 def _ask(site: dict) -> dict:
     """One request through nginx, as a user's would come, with the site's own Host header."""
     health = site["health"]
@@ -77,7 +82,7 @@ def status() -> dict:
     with ``socket`` and ``service`` (systemd's words for the socket and for the generation that
     serves), ``generation`` (its digest, None when none runs), ``enabled``, ``url``, ``host`` (the
     Host header of the request), ``answer``, ``status`` (of the HTTP response), ``healthy`` (whether
-    the pillar calls that status healthy), ``log`` (the command that shows the site's log).
+    the pillar calls that status healthy), ``log`` (the site's log file, or the command that shows its journal).
 
     Raises CommandExecutionError when the pillar is not valid.
 
@@ -122,7 +127,7 @@ def status() -> dict:
             "service": words(running[generation]) if generation else "not running",
             "generation": generation,
             "enabled": bool(generation) and running[generation].get("UnitFileState") == "enabled",
-            "log": f"journalctl --unit='uwsgi-{name}@*'",
+            "log": _where(name),
             **_ask(site),
         }
     return {"nginx": __salt__["nginx_process.status"](), "sites": answers}
@@ -152,9 +157,7 @@ def logs(lines: int = 20) -> dict:
     for name, site in __salt__["site_pillar.settings"]()["sites"].items():
         if not site["absent"]:
             answer[name] = {
-                "where": f"journalctl --unit='uwsgi-{name}@*'",
-                "lines": __salt__["systemd_unit.journal"](
-                    f"uwsgi-{name}@*.service", lines, output="short-iso"
-                ),
+                "where": _where(name),
+                "lines": __salt__["uwsgi_generation.logs"](name, lines),
             }
     return answer

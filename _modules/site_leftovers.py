@@ -95,6 +95,18 @@ def _nginx_files() -> list[tuple[str, str, str]]:
     return found
 
 
+def _logs() -> list[tuple[str, str, str]]:
+    """The rotations of the sites' log files; the files themselves are data."""
+    directory = "/etc/logrotate.d"
+    found = []
+    for entry in _entries(directory):
+        match = re.fullmatch(rf"uwsgi-({_NAME})", entry)
+        head = f"# Managed by the Salt formula nginx_uwsgi_django (site {match and match[1]})"
+        if match and _text(f"{directory}/{entry}").startswith(head):
+            found.append((match[1], "log", f"{directory}/{entry}"))
+    return found
+
+
 def _accounts() -> list[tuple[str, str, str]]:
     """Users and groups that were made for a site and that no site of the pillar uses."""
     settings = __salt__["site_pillar.settings"]()
@@ -120,7 +132,8 @@ def found() -> dict[str, dict[str, list[str]]]:
     The sites on this host that the formula made and the pillar does not name.
 
     Returns a mapping from a site's name to what is there of it: any of ``companion``,
-    ``generation`` and ``socket`` (files of its units), ``nginx`` (its file), ``user`` and ``group`` (names). A site's
+    ``generation`` and ``socket`` (files of its units), ``nginx`` and ``log`` (its file there),
+    ``user`` and ``group`` (names). A site's
     data and its releases are no leftovers.
 
     Raises CommandExecutionError when the pillar is not valid.
@@ -133,7 +146,7 @@ def found() -> dict[str, dict[str, list[str]]]:
     """
     named = __salt__["site_pillar.settings"]()["sites"]
     left: dict[str, dict[str, list[str]]] = {}
-    for name, kind, what in [*_nginx_files(), *_units(), *_generations(), *_accounts()]:
+    for name, kind, what in [*_nginx_files(), *_units(), *_generations(), *_logs(), *_accounts()]:
         if name not in named:
             left.setdefault(name, {}).setdefault(kind, []).append(what)
     return left

@@ -884,6 +884,11 @@ _REFUSED_OPTIONS = (
         r"strict|max-apps|single-interpreter|i|stats(?:-server|-http)?|notify-socket",
         "the formula sets it itself",
     ),
+    (
+        r"logto2?|log-(?:reopen|truncate|maxsize|backupname)|logfile-ch(?:own|mod)"
+        r"|touch-log(?:rotate|reopen)",
+        "systemd opens the log: see uwsgi:log",
+    ),
     (r"p|processes|workers", "see uwsgi:processes"),
     (r"threads", "see uwsgi:threads"),
     (r"w|wsgi|module|wsgi-file|file|callable|mount", "see project:wsgi"),
@@ -1028,6 +1033,7 @@ def _lookup() -> _Mapping:
                 description="nginx's systemd unit.",
             ),
             "uwsgi_dir": _path("The sites' uWSGI configuration.", default="/etc/uwsgi"),
+            "uwsgi_log_dir": _path("The log files of the sites' uWSGI.", default="/var/log/uwsgi"),
             "state_dir": _path(
                 "What the formula keeps on the host: virtual environments, staged trees.",
                 default="/var/lib/nginx_uwsgi_django",
@@ -1537,6 +1543,28 @@ def _uwsgi() -> _Mapping:
                 "a mapping of uWSGI options",
                 description="More uWSGI options, by their long names; a list repeats the option.",
                 example={"harakiri": 30, "buffer-size": 16384},
+            ),
+            "log": _Mapping(
+                {
+                    "to": _Text(
+                        "journal or file",
+                        choices=("journal", "file"),
+                        default="journal",
+                        description="Where uWSGI and the project write: the journal, or "
+                        "`/var/log/uwsgi/SITE/SITE.log`, the site's user's and readable for "
+                        "the group adm.",
+                        example="file",
+                    ),
+                    "keep": _Number(
+                        "a whole number from 1 to 3650",
+                        1,
+                        3650,
+                        default=14,
+                        description="Rotated files that logrotate keeps, one a day.",
+                        example=30,
+                    ),
+                },
+                description="What becomes of what uWSGI and the project write.",
             ),
             "start_timeout": _Number(
                 "seconds from 1 to 3600",

@@ -333,6 +333,7 @@ def _unit_text(
     escape = __salt__["systemd_unit.escape"]
     paths = _paths(name, digest)
     uwsgi = site["uwsgi"]
+    log = __salt__["uwsgi_log.path"](name)
     return "\n".join(
         [
             "[Unit]",
@@ -368,6 +369,8 @@ def _unit_text(
             # A worker that runs out of memory dies alone, and its master makes another.
             "OOMPolicy=continue",
             f"SyslogIdentifier=uwsgi-{name}",
+            # Opened by systemd, outside of the sandbox.
+            *([f"StandardOutput=append:{escape(log)}", "StandardError=inherit"] if log else []),
             f"RuntimeDirectory=uwsgi-{name}@{digest}",
             "RuntimeDirectoryMode=0700",
             *_confinement(site, venv, release, uwsgi["limits"]),
@@ -597,7 +600,22 @@ def _outdated(name: str, generation: dict[str, Any], digest: str) -> bool:
     made_from = [paths["ini"], paths["env"], paths["unit"], *generation["drop_ins"]]
     return any(
         os.stat(path).st_ctime > generation["since"] for path in made_from if os.path.lexists(path)
-    )
+    ) or _writes_to_another(name, generation)
+
+
+def _writes_to_another(name: str, generation: dict[str, Any]) -> bool:
+    """Whether a running generation's log file was taken away under it, so that nobody reads it."""
+    log = __salt__["uwsgi_log.path"](name)
+    if log is None:
+        return False
+    descriptors = f"/proc/{generation['pid']}/fd"
+    try:
+        # What such a link leads to is the file that is open, also when it has no name any more.
+        return not any(
+            os.path.samefile(f"{descriptors}/{one}", log) for one in os.listdir(descriptors)
+        )
+    except FileNotFoundError:
+        return not os.path.exists(log)
 
 
 def _leftovers(name: str) -> list[str]:
@@ -791,6 +809,9 @@ def _twin_text(name: str, digest: str, unit: str, ini: str, env: str, start: int
         key, _, value = line.partition("=")
         if key in ("PartOf", "Before", "Sockets", "OOMPolicy", "StartLimitIntervalSec"):
             continue
+        # Its last words are asked of the journal.
+        if key.startswith("Standard"):
+            continue
         if key == "After" and name in value:
             continue
         replaced = {
@@ -892,6 +913,8 @@ def _bring_up(name: str, wanted: dict[str, Any]) -> None:
     except CommandExecutionError as error:
         shown = __salt__["systemd_unit.show"](unit, ["InvocationID"])[unit]
         words = __salt__["systemd_unit.journal"](unit, 20, invocation=shown["InvocationID"] or None)
+        if __salt__["uwsgi_log.path"](name):
+            words += __salt__["uwsgi_log.tail"](name, 20)
         if not running:
             __salt__["systemd_unit.stop"](unit, timeout=stop + 15)
             __salt__["systemd_unit.reset_failed"](unit)
@@ -1324,9 +1347,11 @@ def logs(name: str, lines: int = 50, digest: str | None = None) -> list[str]:
     lines
         how many at most
     digest
-        of this generation only
+        of this generation only, from the journal: where the pillar has a log file, the journal has
+        what systemd says of the generation, and no more
 
-    Returns a list of lines with time and host, the oldest first.
+    Returns a list of lines, the oldest first: of the log file where the pillar has one, else of the
+    journal, with time and host.
 
     CLI Example:
 
@@ -1334,6 +1359,8 @@ def logs(name: str, lines: int = 50, digest: str | None = None) -> list[str]:
 
         salt '*' uwsgi_generation.logs mysite 100
     """
+    if digest is None and __salt__["uwsgi_log.path"](name):
+        return __salt__["uwsgi_log.tail"](name, lines)
     return __salt__["systemd_unit.journal"](_unit(name, digest or "*"), lines, output="short-iso")
 
 

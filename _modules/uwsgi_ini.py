@@ -66,6 +66,21 @@ _REFUSED = {
     "pidfile2": "systemd knows the process",
     "safe-pidfile": "systemd knows the process",
     "safe-pidfile2": "systemd knows the process",
+    **dict.fromkeys(
+        (
+            "logto",
+            "logto2",
+            "log-reopen",
+            "log-truncate",
+            "log-maxsize",
+            "log-backupname",
+            "logfile-chown",
+            "logfile-chmod",
+            "touch-logrotate",
+            "touch-logreopen",
+        ),
+        "systemd opens the log: see uwsgi:log in the pillar",
+    ),
     "emperor": "systemd looks after the site's generations",
     "lazy": "uWSGI's own documentation warns of it; lazy-apps is what is meant",
     "env": "its value would be readable here: see project:env in the pillar",
@@ -298,6 +313,9 @@ def render(
     fixed.append(("socket", socket or site["socket"]["path"]))
     if stats:
         fixed.append(("stats", stats))
+    if uwsgi.get("log", {}).get("to") == "file":
+        # The journal has the time itself.
+        fixed.append(("log-date", True))
     sized = [("processes", uwsgi.get("processes", 2)), ("threads", uwsgi.get("threads", 1))]
     chosen = _chosen(options)
     if own is None:

@@ -71,6 +71,7 @@ def _purge(ret: dict[str, Any], left: dict[str, dict[str, list[str]]]) -> None:
             "companion": "site_companion",
             "generation": "uwsgi_generation",
             "socket": "uwsgi_socket",
+            "log": "uwsgi_log",
         }
         steps = [f"{kinds[kind]}.absent" for kind in kinds if kind in there]
         steps.append("python_venv.absent")

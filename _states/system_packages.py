@@ -3,7 +3,7 @@ The distribution's packages that nginx and the sites need.
 
 Which ones follows from the pillar: nginx itself; for sites the interpreter's ``venv`` module,
 uWSGI where the pillar takes it from the distribution, a compiler where it takes PyPI's ``uwsgi``,
-openssl and certbot where they have certificates to make and to ask for.
+logrotate where it logs to a file, openssl and certbot where they have certificates to make and to ask for.
 Installing is Salt's own ``pkg.installed``; this module remembers which packages were not there
 before, so that ``clean`` takes back those and no others.
 
@@ -41,6 +41,8 @@ def _wanted(name: str, settings: dict) -> list[str]:
             wanted.update(("uwsgi-core", "uwsgi-plugin-python3"))
         elif package.startswith("uwsgi"):
             wanted.update(("build-essential", "python3-dev"))
+        if site["uwsgi"]["log"]["to"] == "file":
+            wanted.add("logrotate")
         if site["tls"]["source"]:
             wanted.add("openssl")
         if site["tls"]["source"] == "acme":

@@ -13,10 +13,17 @@ include:
       - system_account: 'nginx: the account of its workers exists'
       - system_account: '{{ site }}: its user and group exist'
 
+'{{ site }}: what uWSGI writes is kept':
+  uwsgi_log.kept:
+    - name: {{ site }}
+    - require:
+      - system_account: '{{ site }}: its user and group exist'
+
 '{{ site }}: uWSGI runs the desired generation':
   uwsgi_generation.running:
     - name: {{ site }}
     - require:
       - uwsgi_socket: '{{ site }}: systemd holds the socket'
+      - uwsgi_log: '{{ site }}: what uWSGI writes is kept'
       - django_release: '{{ site }}: the release is checked and its database and static files are prepared'
 {%- endfor %}

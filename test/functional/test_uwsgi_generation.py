@@ -285,6 +285,127 @@ def test_logs_are_the_sites(good):
     )
 
 
+LOG = "/var/log/uwsgi/mysite/mysite.log"
+OWNER = "mysite adm 640"
+
+
+def filed(host, number):
+    """A generation that writes to a file."""
+    host.set_pillar(
+        site.pillar(uwsgi={"log": {"to": "file", "keep": 3}, "options": {"harakiri": number}})
+    )
+    for function in ("uwsgi_log.kept", "uwsgi_generation.running"):
+        done = site.state(host, function)
+        assert done["result"] is True, done["comment"]
+    return site.active(host)
+
+
+def master(host, unit=None):
+    return host.run("systemctl", "show", "-P", "MainPID", unit or site.active(host)).stdout.strip()
+
+
+SAY = f"""
+import socket, struct, sys
+words, masters = sys.argv[1], set(sys.argv[2:])
+values = {{"REQUEST_METHOD": "GET", "PATH_INFO": "/say", "QUERY_STRING": "words=" + words,
+          "HTTP_HOST": "www.example.org", "SERVER_NAME": "x", "SERVER_PORT": "80"}}
+data = b"".join(struct.pack("<H", len(t)) + t.encode() for pair in values.items() for t in pair)
+while masters:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect("{site.SOCKET}")
+        one.sendall(struct.pack("<BHB", 0, len(data), 0) + data)
+        answer = b""
+        while piece := one.recv(65536):
+            answer += piece
+    masters.discard(answer.split()[-1].decode())
+"""
+
+
+def say(host, words, masters):
+    """Have each of these generations write a line."""
+    host.run("python3", "-c", SAY, words, *masters, timeout=30)
+
+
+def test_a_log_file_is_rotated_under_two_generations_that_write_to_it(up):
+    up.run("apt-get install -y -qq logrotate", timeout=300)
+    old = filed(up, 71)
+    assert up.run("stat", "-c", "%U %G %a", LOG).stdout.strip() == OWNER
+    assert up.run("stat", "-c", "%U %a", "/var/log/uwsgi/mysite").stdout.strip() == "root 755"
+    new = filed(up, 72)
+    # As in the middle of a switch.
+    up.run("systemctl", "start", old)
+    masters = {master(up, unit) for unit in (old, new)}
+    say(up, "before", masters)
+    before = {f"{master} before" for master in masters}
+    assert before <= set(up.read(LOG).splitlines())
+    # What the host's own timer starts, with all that is in /etc/logrotate.d.
+    up.run("logrotate", "--force", "/etc/logrotate.conf")
+    (rotated,) = up.run(f"ls {LOG}-*").stdout.split()
+    for path in (LOG, rotated):
+        assert up.run("stat", "-c", "%U %G %a", path).stdout.strip() == OWNER
+    assert before <= set(up.read(rotated).splitlines())
+    say(up, "after", masters)
+    after = {f"{master} after" for master in masters}
+    assert after <= set(up.read(LOG).splitlines()) and not before & set(up.read(LOG).splitlines())
+    assert after.isdisjoint(up.read(rotated).splitlines())
+    lines = up.salt_call("uwsgi_generation.logs", "mysite", 500)
+    # The older file's end comes before the younger's.
+    assert max(map(lines.index, before)) < min(map(lines.index, after))
+    assert up.salt_call("nginx_uwsgi_django.logs")["mysite"]["where"] == LOG
+    up.run("systemctl", "stop", old)
+    again = site.running(up)
+    assert (again["result"], again["changes"]) == (True, {})
+    assert site.state(up, "uwsgi_log.kept")["changes"] == {}
+    # Taken away by hand, so that nobody could read what is written on.
+    up.run("mv", LOG, "/root/taken")
+    assert site.state(up, "uwsgi_log.kept")["result"] is True
+    done = site.running(up)
+    assert done["result"] is True and "restarted" in done["changes"]["generation"]["new"]
+    say(up, "anew", {master(up)})
+    assert " anew" in up.read(LOG)
+
+
+@pytest.mark.long
+def test_a_log_goes_to_another_user_and_back_to_the_journal(up):
+    filed(up, 73)
+    up.run("id other || useradd --system --user-group other")
+    own = {"user": "other", "group": "other"}
+    up.set_pillar(site.pillar(uwsgi={"log": {"to": "file"}}, project=own))
+    told = site.state(up, "uwsgi_log.kept", test=True)
+    assert told["result"] is None and told["changes"][LOG]["new"] == "other:adm 0640"
+    assert up.run("stat", "-c", "%U", LOG).stdout.strip() == "mysite"
+    inode = up.run("stat", "-c", "%i", LOG).stdout
+    assert site.state(up, "uwsgi_log.kept")["result"] is True
+    assert site.running(up)["result"] is True
+    assert up.run("stat", "-c", "%U %G %a", LOG).stdout.strip() == OWNER.replace("mysite", "other")
+    assert up.run("stat", "-c", "%i", LOG).stdout == inode
+    # A generation that does not start tells why, wherever it writes.
+    site.project(up, wsgi="import no_such_module\n")
+    assert "no_such_module" in site.running(up)["comment"]
+    site.project(up)
+    up.set_pillar(site.pillar())
+    assert list(site.state(up, "uwsgi_log.kept")["changes"]) == ["/etc/logrotate.d/uwsgi-mysite"]
+    assert site.running(up)["result"] is True
+    say(up, "journal", {master(up)})
+    assert any("journal" in line for line in up.salt_call("uwsgi_generation.logs", "mysite"))
+    # A site that the pillar loses leaves no rotation behind unseen; its log stays.
+    filed(up, 74)
+    lost = site.pillar()
+    lost["nginx_uwsgi_django"]["sites"]["another"] = lost["nginx_uwsgi_django"]["sites"].pop(
+        "mysite"
+    )
+    left = up.salt_call("site_leftovers.found", pillar=lost)
+    assert left["mysite"]["log"] == ["/etc/logrotate.d/uwsgi-mysite"]
+    assert site.state(up, "uwsgi_log.absent")["result"] is True
+    assert up.exists(LOG) and not up.exists("/etc/logrotate.d/uwsgi-mysite")
+    data = site.pillar()
+    data["nginx_uwsgi_django"]["clean"] = {"data": True}
+    up.set_pillar(data)
+    assert site.state(up, "uwsgi_log.absent")["result"] is True
+    assert not up.exists("/var/log/uwsgi/mysite")
+    assert site.state(up, "uwsgi_log.absent")["changes"] == {}
+
+
 def test_another_option_is_another_generation(up):
     old, old_pids = site.active(up), site.pids(up)
     up.set_pillar(site.pillar(uwsgi={"processes": 3, "options": {"harakiri": 50}}))

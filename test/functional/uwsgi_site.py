@@ -34,6 +34,11 @@ def home(request):
 def echo(request):
     return HttpResponse(str(len(request.body)))
 
+def say(request):
+    """Words for the log, of the generation whose master this is."""
+    print(os.getppid(), request.GET["words"], flush=True)
+    return HttpResponse(str(os.getppid()))
+
 def environ(request):
     return JsonResponse(dict(os.environ))
 
@@ -82,6 +87,7 @@ urlpatterns = [
     path("", home),
     path("echo", echo),
     path("environ", environ),
+    path("say", say),
     path("who", who),
     path("reach", reach),
 ]

@@ -674,6 +674,7 @@ def test_ordinary_uwsgi_options_are_free(errors, name):
         ("master", "finishes its requests"),
         ("lazy-apps", "a start is proved"),
         ("listen", "socket:backlog"),
+        ("logto", "uwsgi:log"),
         ("strict", "the formula sets it"),
         ("env", "project:env"),
         ("ini", "uwsgi:ini"),

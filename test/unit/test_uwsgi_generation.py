@@ -182,6 +182,21 @@ def test_homes_are_closed_unless_something_is_in_one(made):
     assert "ProtectHome=read-only\n" in unit(made)
 
 
+def test_a_log_file_is_opened_by_systemd_and_the_preflight_keeps_to_the_journal(made, modules):
+    assert "StandardOutput" not in unit(made)
+    pillar = copy.deepcopy(PILLAR)
+    pillar["nginx_uwsgi_django"]["sites"]["mysite"]["uwsgi"]["log"] = {"to": "file"}
+    m = modules(pillar=pillar)
+    m.salt.update(
+        {key: made.salt[key] for key in made.salt if key.startswith(("django_", "python_"))}
+    )
+    wanted = m.uwsgi_generation._wanted("mysite")
+    output = "StandardOutput=append:/var/log/uwsgi/mysite/mysite.log\nStandardError=inherit\n"
+    assert output in wanted["unit"] and "log-date = true\n" in wanted["ini"]
+    twin = m.uwsgi_generation._twin_text("mysite", "d" * 12, wanted["unit"], "/i", "/e", 7)
+    assert "Standard" not in twin
+
+
 def secluded(made):
     keys = ("TemporaryFileSystem", "BindPaths", "BindReadOnlyPaths", "InaccessiblePaths")
     pairs = [line.partition("=")[::2] for line in unit(made).splitlines()]

@@ -28,6 +28,7 @@ chmod-socket = 666
 wsgi-file = old.py
 die-on-term = true
 daemonize = /var/log/x.log
+logto = /var/log/uwsgi/mysite/@(exec://date +%%Y-%%m-%%d).log
 env = A=1
 env = B=2
 

@@ -1,0 +1,93 @@
+"""
+States of the log of a site's uWSGI.
+
+.. versionadded:: 0.1.0
+"""
+
+from typing import Any
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "uwsgi_log"
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def kept(name: str) -> dict[str, Any]:
+    """
+    What a site's uWSGI writes is kept as the pillar says (``sites:SITE:uwsgi:log``): in the
+    journal, or in a file that is there, the site's user's, and rotated.
+
+    name
+        the site
+
+    .. code-block:: yaml
+
+        "mysite: what uWSGI writes is kept":
+          uwsgi_log.kept:
+            - name: mysite
+
+    .. versionadded:: 0.1.0
+    """
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    try:
+        where = __salt__["uwsgi_log.path"](name) or "the journal"
+        changes = __salt__["uwsgi_log.lacks"](name)
+        if not changes:
+            ret["comment"] = f"kept in {where}"
+            return ret
+        ret["changes"] = changes
+        if __opts__["test"]:
+            ret.update(result=None, comment=f"would be kept in {where}")
+            return ret
+        __salt__["uwsgi_log.keep"](name)
+        left = __salt__["uwsgi_log.lacks"](name)
+    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+        ret.update(result=False, changes={}, comment=str(error))
+        return ret
+    if left:
+        ret.update(result=False, comment=f"done, and yet not as it should be: {', '.join(left)}")
+        return ret
+    ret["comment"] = f"kept in {where}"
+    return ret
+
+
+def absent(name: str) -> dict[str, Any]:
+    """
+    A site's log is not rotated any more; its files go where the pillar says that data may go
+    (``nginx_uwsgi_django:clean:data``), else they stay.
+
+    name
+        the site
+
+    .. code-block:: yaml
+
+        "mysite: its log is rotated no more":
+          uwsgi_log.absent:
+            - name: mysite
+
+    .. versionadded:: 0.1.0
+    """
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    try:
+        data = __salt__["django_release.data_may_go"]()
+        found = __salt__["uwsgi_log.remains"](name, data)
+        if not found:
+            ret["comment"] = "there is nothing to remove"
+            return ret
+        ret["changes"] = {"removed": {"old": found, "new": None}}
+        if __opts__["test"]:
+            ret.update(result=None, comment="would be removed")
+            return ret
+        __salt__["uwsgi_log.remove"](name, data)
+        left = __salt__["uwsgi_log.remains"](name, data)
+    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+        ret.update(result=False, changes={}, comment=str(error))
+        return ret
+    if left:
+        ret.update(result=False, comment="removed, and yet there: " + ", ".join(left))
+        return ret
+    ret["comment"] = "removed"
+    return ret
