@@ -15,9 +15,11 @@ requests and stop. Nothing of the old one is touched before that.
 """
 
 import glob
+import grp
 import hashlib
 import json
 import os
+import pwd
 import re
 import signal
 import time
@@ -564,17 +566,17 @@ def _generations(name: str, fresh: bool = True) -> dict[str, dict[str, Any]]:
     return answer
 
 
-def _group(wanted: dict[str, Any]) -> str:
-    """The group of the process, which has to read its ini: an older generation may have another."""
-    found = re.search(r"^Group=(.*)$", wanted["unit"], re.MULTILINE)
+def _account(wanted: dict[str, Any]) -> tuple[str, str]:
+    """The process's user and group, which has to read its ini: an older generation's may be others."""
+    found = re.search(r"^User=(.*)\nGroup=(.*)$", wanted["unit"], re.MULTILINE)
     if not found:
-        raise CommandExecutionError(f"the unit of {wanted['digest']} names no group")
-    return found[1]
+        raise CommandExecutionError(f"the unit of {wanted['digest']} names no user and group")
+    return found[1], found[2]
 
 
 def _files(name: str, wanted: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Path, text, group and mode of a generation's files; root owns them all."""
-    group = _group(wanted)
+    _, group = _account(wanted)
     paths = _paths(name, wanted["digest"])
     parts = json.dumps({**wanted["parts"], "site": name}, indent=1, sort_keys=True) + "\n"
     return [
@@ -767,6 +769,89 @@ def _close(name: str) -> None:
 def _need_program(name: str, wanted: dict[str, Any]) -> None:
     if not os.access(wanted["program"], os.X_OK):
         raise CommandExecutionError(f"{wanted['program']} is not there or not executable")
+    why = _refusal(name, wanted)
+    if why:
+        raise CommandExecutionError(why)
+
+
+def refusal(name: str, digest: str | None = None) -> str | None:
+    """
+    Why a site's uWSGI will not run its generation, as far as uWSGI itself tells without starting
+    it: it is not uWSGI, cannot be executed by the site's user, has no Python or another than the
+    virtual environment, or does not know an option. Changes nothing.
+
+    name
+        the site
+    digest
+        the generation instead of the one that the pillar asks for
+
+    Returns a sentence; None when nothing speaks against it, or when that cannot be told yet because
+    uWSGI, the virtual environment or the user is not there.
+
+    Raises as :py:func:`desired` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.refusal mysite
+    """
+    return _refusal(name, _kept(name, digest) if digest else _wanted(name))
+
+
+def _refusal(name: str, wanted: dict[str, Any]) -> str | None:
+    program, venv = wanted["program"], wanted["parts"]["venv"]["path"]
+    pythons = _sorted_glob(venv, "lib/python3.*")
+    user, group = _account(wanted)
+    if not os.access(program, os.X_OK) or not pythons:
+        return None
+    try:
+        pwd.getpwnam(user), grp.getgrnam(group)
+    except KeyError:
+        return None
+    where = f"{program} (nginx_uwsgi_django:sites:{name}:uwsgi)"
+    with open(program, "rb") as stream:
+        first = stream.readline(256)
+    interpreter = first[2:].decode(errors="replace").split()[:1] if first[:2] == b"#!" else []
+    if interpreter and os.path.dirname(interpreter[0]) != f"{venv}/bin":
+        return (
+            f"{where} is a script that {interpreter[0]} runs, not uWSGI's own executable: pyuwsgi "
+            f"serves no other virtual environment than the one it is installed in, and the site's "
+            f"is {venv}"
+        )
+    # Read from standard input, so that nothing has to be written; strict mode refuses an option
+    # that this uWSGI or its plugins do not know while it reads, and --python-version comes after.
+    done = __salt__["system_account.run"](
+        user,
+        group,
+        [program, "--ini", "-", "--python-version"],
+        "/",
+        {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+        30,
+        stdin=wanted["ini"],
+    )
+    said = done["stdout"].strip().splitlines()
+    if done["timed_out"]:
+        return f"{where} does not say within 30 s which Python it has"
+    if done["retcode"] in (126, 127):
+        return f"{where} cannot be executed by {user}: {' '.join(said)}"
+    unknown = re.search(r"unknown config directive: (\S+)", done["stdout"])
+    if unknown and unknown[1] in ("home", "module"):
+        return (
+            f"{where} has no Python: the distribution's is run with `package: distro`, which loads "
+            "its plugin"
+        )
+    if unknown:
+        return f"{where} does not know the option {unknown[1]} (uwsgi:options or uwsgi:ini)"
+    if done["retcode"]:
+        return f"{where} does not take its configuration: {' '.join(said[-3:])}"
+    version = re.match(r"3\.\d+", said[-1] if said else "")
+    if not version or f"python{version[0]}" not in map(os.path.basename, pythons):
+        return (
+            f"{where} has Python {said[-1] if said else '(none)'}, and {venv} is one of "
+            f"{', '.join(map(os.path.basename, pythons))}: they have to be of one version"
+        )
+    return None
 
 
 def _clear(name: str) -> None:
@@ -837,7 +922,7 @@ def _preflight(name: str, wanted: dict[str, Any]) -> float:
     """
     site = _site(name)
     digest = wanted["digest"]
-    group = _group(wanted)
+    _, group = _account(wanted)
     unit = _twin(name, digest)
     socket = f"/run/uwsgi-{name}.preflight@{digest}/uwsgi.sock"
     directory = f"{_RUN}/{name}"
@@ -1309,7 +1394,7 @@ def rollback(name: str, digest: str | None = None) -> dict[str, Any]:
     return switch(name, digest)
 
 
-def restart(name: str) -> dict[str, Any]:
+def reload(name: str) -> dict[str, Any]:
     """
     Start the generation that runs anew, if it still passes its preflight: for what no file tells,
     like a worker that leaks.
@@ -1327,7 +1412,7 @@ def restart(name: str) -> dict[str, Any]:
 
     .. code-block:: bash
 
-        salt '*' uwsgi_generation.restart mysite
+        salt '*' uwsgi_generation.reload mysite
     """
     digest, _ = _running(name, None)
     wanted = _kept(name, digest)

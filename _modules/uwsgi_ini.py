@@ -124,6 +124,8 @@ _REFUSED = {
     "set-ph": "strict mode knows no placeholders",
 }
 
+_PLUGINS = ("plugins-dir", "plugin-dir", "plugin", "plugins", "need-plugin", "need-plugins")
+
 # A project's own ini may say these itself.
 _PROJECT_MAY = {"env", "processes", "workers", "p", "threads", "chdir2"}
 
@@ -227,7 +229,7 @@ def refused(options: dict[str, Any]) -> list[str]:
 
 
 def _formula(
-    site: dict[str, Any], release: str, venv: str | None, plugin: str | None
+    site: dict[str, Any], release: str, venv: str | None, plugins: list[tuple[str, Any]]
 ) -> list[tuple[str, Any]]:
     """What a generation stands on."""
     lines: list[tuple[str, Any]] = [
@@ -239,10 +241,10 @@ def _formula(
         # one application that is loaded at start uses up the only place.
         ("max-apps", 1),
         ("hook-master-start", _GRACEFUL),
+        # Strict mode knows an option of a plugin after the plugin alone.
+        *plugins,
+        ("chdir", release),
     ]
-    if plugin:
-        lines.append(("plugin", plugin))
-    lines.append(("chdir", release))
     if venv:
         lines.append(("home", venv))
     lines.append(("module", site["project"]["wsgi"]))
@@ -309,7 +311,10 @@ def render(
     if errors:
         raise SaltInvocationError("uwsgi:options: " + "; ".join(errors))
     options = {_canonical(key): value for key, value in (uwsgi.get("options") or {}).items()}
-    fixed = _formula(site, release, venv, plugin)
+    chosen = _chosen(options)
+    plugins = [("plugin", plugin)] * bool(plugin) + [one for one in chosen if one[0] in _PLUGINS]
+    chosen = [one for one in chosen if one[0] not in _PLUGINS]
+    fixed = _formula(site, release, venv, plugins)
     fixed.append(("socket", socket or site["socket"]["path"]))
     if stats:
         fixed.append(("stats", stats))
@@ -317,7 +322,6 @@ def render(
         # The journal has the time itself.
         fixed.append(("log-date", True))
     sized = [("processes", uwsgi.get("processes", 2)), ("threads", uwsgi.get("threads", 1))]
-    chosen = _chosen(options)
     if own is None:
         # Sorted: the order in which a pillar's dictionary is merged must not make a generation.
         names = set(options)
@@ -329,7 +333,7 @@ def render(
         entries = [
             (key, value)
             for key, value in [*fixed, *sized, *_usual(), *chosen]
-            if (key, value) in chosen or (key not in said and key not in options)
+            if (key, value) in [*plugins, *chosen] or (key not in said and key not in options)
         ]
         lines.append(_MARK)
     lines += [f"{key} = {escape(value)}" for key, value in entries]

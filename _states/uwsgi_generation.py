@@ -54,6 +54,11 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
         if __opts__["test"]:
             ret.update(result=None, changes=before["changes"])
             ret["comment"] = f"generation {before['digest']} would run"
+            why = "generation" in before["changes"] and __salt__["uwsgi_generation.refusal"](
+                name, digest
+            )
+            if why:
+                ret.update(result=False, comment=why)
             return ret
         done = __salt__["uwsgi_generation.switch"](name, digest)
         left = __salt__["uwsgi_generation.lacks"](name, digest)
