@@ -98,7 +98,7 @@ def test_restarted_by_hand_is_recognised(good):
 @pytest.mark.long
 def test_started_anew_on_request(good):
     unit, before = site.active(good), site.pids(good)
-    told = good.salt_call("uwsgi_generation.restart", "mysite")
+    told = good.salt_call("uwsgi_generation.reload", "mysite")
     assert told["digest"] in unit
     assert site.active(good) == unit and not set(before) & set(site.pids(good))
     assert site.ask(good)["status"] == 200
@@ -567,10 +567,13 @@ def test_a_secret_on_two_lines_is_refused_without_being_told(up):
 
 
 def test_limits_reach_the_unit(up):
-    up.set_pillar(site.pillar(uwsgi={"limits": {"MemoryMax": "512M", "TasksMax": 60}}))
+    limits = {"MemoryMax": "512M", "TasksMax": 60, "LimitNOFILE": 4096}
+    up.set_pillar(site.pillar(uwsgi={"limits": limits}))
     assert site.running(up)["result"] is True
     shown = up.run("systemctl", "show", "-p", "MemoryMax,TasksMax", site.active(up)).stdout
     assert set(shown.split()) == {f"MemoryMax={512 << 20}", "TasksMax=60"}
+    open_files = up.run(f"grep 'open files' /proc/{site.pids(up)[-1]}/limits").stdout
+    assert open_files.split()[-3:-1] == ["4096", "4096"]
 
 
 def test_a_projects_own_ini_is_brought_to_the_socket(up):

@@ -114,6 +114,28 @@ def test_a_backlog_above_the_kernels_limit_is_told(changing):
     assert (again["result"], again["changes"]) == (True, {})
 
 
+def somaxconn(host, limit):
+    """Set the limit of the host's own network: its /proc/sys is read-only, as in any container."""
+    write = f"mount -t proc proc /mnt && echo {limit} >/mnt/sys/net/core/somaxconn"
+    host.run("unshare", "--mount", "bash", "-c", write)
+
+
+def test_a_raised_limit_of_the_kernel_reaches_the_live_socket(changing):
+    limit = int(changing.run("cat /proc/sys/net/core/somaxconn").stdout)
+    changing.set_pillar(site.pillar(socket={"backlog": 2 * limit}))
+    assert site.state(changing, "uwsgi_socket.listening")["result"] is True
+    before = facts(changing), site.pids(changing)
+    somaxconn(changing, 2 * limit)
+    try:
+        done = site.state(changing, "uwsgi_socket.listening")
+        assert done["changes"] == {"backlog": {"old": limit, "new": 2 * limit}}
+        assert "somaxconn" not in done["comment"]
+        assert changing.salt_call("uwsgi_socket.status", "mysite")["backlog"] == 2 * limit
+        assert (facts(changing), site.pids(changing)) == before
+    finally:
+        somaxconn(changing, limit)
+
+
 @pytest.mark.long
 def test_another_path_is_told_and_done(changing):
     changing.set_pillar(site.pillar(socket={"path": "/tmp/mysite.sock"}))
@@ -144,6 +166,30 @@ def test_stopped_and_disabled_by_hand_is_put_right(host):
     assert done["result"] is True, done["comment"]
     assert site.running(host)["result"] is True
     assert site.ask(host)["status"] == 200
+
+
+def test_stopped_by_an_operator_it_is_started_by_the_next_request(host):
+    unit = site.active(host)
+    told = host.run("systemctl stop uwsgi-mysite 2>&1").stdout
+    # systemd's own warning.
+    assert "uwsgi-mysite.socket" in told
+    assert "active" not in site.generations(host).values()
+    assert site.ask(host)["status"] == 200
+    assert site.active(host) == unit
+    assert site.state(host, "uwsgi_socket.listening")["changes"] == {}
+
+
+def test_stopped_with_its_socket_it_stays_down_until_it_is_started(host):
+    unit = site.active(host)
+    host.run("systemctl stop uwsgi-mysite.socket")
+    assert "active" not in site.generations(host).values()
+    # Nobody to connect to: nginx answers 502 at once.
+    assert not host.exists(site.SOCKET)
+    host.run("systemctl start uwsgi-mysite")
+    assert site.ask(host)["status"] == 200
+    assert site.active(host) == unit
+    for function in ("uwsgi_socket.listening", "uwsgi_generation.running"):
+        assert site.state(host, function)["changes"] == {}
 
 
 def test_a_packet_of_nginxs_user_loads_no_file(host):

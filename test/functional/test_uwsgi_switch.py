@@ -111,26 +111,35 @@ kill $STRACE
 """
 
 
-@pytest.mark.parametrize("how", ["uWSGI's own stop", "a switch"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "uWSGI's own stop",
+        pytest.param("uWSGI's own reload", marks=pytest.mark.long),
+        "a switch",
+        pytest.param("a reload", marks=pytest.mark.long),
+    ],
+)
 def test_the_gap_in_uwsgis_graceful_stop_is_closed(host, how):
     digests = two_generations(host, processes=1)
     (worker,) = host.salt_call("uwsgi_generation.status", "mysite")["workers"]
-    if how == "a switch":
-        act = (
-            f"{program('3008', 'python')} /root/switch.py {host.salt_config('3008')} 1 "
-            f"{digests[1]} {digests[0]}"
-        )
+    unit = f"uwsgi-mysite@{digests[0]}"
+    act = {
+        "uWSGI's own stop": f"systemctl stop {unit}",
+        "uWSGI's own reload": f"systemctl kill --kill-who=main --signal=HUP {unit}",
         # The new generation must not be the one that takes the request.
-        act = act.replace("\n", " ")
-    else:
-        act = f"systemctl stop uwsgi-mysite@{digests[0]}"
+        "a switch": f"{program('3008', 'python')} /root/switch.py {host.salt_config('3008')} 1 "
+        f"{digests[1]} {digests[0]}",
+        "a reload": f"{program('3008', 'salt-call')} --local "
+        f"--config-dir={host.salt_config('3008')} uwsgi_generation.reload mysite",
+    }[how]
     host.run(
         "rm -f /root/answer; " + GAP.format(worker=worker["pid"], act=act),
         check=False,
         timeout=180,
     )
     answer = host.read("/root/answer")
-    if how == "a switch":
+    if how in ("a switch", "a reload"):
         assert answer == "got it\n0\n"
     else:
         # Were it ever otherwise, the care that drain() takes would not be needed any more.
@@ -232,6 +241,12 @@ def rolled_back(host, number):
     assert site.active(host) != before
 
 
+def reloaded(host, number):
+    before = site.active(host), site.pids(host)
+    assert host.salt_call("uwsgi_generation.reload", "mysite")["digest"] in before[0]
+    assert site.active(host) == before[0] and not set(before[1]) & set(site.pids(host))
+
+
 def with_nginx_at_the_same_time(host, number):
     host.set_pillar(
         pillar(
@@ -284,6 +299,7 @@ CHANGES = {
     "environment and uWSGI": other_environment,
     "user": other_user,
     "rollback": rolled_back,
+    "reload": reloaded,
     "nginx too": with_nginx_at_the_same_time,
     "socket": the_live_socket,
     "hundred switches": many_switches,
@@ -304,6 +320,86 @@ def test_a_change_under_load_loses_nothing(web, sample, full):
         assert told["lost"] == [], name
         assert min(told["kinds"].values()) > 0 and told["asked"] > 100, name
         assert told["longest"] < 5, name
+
+
+@pytest.mark.long
+def test_another_path_says_what_it_costs_and_costs_no_more(web):
+    both(web)
+    other = {"socket": {"path": "/run/uwsgi/other.sock"}}
+    web.set_pillar(pillar(**other))
+    told = site.state(web, "uwsgi_socket.listening", test=True)
+    assert told["result"] is None and "are lost" in told["comment"]
+    done = []
+
+    def moved():
+        both(web, **other)
+        done.append(float(web.run("python3 -c 'import time; print(time.monotonic())'").stdout))
+
+    told = load.under_load(web, load.NGINX, moved)
+    print({key: told[key] for key in ("kinds", "longest", "reopened")}, len(told["lost"]))
+    assert told["lost"] and max(told["began"]) < done[0]
+    # Said by nginx at once: nobody waits for what does not come.
+    assert all("502" in what for what in told["lost"])
+    both(web)
+
+
+# --- Killed -----------------------------------------------------------------------------------------
+
+# Kills the first of these processes, waits until all are gone, tells when that was.
+KILLER = """
+import os, signal, sys, time
+first, *others = map(int, sys.argv[1:])
+os.kill(first, signal.SIGKILL)
+while any(os.path.exists(f"/proc/{pid}") for pid in (first, *others)):
+    time.sleep(0.001)
+print(time.monotonic())
+"""
+
+
+def killed_worker(host):
+    main, *workers = site.pids(host)
+    return [workers[0]]
+
+
+def killed_master(host):
+    return site.pids(host)
+
+
+def killed_nginx_worker(host):
+    main = host.run("systemctl show -P MainPID nginx").stdout.strip()
+    return [int(host.run("pgrep", "-P", main).stdout.split()[0])]
+
+
+# Who is killed, and how many requests can be in it: one in a worker of uWSGI with one thread, and
+# all of the load in one of nginx.
+KILLED = {
+    "worker": (killed_worker, 1),
+    "master": (killed_master, 3),
+    "nginx": (killed_nginx_worker, 7),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("who", KILLED)
+def test_killed_under_load_only_what_was_in_it_is_lost(web, who):
+    choose, most = KILLED[who]
+    for _ in range(3):
+        both(web)
+        gone = []
+
+        def kill(choose=choose, gone=gone):
+            pids = choose(web)
+            gone.append(float(web.run("python3", "-c", KILLER, *map(str, pids)).stdout))
+
+        told = load.under_load(web, load.NGINX, kill)
+        print(who, {key: told[key] for key in ("kinds", "lost", "longest", "reopened")})
+        assert len(told["lost"]) <= most
+        # A request that came later is answered, by another worker or when there is one again.
+        assert [when for when in told["began"] if when > gone[0]] == []
+        assert told["asked"] > 100 and told["longest"] < 10
+        # As it was, without Salt; and Salt finds nothing to do.
+        assert len(site.pids(web)) == 4
+        assert site.running(web)["changes"] == {}
 
 
 # --- Generations that cannot serve ----------------------------------------------------------------
@@ -365,3 +461,89 @@ def test_where_nothing_ran_a_refused_generation_lets_nobody_wait(web):
     assert set(enabled.stdout.split()) == {"disabled"}
     both(web)
     assert web.get("/", "www.example.org")[2] == b"one"
+
+
+# --- Limits ---------------------------------------------------------------------------------------
+
+# A container finds the controllers of the old hierarchy read-only: on a machine that has them, the
+# host's systemd is given a group of its own in each.
+LEND = """
+cd /sys/fs/cgroup
+for one in memory pids; do
+    [ -e $one ] || continue
+    mount -o remount,bind,rw $one && mkdir $one/$HOSTNAME && mount --bind $one/$HOSTNAME $one
+done
+systemctl daemon-reexec
+"""
+TAKE_BACK = """
+cd /sys/fs/cgroup
+for one in memory pids; do
+    [ -e $one ] || continue
+    umount $one
+    for pid in $(cat $(find $one/$HOSTNAME -name cgroup.procs)); do echo $pid >$one/cgroup.procs; done
+    find $one/$HOSTNAME -depth -type d -exec rmdir {} +
+    mount -o remount,bind,ro $one
+done
+systemctl daemon-reexec
+"""
+
+
+@pytest.fixture
+def controlled(web):
+    """The host, whose systemd has the kernel limit what units use."""
+    web.run(LEND)
+    yield web
+    both(web)
+    web.run(TAKE_BACK)
+
+
+def controls(host, *names):
+    """What the kernel holds the running generation to: by the first of these files that is there."""
+    group = host.run("systemctl", "show", "-P", "ControlGroup", site.active(host)).stdout.strip()
+    files = " ".join(
+        f"/sys/fs/cgroup/{name.partition('/')[0]}{group}/{name.partition('/')[2]}" for name in names
+    )
+    return host.run(f"cat {files} 2>/dev/null | head -1", check=False).stdout.split()
+
+
+@pytest.mark.long
+def test_the_pillars_limits_are_in_force(controlled):
+    limits = {"MemoryMax": "512M", "TasksMax": 60, "CPUQuota": "50%", "LimitNOFILE": 4096}
+    controlled.set_pillar(pillar(uwsgi={"limits": limits}))
+    running(controlled)
+    of = controls(controlled, "/memory.max", "memory/memory.limit_in_bytes")
+    assert of == [str(512 << 20)]
+    assert controls(controlled, "/pids.max", "pids/pids.max") == ["60"]
+    # Where cpu and cpuacct are mounted apart, systemd has no use for them.
+    unit = site.active(controlled)
+    assert controlled.run("systemctl", "show", "-P", "CPUQuotaPerSecUSec", unit).stdout == "500ms\n"
+    open_files = controlled.run(
+        f"grep 'open files' /proc/{site.pids(controlled)[-1]}/limits"
+    ).stdout
+    assert open_files.split()[-3:-1] == ["4096", "4096"]
+
+
+@pytest.mark.long
+def test_out_of_the_pillars_memory_the_old_generation_serves_on(controlled):
+    hoard = {"wsgi": "hoard = b'x' * (300 << 20)\n" + site.WSGI}
+    kept = site.pids(controlled), site.enabled(controlled), site.files(controlled)
+
+    def refused_twice():
+        site.project(controlled, **hoard)
+        controlled.set_pillar(pillar(uwsgi={"limits": {"MemoryMax": "150M", "MemorySwapMax": 0}}))
+        for _ in range(2):
+            started = time.monotonic()
+            refused = site.running(controlled)
+            assert refused["result"] is False
+            assert "killed" in refused["comment"] and "journal's last lines" in refused["comment"]
+            # Well within start_timeout and what a busy machine adds.
+            assert time.monotonic() - started < 10 + 20
+            assert site.traces_of_preflight(controlled) == ""
+            assert (site.pids(controlled), site.enabled(controlled), site.files(controlled)) == kept
+
+    told = load.under_load(controlled, load.NGINX, refused_twice)
+    print({key: told[key] for key in ("kinds", "lost", "longest")})
+    assert told["lost"] == [] and told["seen"] == ["one"]
+    # It was the limit.
+    controlled.set_pillar(pillar(uwsgi={"limits": {"MemoryMax": "900M"}}))
+    running(controlled)

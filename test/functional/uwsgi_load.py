@@ -15,7 +15,7 @@ import http.client, json, os, re, socket, struct, sys, threading, time
 
 RIGHT = re.compile(rb"one|v[0-9]+")
 BODY = b"x" * 200000
-lost, lock, longest = [], threading.Lock(), 0.0
+lost, began, lock, longest = [], [], threading.Lock(), 0.0
 asked = dict.fromkeys(("fast", "kept", "post", "slow"), 0)
 seen, reopened = set(), 0
 stop = threading.Event()
@@ -36,6 +36,7 @@ def work(kind, pause):
         except (OSError, ValueError, http.client.HTTPException) as error:
             with lock:
                 lost.append(f"{kind}: {error!r}")
+                began.append(before)
         with lock:
             asked[kind] += 1
             if kind == "fast":
@@ -53,7 +54,7 @@ def main():
     stop.set()
     for thread in threads:
         thread.join()
-    told = {"asked": sum(asked.values()), "kinds": asked, "lost": lost, "longest": longest,
+    told = {"asked": sum(asked.values()), "kinds": asked, "lost": lost, "began": began, "longest": longest,
             "seen": sorted(seen), "reopened": reopened}
     with open("/root/result.new", "w") as result:
         json.dump(told, result)
@@ -137,7 +138,7 @@ def asker(kind):
 def under_load(host: Host, script: str, act: Callable[[], Any]) -> dict[str, Any]:
     """
     Do something under load; returns what came of the requests: how many were ``asked`` (also by
-    ``kinds``), which were ``lost``, the ``longest`` that a fast one took in seconds, which bodies
+    ``kinds``), which were ``lost`` and when those ``began`` (by the monotonic clock), the ``longest`` that a fast one took in seconds, which bodies
     were ``seen``, and how many kept connections were ``reopened``.
     """
     host.write("/root/load.py", script + "\nmain()\n")
