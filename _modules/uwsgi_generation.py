@@ -21,6 +21,7 @@ import json
 import os
 import pwd
 import re
+import shlex
 import signal
 import time
 from typing import Any
@@ -477,8 +478,16 @@ def _kept(name: str, digest: str) -> dict[str, Any]:
         "ini": texts["ini"].decode(),
         "unit": texts["unit"].decode(),
         "environment": texts["env"].decode(),
-        "program": next(iter(parts["programs"])),
+        "program": _program(texts["unit"].decode()),
     }
+
+
+def _program(unit: str) -> str:
+    """What a unit starts: systemd_unit.escape() taken back."""
+    found = re.search(r"^ExecStart=(.*) --ini ", unit, re.MULTILINE)
+    if not found:
+        raise CommandExecutionError("a generation's unit starts no uWSGI")
+    return shlex.split(found[1])[0].replace("$$", "$").replace("%%", "%")
 
 
 def desired(name: str) -> dict[str, Any]:
@@ -812,15 +821,17 @@ def _refusal(name: str, wanted: dict[str, Any]) -> str | None:
     where = f"{program} (nginx_uwsgi_django:sites:{name}:uwsgi)"
     with open(program, "rb") as stream:
         first = stream.readline(256)
-    interpreter = first[2:].decode(errors="replace").split()[:1] if first[:2] == b"#!" else []
-    if interpreter and os.path.dirname(interpreter[0]) != f"{venv}/bin":
+    if first[:2] == b"#!" and os.path.realpath(os.path.dirname(program)) != os.path.realpath(
+        f"{venv}/bin"
+    ):
         return (
-            f"{where} is a script that {interpreter[0]} runs, not uWSGI's own executable: pyuwsgi "
-            f"serves no other virtual environment than the one it is installed in, and the site's "
-            f"is {venv}"
+            f"{where} is a script ({first.decode(errors='replace').strip()}), not uWSGI's own "
+            "executable: pyuwsgi serves no other virtual environment than the one it is installed "
+            f"in, and the site's is {venv}"
         )
     # Read from standard input, so that nothing has to be written; strict mode refuses an option
-    # that this uWSGI or its plugins do not know while it reads, and --python-version comes after.
+    # that this uWSGI or its plugins do not know while it reads, and --python-version ends it before
+    # any value is looked at (a project's own ini may have a command in one).
     done = __salt__["system_account.run"](
         user,
         group,
@@ -845,11 +856,14 @@ def _refusal(name: str, wanted: dict[str, Any]) -> str | None:
         return f"{where} does not know the option {unknown[1]} (uwsgi:options or uwsgi:ini)"
     if done["retcode"]:
         return f"{where} does not take its configuration: {' '.join(said[-3:])}"
-    version = re.match(r"3\.\d+", said[-1] if said else "")
-    if not version or f"python{version[0]}" not in map(os.path.basename, pythons):
+    version = re.fullmatch(r"(3\.\d+)\.\d+\S*", said[-1] if said else "")
+    if not version:
+        return f"{where} is no uWSGI: asked for its Python it says {(said or ['nothing'])[-1]!r}"
+    names = [os.path.basename(path) for path in pythons]
+    if f"python{version[1]}" not in names:
         return (
-            f"{where} has Python {said[-1] if said else '(none)'}, and {venv} is one of "
-            f"{', '.join(map(os.path.basename, pythons))}: they have to be of one version"
+            f"{where} has Python {version[0]}, and {venv} is of {', '.join(names)}: they have to "
+            "be of one version"
         )
     return None
 

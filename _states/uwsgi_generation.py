@@ -58,7 +58,7 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
                 name, digest
             )
             if why:
-                ret.update(result=False, comment=why)
+                ret.update(result=False, changes={}, comment=why)
             return ret
         done = __salt__["uwsgi_generation.switch"](name, digest)
         left = __salt__["uwsgi_generation.lacks"](name, digest)

@@ -174,7 +174,17 @@ def test_the_sandbox_lets_a_django_site_work_and_nothing_else(good):
     good.run("sleep 0.5")
     told = json.loads(site.ask(good, "/who")["body"])
     assert told.pop("uid") == int(good.run("id -u mysite").stdout)
-    works = {"sqlite", "upload", "temporary", "program", "tcp", "mail", "names", "ctypes"}
+    works = {
+        "sqlite",
+        "sqlite in the state directory",
+        "upload",
+        "temporary",
+        "program",
+        "tcp",
+        "mail",
+        "names",
+        "ctypes",
+    }
     assert {key: told[key] for key in works} == dict.fromkeys(works, "yes")
     assert "yes" not in {told[key] for key in set(told) - works}, told
     rating = good.run("systemd-analyze", "security", "--no-pager", site.active(good)).stdout
@@ -595,6 +605,28 @@ def test_a_projects_own_ini_is_brought_to_the_socket(up):
     assert up.read("/srv/mysite/.config/uwsgi/mysite.ini") == own
     assert site.ask(up)["status"] == 200 and len(site.pids(up)) == 4
     up.run("rm -r /srv/mysite/.config")
+
+
+@pytest.mark.long
+def test_lazy_apps_of_a_projects_own_ini_are_covered_by_the_preflight(up):
+    """With lazy-apps uWSGI calls itself ready before it has loaded anything."""
+    own = "[uwsgi]\nlazy-apps = true\nprocname-append = @(exec://touch /srv/mysite/data/ran)\n"
+    up.write("/srv/mysite/own.ini", own)
+    up.set_pillar(site.pillar(uwsgi={"ini": "own.ini"}))
+    # A dry run has uWSGI read it, and does not have it run what it says.
+    assert site.running(up, test=True)["result"] is None
+    assert not up.exists("/srv/mysite/data/ran")
+    kept = site.pids(up), site.enabled(up), site.files(up)
+    site.project(up, wsgi="import no_such_module\n")
+    refused = site.running(up)
+    assert refused["result"] is False and "no_such_module" in refused["comment"]
+    assert (site.pids(up), site.enabled(up), site.files(up)) == kept
+    # Nor is the old one let go before the new one's workers have loaded it.
+    site.project(up, wsgi="import time\ntime.sleep(2)\n" + site.WSGI)
+    assert site.running(up)["result"] is True
+    told = up.salt_call("uwsgi_generation.status", "mysite")
+    assert told["health"] == 200 and {worker["status"] for worker in told["workers"]} == {"idle"}
+    up.run("rm", "/srv/mysite/own.ini", "/srv/mysite/data/ran")
 
 
 # A run killed anywhere: the phases of a switch, told apart by what is on the host when it is

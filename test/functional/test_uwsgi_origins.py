@@ -1,6 +1,7 @@
 """uWSGI from each of the places where the pillar can have it from, side by side on one host."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ ORIGINS: dict[str, tuple[dict[str, Any], str]] = {
         {"package": "uwsgi==2.0.31"},
         "/var/lib/nginx_uwsgi_django/venvs/compiled/*/bin/uwsgi",
     ),
-    "distribution": ({"package": "distro"}, "/usr/bin/uwsgi"),
+    "distribution": ({"package": "distro", "log": {"to": "file"}}, "/usr/bin/uwsgi"),
     "given": ({"binary": f"{KEPT}/bin/uwsgi"}, f"{KEPT}/bin/uwsgi"),
 }
 PILLAR = {
@@ -74,6 +75,15 @@ def test_applied_again_nothing_changes(applied: Host) -> None:
     assert [result.id for result in again.changed] == []
 
 
+def test_what_the_formula_keeps_in_a_file_is_rotated(applied: Host) -> None:
+    log = "/var/log/uwsgi/distribution/distribution.log"
+    # The time of each line of uWSGI's own, as the journal would have it.
+    assert re.search(r"\d\d:\d\d:\d\d 20\d\d - .*WSGI app 0", applied.read(log))
+    applied.run("logrotate", "--force", "/etc/logrotate.conf")
+    assert "WSGI app 0" in applied.read(applied.run(f"ls {log}-*").stdout.strip())
+    assert applied.run("systemctl is-enabled logrotate.timer").stdout == "enabled\n"
+
+
 # What is wrong with a site's uWSGI, and what is said of it, in a dry run as well.
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no such option": (
@@ -83,12 +93,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a ready-made one of another environment": (
         {"binary": f"{SCRIPT}/bin/pyuwsgi"},
-        f"is a script that {SCRIPT}/bin/python3 runs",
+        f"is a script (#!{SCRIPT}/bin/python3), not uWSGI's own executable",
     ),
     "no Python": ({"binary": "/usr/bin/uwsgi"}, "has no Python"),
     "not to be executed": ({"binary": "/root/uwsgi"}, "cannot be executed by distribution"),
-    "not uWSGI": ({"binary": "/bin/true"}, "has Python (none)"),
-    "another Python": ({"binary": "/opt/python2.99"}, "has Python 3.99.0"),
+    "not uWSGI": ({"binary": "/bin/true"}, "is no uWSGI: asked for its Python it says 'nothing'"),
+    "another Python": ({"binary": "/opt/other-python"}, "has Python 3.99.0"),
 }
 
 
@@ -99,8 +109,8 @@ def test_a_uwsgi_that_cannot_run_the_site_is_refused_before_anything_is_done(
     uwsgi, words = REFUSED[case]
     applied.run(f"[ -e /root/uwsgi ] || cp {KEPT}/bin/uwsgi /root/")
     applied.run(
-        "[ -e /opt/python2.99 ] || { echo 'int puts(const char *); "
-        'int main(void) { puts("3.99.0"); return 0; }\' | cc -x c - -o /opt/python2.99; }'
+        "[ -e /opt/other-python ] || { echo 'int puts(const char *); "
+        'int main(void) { puts("3.99.0"); return 0; }\' | cc -x c - -o /opt/other-python; }'
     )
     changed = copy.deepcopy(PILLAR)
     changed["nginx_uwsgi_django"]["sites"]["distribution"]["uwsgi"] = {"processes": 1, **uwsgi}
@@ -111,6 +121,7 @@ def test_a_uwsgi_that_cannot_run_the_site_is_refused_before_anything_is_done(
             "state.single", "uwsgi_generation.running", "distribution", test=test, pillar=changed
         ).values()
         assert done["result"] is False and words in done["comment"], done["comment"]
+        assert done["changes"] == {}
     after = applied.salt_call("uwsgi_generation.status", "distribution")
     assert (after["digest"], after["since"]) == (before["digest"], before["since"])
     assert applied.run("systemctl list-units --all 'uwsgi-distribution*'").stdout == started

@@ -26,6 +26,7 @@ from django.http import HttpResponse, JsonResponse
 from django.urls import path
 
 VERSION = "one"
+STATE = "/var/lib/nginx_uwsgi_django/sites/mysite"
 
 def home(request):
     time.sleep(float(request.GET.get("sleep", 0)))
@@ -47,6 +48,7 @@ def who(request):
     told = {"uid": os.getuid()}
     for name, act in {
         "sqlite": lambda: sqlite3.connect("/srv/mysite/data/db").execute("create table if not exists t (a)"),
+        "sqlite in the state directory": lambda: sqlite3.connect(STATE + "/db").execute("create table if not exists t (a)"),
         "upload": lambda: open("/srv/mysite/data/upload", "w").write("x"),
         "temporary": lambda: tempfile.NamedTemporaryFile().write(b"x"),
         "program": lambda: subprocess.run(["/bin/echo"], check=True, stdout=subprocess.DEVNULL),

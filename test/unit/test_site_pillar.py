@@ -616,7 +616,9 @@ def test_hostile_values_are_refused_wherever_a_text_stands(path, node):
 @pytest.mark.parametrize("value", ["%d", "a%b", "$(HOME)", "@(exec://id)", "a\nb", " a", "a ", ""])
 def test_uwsgi_option_values_that_uwsgi_would_replace(errors, value):
     path = "sites:mysite:uwsgi:options:x"
-    only(errors(with_value("uwsgi:options", {"x": value})), path)
+    error = only(errors(with_value("uwsgi:options", {"x": value})), path)
+    if {"%", "("} & set(value):
+        assert "uWSGI replaces %, $( and @(" in error["expected"]
     only(errors(with_value("uwsgi:options", {"x": ["fine", value]})), f"{path}:1")
 
 

@@ -176,6 +176,12 @@ def test_the_unit_says_where_and_as_whom(made):
     assert "@DIGEST@" not in text
 
 
+@pytest.mark.parametrize("program", ["/usr/bin/uwsgi", '/opt/50% "of" $x/b\\in/uwsgi'])
+def test_what_a_kept_unit_starts_is_read_back(made, program):
+    made.facts["venv"] = {**made.facts["venv"], "uwsgi": program}
+    assert made.uwsgi_generation._program(unit(made)) == program
+
+
 def test_homes_are_closed_unless_something_is_in_one(made):
     assert "ProtectHome=yes\n" in unit(made)
     made.facts["release"] = {**made.facts["release"], "path": "/home/dev/mysite"}
