@@ -141,6 +141,9 @@ def test_the_gap_in_uwsgis_graceful_stop_is_closed(host, how):
     answer = host.read("/root/answer")
     if how in ("a switch", "a reload"):
         assert answer == "got it\n0\n"
+        # And it was done.
+        assert digests[how == "a switch"] in site.active(host)
+        assert worker["pid"] not in site.pids(host)
     else:
         # Were it ever otherwise, the care that drain() takes would not be needed any more.
         assert re.search("ConnectionReset|ValueError", answer)
