@@ -366,7 +366,12 @@ def test_a_log_file_is_rotated_under_two_generations_that_write_to_it(up):
     again = site.running(up)
     assert (again["result"], again["changes"]) == (True, {})
     assert site.state(up, "uwsgi_log.kept")["changes"] == {}
-    # Taken away by hand, so that nobody could read what is written on.
+
+
+@pytest.mark.long
+def test_a_log_file_taken_away_by_hand_is_written_anew(up):
+    """Else nobody could read what is written on."""
+    filed(up, 75)
     up.run("mv", LOG, "/root/taken")
     assert site.state(up, "uwsgi_log.kept")["result"] is True
     done = site.running(up)
