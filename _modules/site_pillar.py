@@ -1218,8 +1218,17 @@ def _project() -> _Mapping:
                 nullable=True,
                 default=None,
                 description="A release that is on the host, to stay with instead of what the "
-                "source has (a rollback that lasts); see `django_release.stored`.",
+                "source has (a rollback that lasts); see `django_release.releases`.",
                 example="4f2a9c01d7e3",
+            ),
+            "keep": _Number(
+                "a whole number from 1 to 100",
+                1,
+                100,
+                default=5,
+                description="Releases that were live last and stay for a way back, the live one "
+                "among them. Another one stays as long as a process runs from it.",
+                example=10,
             ),
             "wsgi": _Text(
                 "module:callable",

@@ -178,7 +178,7 @@ def test_collected_files_are_no_part_of_a_release_once_the_settings_were_read(lo
     (tree / "public/static/a.css").write_text("a {}")
     (tree / "shop.db").write_text("")
     assert m.django_release.desired("mysite")["id"] != before
-    m.django_release._write_record(
+    m.salt["release_record.write"](
         "mysite",
         "facts.json",
         {
@@ -204,7 +204,7 @@ def test_a_trees_static_files_are_where_its_settings_say_but_only_inside_the_tre
         ("", place),
     ):
         facts = {"static_root": told, "media_root": "", "databases": [], "collects": True}
-        m.django_release._write_record("mysite", "facts.json", facts)
+        m.salt["release_record.write"]("mysite", "facts.json", facts)
         assert m.django_release.directories("mysite")["static"] == taken, told
         # What the project itself is told is the same before it was asked and after.
         assert m.django_release.environment("mysite") == before
@@ -296,6 +296,8 @@ def test_a_source_that_changes_while_it_is_copied_is_no_release(loaded, tree, fo
     m.salt["release_source.obtain"] = lambda name, refresh=False: {
         "root": str(tree),
         "only": sorted(only),
+        "source": "salt://mysite",
+        "revision": None,
     }
     copy = m.django_release._copy_file
     done = []
@@ -356,11 +358,18 @@ def test_a_directory_that_a_process_runs_in_is_in_use(loaded, folder, monkeypatc
         os.chdir(before)
 
 
-def test_a_generation_on_the_host_keeps_what_it_names(modules, loaded, folder):
+def test_a_generation_that_starts_after_a_reboot_keeps_what_it_names(loaded, folder):
     m = loaded()
-    m.salt["site_pillar.settings"]()["lookup"]["uwsgi_dir"] = str(folder / "uwsgi")
-    (folder / "uwsgi/mysite").mkdir(parents=True)
-    (folder / "uwsgi/mysite/0.ini").write_text("[uwsgi]\nchdir = /srv/x/releases/0123456789ab\n")
+    lookup = m.salt["site_pillar.settings"]()["lookup"]
+    lookup.update(uwsgi_dir=str(folder / "uwsgi"), unit_dir=str(folder / "units"))
+    wants = folder / "units/uwsgi-mysite.service.wants"
+    for path in (folder / "uwsgi/mysite", wants):
+        path.mkdir(parents=True)
+    ini = "[uwsgi]\nchdir = /srv/x/releases/0123456789ab\n"
+    (folder / "uwsgi/mysite/aaaaaaaaaaaa.ini").write_text(ini)
+    # Files alone keep nothing: how many releases stay is the pillar's to say.
+    assert not m.django_release.in_use("/srv/x/releases/0123456789ab")
+    (wants / "uwsgi-mysite@aaaaaaaaaaaa.service").symlink_to("/nowhere")
     assert m.django_release.in_use("/srv/x/releases/0123456789ab")
     assert not m.django_release.in_use("/srv/x/releases/0123456789a")
     assert not m.django_release.in_use("/srv/x/releases/ffffffffffff")

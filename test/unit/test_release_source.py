@@ -172,7 +172,7 @@ def test_a_branch_a_tag_and_a_hash_are_what_they_name(loaded, repository):
         m = loaded(git={"url": repository.url, "revision": revision})
         found = m.release_source.obtain("mysite")
         with open(os.path.join(found["root"], "manage"), encoding="utf-8") as stream:
-            return stream.read(), found["origin"]
+            return stream.read(), f"{found['source']} {found['revision']}"
 
     assert content("main") == ("2", f"{repository.url} main ({second})")
     assert content("v1") == ("1", f"{repository.url} v1 ({first})")
