@@ -60,7 +60,7 @@ _EXCLUDED_FILES = ("*.pyc", "*.pyo", "*.sqlite3", "*.sqlite3-*", "*.log", "*.pid
 # Runs in the site's own Python, as the site's user, in the release. What the project prints goes
 # to standard error; the answer alone is on standard output.
 _DRIVER = r"""
-import importlib, json, os, sys, time, traceback, zlib
+import filecmp, importlib, json, os, shutil, sys, time, traceback, zlib
 
 request = json.loads(sys.stdin.read())
 answer = {"step": "settings"}
@@ -185,13 +185,74 @@ def prepare():
         # For whichever server hands them out; they are public.
         os.umask(0o022)
         call_command("collectstatic", interactive=False, verbosity=1)
+        if request["public"]:
+            publish()
+        # Its record is flushed to the disk, and must not be there before the files are.
+        os.sync()
     answer["step"] = None
     # This process ends without Python's own tidying up; SQLite's log is merged on closing.
     connections.close_all()
 
 
+def put(source, target):
+    # Whole or not there, and as the same file twice: it takes no room.
+    folder, name = os.path.split(target)
+    beside = os.path.join(folder, ".%s.new" % name)
+    if os.path.lexists(beside):
+        os.unlink(beside)
+    try:
+        os.link(source, beside)
+    except OSError:
+        # Another file system, or one without.
+        shutil.copy2(source, beside)
+    os.replace(beside, target)
+
+
+def files_of(folder):
+    for below, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(below, name)
+            if not name.startswith(".") or not name.endswith(".new"):
+                yield path, os.path.relpath(path, folder)
+
+
+def publish():
+    # From where one release has them to where all that are kept have: what was there before is
+    # what served pages ask for, and is replaced only once the release serves.
+    answer["step"] = "publish"
+    os.umask(0o022)
+    for path, name in files_of(request["collected"]):
+        public = os.path.join(request["public"], name)
+        if not os.path.lexists(public):
+            os.makedirs(os.path.dirname(public), exist_ok=True)
+            put(path, public)
+        elif not os.path.islink(public) and filecmp.cmp(path, public, shallow=False):
+            if not os.path.samefile(path, public):
+                put(public, path)
+        elif request["replace"]:
+            put(path, public)
+
+
+def withdraw():
+    # What only releases have that go.
+    answer["step"] = "withdraw"
+    for going in request["going"]:
+        for path, name in files_of(going):
+            public = os.path.join(request["public"], name)
+            others = [os.path.join(other, name) for other in request["staying"]]
+            others = [other for other in others if os.path.exists(other)]
+            if not os.path.exists(public) or not filecmp.cmp(path, public, shallow=False):
+                continue
+            if not others:
+                os.unlink(public)
+            elif not any(filecmp.cmp(public, other, shallow=False) for other in others):
+                put(others[0], public)
+        shutil.rmtree(going)
+
+
 try:
-    {"facts": facts, "prepare": prepare}[request["do"]]()
+    actions = {"facts": facts, "prepare": prepare, "publish": publish, "withdraw": withdraw}
+    actions[request["do"]]()
     answer["done"] = True
 except BaseException as error:
     answer["done"] = False
@@ -213,6 +274,8 @@ _STEPS = {
     "makemigrations": "manage.py makemigrations --check",
     "migrate": "manage.py migrate",
     "collectstatic": "manage.py collectstatic",
+    "publish": "putting the static files where the web server has them from",
+    "withdraw": "removing the static files of releases that went",
 }
 
 
@@ -511,7 +574,7 @@ def environment(name: str) -> dict[str, str]:
 
         salt '*' django_release.environment mysite
     """
-    return _environment(name, __salt__["python_venv.desired"](name)["path"])
+    return _environment(name, __salt__["python_venv.desired"](name)["path"], desired(name)["id"])
 
 
 def _allowed_hosts(site: dict[str, Any]) -> dict[str, str]:
@@ -526,7 +589,18 @@ def _allowed_hosts(site: dict[str, Any]) -> dict[str, str]:
     return {"DJANGO_ALLOWED_HOSTS": ",".join(kept)}
 
 
-def _environment(name: str, venv: str) -> dict[str, str]:
+def _collected(name: str, release: str) -> str | None:
+    """
+    Where the static files of a release are collected, if they are: a manifest of hashed names is
+    one release's, and must be as it was when that is gone back to.
+    """
+    project = _site(name)["project"]
+    if not project["source"] or not project["static"]["collect"]:
+        return None
+    return os.path.join(_places(name)["shared"], "collected", release)
+
+
+def _environment(name: str, venv: str, release: str) -> dict[str, str]:
     project = _site(name)["project"]
     places = _places(name)
     return {
@@ -539,7 +613,7 @@ def _environment(name: str, venv: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "DJANGO_SETTINGS_MODULE": project["settings"],
         "DJANGO_DATA_DIR": places["data"],
-        "DJANGO_STATIC_ROOT": places["static"],
+        "DJANGO_STATIC_ROOT": _collected(name, release) or places["static"],
         **_allowed_hosts(_site(name)),
         **{
             key: value if isinstance(value, str) else json.dumps(value)
@@ -1085,8 +1159,12 @@ def _make_room(name: str, facts: dict[str, Any]) -> None:
     places = _places(name)
     release = desired(name)["path"]
     if project["source"]:
+        collected = _collected(name, desired(name)["id"])
+        if collected and facts["collects"]:
+            below = os.path.relpath(collected, places["shared"])
+            _make_inside(name, places["shared"], below, 0o750)
         if facts["static_root"]:
-            _link_out(name, facts["static_root"], places["static"])
+            _link_out(name, facts["static_root"], collected or places["static"])
         if facts["media_root"]:
             _link_out(name, facts["media_root"], places["media"])
         for database in facts["databases"]:
@@ -1163,8 +1241,9 @@ def prepare(name: str) -> dict[str, Any]:
     ``project:check`` says, ``migrate`` where the plan is not empty, ``collectstatic`` where the
     project has static files. A host that ``project:migrate`` does not name applies no migration
     and refuses a release that lacks one; two hosts that may both migrate take turns, by a lock
-    in the database. Files that an older release collected stay, so that pages rendered
-    before the switch find theirs.
+    in the database. Static files are collected in a place of the release's own and put beside
+    those of the releases that are kept, where the web server has them from: pages rendered before
+    the switch find theirs.
 
     name
         the site; its release and virtual environment must be complete
@@ -1202,6 +1281,9 @@ def prepare(name: str) -> dict[str, Any]:
         elsewhere=elsewhere,
         patience=_LOCK_TIMEOUT,
         collect=collect,
+        collected=facts["static_root"],
+        public=_places(name)["static"] if project["source"] else None,
+        replace=False,
     )
     if elsewhere and answer["pending"]:
         raise CommandExecutionError(
@@ -1263,6 +1345,64 @@ def pending(name: str) -> list[str]:
     return _ask(name, "prepare", _FACTS_TIMEOUT, **nothing)["pending"]
 
 
+def to_migrate(name: str) -> list[str]:
+    """
+    The migrations that :py:func:`prepare` would apply on this host.
+
+    name
+        the site; its release and virtual environment must be complete
+
+    Returns ``app.migration`` names; none where the pillar says that another host, or somebody
+    else, migrates.
+
+    Raises as :py:func:`pending` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.to_migrate mysite
+    """
+    return pending(name) if _migrates(name)[0] else []
+
+
+def run(
+    name: str, argv: list[str], timeout: int, folder: str, more: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """
+    Run a program as a site does: as its user, with its environment.
+
+    name
+        the site
+    argv
+        the program and its arguments; no shell is involved
+    timeout
+        seconds; then it and what it started is killed
+    folder
+        the working directory
+    more
+        variables beside the site's own
+
+    Returns as :py:func:`system_account.run`, with the values of ``project:env`` blanked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.run mysite '["id"]' 10 /
+    """
+    return _run(name, argv, timeout, folder, {**environment(name), **(more or {})})
+
+
+def _run(
+    name: str, argv: list[str], timeout: int, folder: str, environ: dict[str, str]
+) -> dict[str, Any]:
+    project = _site(name)["project"]
+    user, group = project["user"], project["group"]
+    done = __salt__["system_account.run"](user, group, argv, folder, environ, timeout)
+    return {**done, "stdout": _hidden(name, done["stdout"])}
+
+
 def manage(name: str, command: str, timeout: int = 3600) -> dict[str, Any]:
     """
     Run a management command of Django's, as the site's user with the site's environment, in the
@@ -1295,22 +1435,16 @@ def manage(name: str, command: str, timeout: int = 3600) -> dict[str, Any]:
         raise CommandExecutionError("there is no command: name one, like 'showmigrations --plan'")
     project = _site(name)["project"]
     venv = __salt__["python_venv.desired"](name)["path"]
-    where = desired(name)["path"]
+    where, release = desired(name)["path"], desired(name)["id"]
     live, history = current(name), __salt__["release_record.history"](name)
     if project["source"] and live and history:
-        where = os.path.join(_releases(name), live)
+        where, release = os.path.join(_releases(name), live), live
         if not project["venv"]:
             venv = os.path.join(os.path.dirname(venv), history[-1]["venv"])
-    done = __salt__["system_account.run"](
-        project["user"],
-        project["group"],
-        # What manage.py does, wherever it is and whatever it is called.
-        [os.path.join(venv, "bin", "python"), "-m", "django", *words],
-        where,
-        _environment(name, venv),
-        timeout,
-    )
-    said = _hidden(name, done["stdout"])
+    # What manage.py does, wherever it is and whatever it is called.
+    argv = [os.path.join(venv, "bin", "python"), "-m", "django", *words]
+    done = _run(name, argv, timeout, where, _environment(name, venv, release))
+    said = done["stdout"]
     if done["timed_out"]:
         raise CommandExecutionError(
             f"manage.py {words[0]} took longer than {timeout} seconds and was stopped:\n{said}"
@@ -1478,6 +1612,15 @@ def switch(name: str) -> dict[str, Any]:
         if not back or project["release"]:
             # Another release is told, by the source or by the pillar.
             __salt__["release_record.let_go"](name)
+    if "published" in todo:
+        _ask(
+            name,
+            "publish",
+            _PREPARE_TIMEOUT,
+            collected=_collected(name, wanted["id"]),
+            public=_places(name)["static"],
+            replace=True,
+        )
     # Now that the live one is another, more may be superfluous.
     gone = _superfluous(name)
     for each in gone.get("releases", {}).get("old", []):
@@ -1485,6 +1628,15 @@ def switch(name: str) -> dict[str, Any]:
         aside = os.path.join(_releases(name), f".{each}.removed")
         os.rename(path, aside)
         shutil.rmtree(aside)
+    if "collected" in gone:
+        _ask(
+            name,
+            "withdraw",
+            _PREPARE_TIMEOUT,
+            going=[_collected(name, each) for each in gone["collected"]["old"]],
+            staying=[_collected(name, each) for each in stored(name)],
+            public=_places(name)["static"],
+        )
     if "venvs" in gone:
         __salt__["python_venv.prune"](name, _recent(name, "venv"))
     _forget(name)
@@ -1508,8 +1660,9 @@ def to_switch(name: str) -> dict[str, Any]:
         the site
 
     Returns a dictionary of ``{"old", "new"}``, empty when there is nothing to do: ``current``
-    (IDs), ``live`` (release and virtual environment), ``releases`` and ``venvs`` (what nothing
-    needs any more and goes).
+    (IDs), ``live`` (release and virtual environment), ``published`` (static files that are not
+    yet those of the release, where the web server has them from), ``releases``, ``venvs`` and
+    ``collected`` (what nothing needs any more and goes; of the last, its static files).
 
     CLI Example:
 
@@ -1527,7 +1680,34 @@ def to_switch(name: str) -> dict[str, Any]:
     last = {key: history[-1][key] for key in note} if history else None
     if last != note:
         todo["live"] = {"old": last, "new": note}
+    unpublished = _unpublished(name)
+    if unpublished:
+        todo["published"] = {"old": None, "new": unpublished}
     return {**todo, **_superfluous(name)}
+
+
+def _unpublished(name: str) -> list[str]:
+    """The static files of the desired release that the web server does not have as they are."""
+    collected = _collected(name, desired(name)["id"])
+    if not collected:
+        return []
+    public = _places(name)["static"]
+    found = []
+    for folder, _, files in os.walk(collected):
+        for each in files:
+            mine = os.lstat(os.path.join(folder, each))
+            relative = os.path.relpath(os.path.join(folder, each), collected)
+            try:
+                theirs = os.lstat(os.path.join(public, relative))
+            except (FileNotFoundError, NotADirectoryError):
+                found.append(relative)
+                continue
+            # The same file, or on another file system a copy of it.
+            if not os.path.samestat(mine, theirs) and (
+                (mine.st_size, mine.st_mtime_ns) != (theirs.st_size, theirs.st_mtime_ns)
+            ):
+                found.append(relative)
+    return sorted(found)
 
 
 def _superfluous(name: str) -> dict[str, Any]:
@@ -1535,6 +1715,12 @@ def _superfluous(name: str) -> dict[str, Any]:
     releases = superfluous(name)
     if releases:
         found["releases"] = {"old": releases, "new": None}
+    staying = {*stored(name), desired(name)["id"]} - {*releases}
+    folder = os.path.join(_places(name)["shared"], "collected")
+    if _site(name)["project"]["source"] and os.path.isdir(folder):
+        collected = sorted(set(os.listdir(folder)) - staying)
+        if collected:
+            found["collected"] = {"old": collected, "new": None}
     if not _site(name)["project"].get("venv"):
         venvs = __salt__["python_venv.prune"](name, _recent(name, "venv"), test=True)
         if venvs:
@@ -1732,13 +1918,22 @@ def rollback(
         __salt__["release_record.hold"](name, target, None if forth else live)
         try:
             if not is_prepared(name):
+                _hooks(name, "before_migrate", answer)
                 prepare(name)
+                _hooks(name, "after_migrate", answer)
+            _hooks(name, "before_switch", answer)
             answer["changes"].update(__salt__["uwsgi_generation.switch"](name)["changes"])
         except BaseException:
             __salt__["release_record.put_back"](name, before)
             raise
         answer["changes"].update(switch(name))
+        _hooks(name, "after_switch", answer)
     return answer
+
+
+def _hooks(name: str, point: str, answer: dict[str, Any]) -> None:
+    for ran, printed in __salt__["release_hook.run"](name, [point]).items():
+        answer["changes"][ran] = {"old": None, "new": printed}
 
 
 # --- Gone ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ and removed by what was live.
 """
 
 import json
+import re
 import time
 
 import pytest
@@ -213,7 +214,7 @@ def test_prepared_migrates_and_collects_as_the_site_into_what_outlives_the_relea
     path = f"{SITE}/releases/{release}"
     # The project keeps its data beside its code, which is read-only: links lead out of there.
     assert host.run(f"readlink {path}/db.sqlite3 {path}/public/static {path}/media").stdout == (
-        f"{SITE}/shared/data/db.sqlite3\n{SITE}/shared/static\n{SITE}/shared/media\n"
+        f"{SITE}/shared/data/db.sqlite3\n{SITE}/shared/collected/{release}\n{SITE}/shared/media\n"
     )
     assert host.run(f"find {SITE}/shared ! -user mysite").stdout == ""
     assert host.run(f"stat -c %a {SITE}/shared/data/db.sqlite3").stdout == "640\n"
@@ -379,6 +380,12 @@ def test_only_the_host_that_the_pillar_names_migrates(host):
     good(host, "present", pillar=pillar())
 
 
+def styles(host):
+    """What the web server has of the one style sheet, by its names."""
+    told = host.run(f"cd {SITE}/shared/static/shop; grep -H . *").stdout
+    return dict(line.split(":", 1) for line in told.splitlines())
+
+
 def test_as_many_as_the_pillar_says_are_kept_and_one_in_use_for_longer(host):
     host.set_pillar(pillar(keep=2))
     first = deploy(host)
@@ -388,22 +395,41 @@ def test_as_many_as_the_pillar_says_are_kept_and_one_in_use_for_longer(host):
     )
     seen = [first]
     for number in range(3):
-        host.write(f"{SOURCE}/shop/number.py", f"NUMBER = {number}\n")
+        host.write(f"{SOURCE}/shop/static/shop/a.css", f"a {{ order: {number} }}\n")
+        # Before the switch a page of the old release finds all as it was, and of the new one
+        # what a page of it asks for by its hash.
+        for name, result in steps(host, *STEPS).items():
+            assert result.result is True, f"{name}: {result.comment}"
+        assert styles(host)["a.css"] == (
+            f"a {{ order: {number - 1} }}" if number else "a { color: red }"
+        )
+        assert f"a {{ order: {number} }}" in styles(host).values()
         seen.append(deploy(host))
+        assert styles(host)["a.css"] == f"a {{ order: {number} }}"
     assert len(set(seen)) == 4
     kept = host.run(f"ls -A {SITE}/releases").stdout.split()
     assert sorted(kept) == sorted([first, *seen[-2:]])
+    # The static files are those of the releases that are kept; the manifest of each is its own.
+    hashed = {text for name, text in styles(host).items() if name != "a.css"}
+    assert hashed == {"a { color: red }", "a { order: 1 }", "a { order: 2 }"}
+    collected = host.run(f"ls {SITE}/shared/collected").stdout.split()
+    assert sorted(collected) == sorted(kept)
+    names = host.run(f"cat {SITE}/shared/collected/*/staticfiles.json").stdout
+    assert len(set(re.findall(r"shop/a\.[0-9a-f]{12}\.css", names))) == 3
     host.run("systemctl stop old")
     dry = state(host, "live", test=True)
-    assert (dry["result"], dry["changes"]) == (None, {"releases": {"old": [first], "new": None}})
+    going = {"old": [first], "new": None}
+    assert (dry["result"], dry["changes"]) == (None, {"releases": going, "collected": going})
     assert good(host, "live")["changes"] == dry["changes"]
     assert sorted(host.run(f"ls -A {SITE}/releases").stdout.split()) == sorted(seen[-2:])
+    assert "a { color: red }" not in styles(host).values() and len(styles(host)) == 3
     assert good(host, "live")["changes"] == {}
     # Back to an older one: made of the same files it is the same release, and nothing is redone.
-    host.write(f"{SOURCE}/shop/number.py", "NUMBER = 1\n")
+    host.write(f"{SOURCE}/shop/static/shop/a.css", "a { order: 1 }\n")
     unchanged(host)
     good(host, "live")
     assert current(host) == seen[-2]
+    assert styles(host)["a.css"] == "a { order: 1 }" and len(styles(host)) == 3
     host.set_pillar(pillar())
 
 
@@ -532,8 +558,9 @@ def test_what_django_cannot_undo_is_gone_back_from_only_when_told(host, served):
     back = rollback(host)
     assert back["release"] == {"old": undoable, "new": before}
     assert back["beyond"] == ["shop.0002_more"]
-    third = SECOND.replace("(refuse)", "(lambda apps, schema: None)").replace("0001_init", "0002_m")
-    host.write(f"{SOURCE}/shop/migrations/0003_ever.py", third.replace("0002_mial", "0002_more"))
+    third = SECOND.replace("(refuse)", "(lambda apps, schema: None)")
+    third = third.replace("0001_initial", "0002_more")
+    host.write(f"{SOURCE}/shop/migrations/0003_ever.py", third)
     host.write(f"{SOURCE}/site_/urls.py", URLS.replace("VERSION", "v8"))
     done = steps(host, *WHOLE)
     comment = done["django_release.prepared"].comment
@@ -556,6 +583,7 @@ def test_what_django_cannot_undo_is_gone_back_from_only_when_told(host, served):
 def test_an_account_that_was_made_anew_gets_back_what_outlived_it(host):
     release = deploy(host)
     before = snapshot(host, f"{SITE}/shared/data")
+    good(host, "uwsgi_generation.absent")
     good(host, "system_account.absent")
     # Somebody else has its numbers by now.
     uid, gid = host.run(f"stat -c '%u %g' {SITE}/shared").stdout.split()
