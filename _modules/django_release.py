@@ -1904,7 +1904,7 @@ def rollback(
     refused = _why_not(name, target, for_good)
     if refused:
         raise CommandExecutionError(f"no way back to the release {target} of {name}: {refused}")
-    answer = {
+    answer: dict[str, Any] = {
         "release": {"old": live, "new": target},
         "beyond": sorted(_beyond(name, target)),
         "changes": {},
