@@ -1695,6 +1695,9 @@ def _unpublished(name: str) -> list[str]:
     found = []
     for folder, _, files in os.walk(collected):
         for each in files:
+            if each.startswith(".") and each.endswith(".new"):
+                # What a run that was killed left beside a file.
+                continue
             mine = os.lstat(os.path.join(folder, each))
             relative = os.path.relpath(os.path.join(folder, each), collected)
             try:
@@ -1924,7 +1927,9 @@ def rollback(
             _hooks(name, "before_switch", answer)
             answer["changes"].update(__salt__["uwsgi_generation.switch"](name)["changes"])
         except BaseException:
-            __salt__["release_record.put_back"](name, before)
+            # An old generation that would not stop has failed the switch, and not undone it.
+            if serving(name) != target:
+                __salt__["release_record.put_back"](name, before)
             raise
         answer["changes"].update(switch(name))
         _hooks(name, "after_switch", answer)

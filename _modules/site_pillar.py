@@ -1212,7 +1212,7 @@ def _hooks() -> _Mapping:
     points = {
         f"{when}_{step}": _List(
             _List(
-                _Text("a word on one line", _ONE_LINE, most=4096),
+                _Text("a word on one line", _ONE_LINE, most=4096, example="python"),
                 "a command: a list with at least one word",
                 least=1,
             ),
