@@ -961,9 +961,14 @@ def _copy(name: str, root: str, manifest: dict[str, str], wanted: dict[str, Any]
             _sync(os.path.join(partial, below))
         os.rename(partial, wanted["path"])
         _sync(folder)
-    except BaseException:
+    except BaseException as error:
         if os.path.lexists(partial):
             shutil.rmtree(partial)
+        if isinstance(error, OSError):
+            # A full disk does not say which.
+            raise CommandExecutionError(
+                f"{wanted['path']} cannot be copied from {root}: {error}"
+            ) from error
         raise
 
 

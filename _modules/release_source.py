@@ -140,7 +140,13 @@ def obtain(name: str, refresh: bool = False) -> dict[str, Any]:
     known = __context__.setdefault("release_source.obtained", {})
     answer: dict[str, Any] | None = known.get(name)
     if answer is None or refresh or answer["of"] != source or not os.path.isdir(answer["root"]):
-        answer = {**_WAYS[kind](name, what), "of": source}
+        try:
+            answer = {**_WAYS[kind](name, what), "of": source}
+        except OSError as error:
+            # A full disk does not say which.
+            raise CommandExecutionError(
+                f"the source of {name} cannot be kept below {__opts__['cachedir']}: {error}"
+            ) from error
         known[name] = answer
     return {key: answer[key] for key in ("root", "only", "source", "revision")}
 

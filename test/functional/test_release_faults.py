@@ -379,7 +379,7 @@ def test_a_rollback_under_load_loses_nothing_and_a_killed_one_is_finished(host, 
         assert served(host) == old
         found = points(host, "/var/lib/nginx_uwsgi_django/prepared")
         assert len(found) > 10
-        for call, number in sample(found, 4):
+        for call, number in sample(found[::3], 4):
             version = project.next()
             good(host, version)
             before = host.salt_call("django_release.serving", "mysite")
@@ -398,5 +398,6 @@ def test_a_rollback_under_load_loses_nothing_and_a_killed_one_is_finished(host, 
             assert again.ok and again.changed == [], (call, number)
 
     told = load.under_load(host, load.NGINX, sweep)
+    assert killed
     print(killed, {key: told[key] for key in ("asked", "lost", "longest")})
     assert told["lost"] == []
