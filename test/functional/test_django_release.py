@@ -523,6 +523,10 @@ def test_a_rollback_leads_to_what_served_before_and_what_was_left_stays_away(hos
 def test_a_rollback_without_its_source_and_one_that_is_no_good(host, served):
     _, second, _ = served
     fifth = serve(host, "v5")
+    # There is one way back to a release; the other one is for uWSGI's settings.
+    with pytest.raises(HostError, match=f"django_release.rollback mysite {second}"):
+        host.salt_call("uwsgi_generation.rollback", "mysite")
+    assert answers(host) == "v5"
     host.run(f"mv {SOURCE} {SOURCE}.away")
     try:
         assert rollback(host)["release"] == {"old": fifth, "new": second}
