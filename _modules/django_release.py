@@ -1938,6 +1938,11 @@ def rollback(
             raise
         answer["changes"].update(switch(name))
         _hooks(name, "after_switch", answer)
+        companions = __salt__["site_companion.bring"](name)
+        answer["changes"].update(companions["changes"])
+    if companions["errors"]:
+        told = "; ".join(f"{each}: {why}" for each, why in companions["errors"].items())
+        raise CommandExecutionError(f"the release {target} serves, but not its companions: {told}")
     return answer
 
 
