@@ -17,7 +17,9 @@ beside its code finds links to that directory there (only where the release is a
 .. versionadded:: 0.1.0
 """
 
+import contextlib
 import fnmatch
+import glob
 import grp
 import hashlib
 import json
@@ -35,15 +37,11 @@ from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "django_release"
 
-#: Releases that stay for a way back, the live one included.
-KEEP = 5
-
 # Seconds. A migration of a large table takes long, and being killed does not make it shorter.
 _FACTS_TIMEOUT = 120
 _PREPARE_TIMEOUT = 7200
 _LOCK_TIMEOUT = 1800
 _MESSAGE_LINES = 60
-_HISTORY = 50
 
 # Not part of a release: what tools and the running site write into a tree.
 _EXCLUDED_FOLDERS = {
@@ -62,7 +60,7 @@ _EXCLUDED_FILES = ("*.pyc", "*.pyo", "*.sqlite3", "*.sqlite3-*", "*.log", "*.pid
 # Runs in the site's own Python, as the site's user, in the release. What the project prints goes
 # to standard error; the answer alone is on standard output.
 _DRIVER = r"""
-import importlib, json, os, sys, time, traceback, zlib
+import filecmp, importlib, json, os, shutil, sys, time, traceback, zlib
 
 request = json.loads(sys.stdin.read())
 answer = {"step": "settings"}
@@ -122,6 +120,14 @@ def lock(connection, patience):
         time.sleep(1)
 
 
+def for_good(operations):
+    # What Migration.unapply() refuses, and those of SeparateDatabaseAndState that fail in it.
+    for operation in operations:
+        if not operation.reversible:
+            yield operation.describe()
+        yield from for_good(getattr(operation, "database_operations", ()))
+
+
 def prepare():
     answer["step"] = "import"
     module, _, path = request["wsgi"].partition(":")
@@ -157,9 +163,14 @@ def prepare():
         found = executor.migration_plan(executor.loader.graph.leaf_nodes())
         return ["%s.%s" % (item.app_label, item.name) for item, _ in found]
 
-    answer["pending"] = []
+    answer["pending"], answer["migrations"] = [], {}
     if connection.settings_dict["ENGINE"] != "django.db.backends.dummy":
         answer["pending"] = plan()
+        for (app, name), migration in MigrationExecutor(connection).loader.disk_migrations.items():
+            answer["migrations"]["%s.%s" % (app, name)] = {
+                "for_good": sorted(for_good(migration.operations)),
+                "replaces": ["%s.%s" % replaced for replaced in migration.replaces],
+            }
         if answer["pending"] and request["migrate"]:
             # A connection of the lock's own: what migrate does to the other one is migrate's.
             holder = connection.copy()
@@ -174,13 +185,74 @@ def prepare():
         # For whichever server hands them out; they are public.
         os.umask(0o022)
         call_command("collectstatic", interactive=False, verbosity=1)
+        if request["public"]:
+            publish()
+        # Its record is flushed to the disk, and must not be there before the files are.
+        os.sync()
     answer["step"] = None
     # This process ends without Python's own tidying up; SQLite's log is merged on closing.
     connections.close_all()
 
 
+def put(source, target):
+    # Whole or not there, and as the same file twice: it takes no room.
+    folder, name = os.path.split(target)
+    beside = os.path.join(folder, ".%s.new" % name)
+    if os.path.lexists(beside):
+        os.unlink(beside)
+    try:
+        os.link(source, beside)
+    except OSError:
+        # Another file system, or one without.
+        shutil.copy2(source, beside)
+    os.replace(beside, target)
+
+
+def files_of(folder):
+    for below, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(below, name)
+            if not name.startswith(".") or not name.endswith(".new"):
+                yield path, os.path.relpath(path, folder)
+
+
+def publish():
+    # From where one release has them to where all that are kept have: what was there before is
+    # what served pages ask for, and is replaced only once the release serves.
+    answer["step"] = "publish"
+    os.umask(0o022)
+    for path, name in files_of(request["collected"]):
+        public = os.path.join(request["public"], name)
+        if not os.path.lexists(public):
+            os.makedirs(os.path.dirname(public), exist_ok=True)
+            put(path, public)
+        elif not os.path.islink(public) and filecmp.cmp(path, public, shallow=False):
+            if not os.path.samefile(path, public):
+                put(public, path)
+        elif request["replace"]:
+            put(path, public)
+
+
+def withdraw():
+    # What only releases have that go.
+    answer["step"] = "withdraw"
+    for going in request["going"]:
+        for path, name in files_of(going):
+            public = os.path.join(request["public"], name)
+            others = [os.path.join(other, name) for other in request["staying"]]
+            others = [other for other in others if os.path.exists(other)]
+            if not os.path.exists(public) or not filecmp.cmp(path, public, shallow=False):
+                continue
+            if not others:
+                os.unlink(public)
+            elif not any(filecmp.cmp(public, other, shallow=False) for other in others):
+                put(others[0], public)
+        shutil.rmtree(going)
+
+
 try:
-    {"facts": facts, "prepare": prepare}[request["do"]]()
+    actions = {"facts": facts, "prepare": prepare, "publish": publish, "withdraw": withdraw}
+    actions[request["do"]]()
     answer["done"] = True
 except BaseException as error:
     answer["done"] = False
@@ -202,6 +274,8 @@ _STEPS = {
     "makemigrations": "manage.py makemigrations --check",
     "migrate": "manage.py migrate",
     "collectstatic": "manage.py collectstatic",
+    "publish": "putting the static files where the web server has them from",
+    "withdraw": "removing the static files of releases that went",
 }
 
 
@@ -215,34 +289,6 @@ def _site(name: str) -> dict[str, Any]:
 
 def _key(name: str, rest: str) -> str:
     return f"nginx_uwsgi_django:sites:{name}:{rest}"
-
-
-def _state_dir() -> str:
-    return __salt__["site_pillar.settings"]()["lookup"]["state_dir"]
-
-
-def _records(name: str) -> str:
-    return os.path.join(_state_dir(), "prepared", name)
-
-
-def _read_record(name: str, record: str) -> Any:
-    text = __salt__["durable_file.read"](os.path.join(_records(name), record))
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        # Nothing is lost with it: all of it can be found out again.
-        return None
-
-
-def _write_record(name: str, record: str, value: Any) -> None:
-    folder = _records(name)
-    __salt__["durable_file.directory"](os.path.dirname(folder), mode="0700")
-    __salt__["durable_file.directory"](folder, mode="0700")
-    __salt__["durable_file.write"](
-        os.path.join(folder, record), json.dumps(value, indent=1) + "\n", mode="0600"
-    )
 
 
 # --- Fingerprints ----------------------------------------------------------------------------
@@ -342,7 +388,7 @@ def _fingerprint(manifest: dict[str, str]) -> str:
 
 def _written_by_site(name: str, root: str) -> set[str]:
     """What the settings, when last read, said that the site itself writes inside a tree."""
-    facts = _read_record(name, "facts.json") or {}
+    facts = __salt__["release_record.read"](name, "facts.json") or {}
     found = set()
     for path in (facts.get("static_root"), facts.get("media_root"), *facts.get("databases", [])):
         if path and os.path.isabs(path):
@@ -360,12 +406,15 @@ def _source(name: str, refresh: bool = False) -> tuple[str, dict[str, str]]:
     """Where the project's files are now, and the manifest of them."""
     project = _site(name)["project"]
     patterns = list(project["exclude"])
-    if project["release"]:
-        return _stored_release(name, project["release"])
+    pinned = _pinned(name)
+    if pinned:
+        return _stored_release(name, *pinned)
     if project["source"]:
-        found = __salt__["release_source.obtain"](name, refresh)
-        only = None if found["only"] is None else set(found["only"])
-        return found["root"], _manifest(found["root"], patterns, set(), only)
+        root, manifest = _offered(name, refresh)
+        staying = __salt__["release_record.held"](name)
+        if staying and _fingerprint(manifest) in staying["left"]:
+            return _stored_release(name, staying["release"], f"a rollback of {staying['at']}")
+        return root, manifest
     root = project["path"]
     if not os.path.isdir(root):
         raise CommandExecutionError(
@@ -380,10 +429,41 @@ def _source(name: str, refresh: bool = False) -> tuple[str, dict[str, str]]:
     return root, manifest
 
 
-def _stored_release(name: str, identity: str) -> tuple[str, dict[str, str]]:
-    """A release that the pillar names, which has no source but itself."""
+def _offered(name: str, refresh: bool = False) -> tuple[str, dict[str, str]]:
+    """What the source of a site has."""
+    found = __salt__["release_source.obtain"](name, refresh)
+    only = None if found["only"] is None else set(found["only"])
+    patterns = list(_site(name)["project"]["exclude"])
+    return found["root"], _manifest(found["root"], patterns, set(), only)
+
+
+# The releases that this process takes for the desired ones at the moment, by site.
+_ASIDE = "django_release.aside"
+
+
+@contextlib.contextmanager
+def _taken_for_desired(name: str, release: str) -> Iterator[None]:
+    """Let a release on the host be the desired one; its source is not asked for anything."""
+    aside = __context__.setdefault(_ASIDE, {})
+    aside[name] = release
+    try:
+        yield
+    finally:
+        del aside[name]
+
+
+def _pinned(name: str) -> tuple[str, str] | None:
+    """The release to have whatever the source has, and who says so."""
+    release = _site(name)["project"]["release"]
+    if release:
+        return release, _key(name, "project:release")
+    release = __context__.get(_ASIDE, {}).get(name)
+    return (release, "django_release.rollback") if release else None
+
+
+def _stored_release(name: str, identity: str, key: str) -> tuple[str, dict[str, str]]:
+    """A release that is named, which has no source but itself."""
     where = os.path.join(_releases(name), identity)
-    key = _key(name, "project:release")
     if not os.path.isdir(where):
         there = ", ".join(stored(name)) or "none"
         raise CommandExecutionError(
@@ -449,7 +529,7 @@ def directories(name: str) -> dict[str, str]:
     places = _places(name)
     project = _site(name)["project"]
     if not project["source"]:
-        facts = _read_record(name, "facts.json") or {}
+        facts = __salt__["release_record.read"](name, "facts.json") or {}
         static = os.path.normpath(facts.get("static_root") or os.sep)
         # Whatever else the project's code says, a web server does not hand out /etc.
         if facts.get("collects") and static.startswith(project["path"].rstrip(os.sep) + os.sep):
@@ -494,7 +574,7 @@ def environment(name: str) -> dict[str, str]:
 
         salt '*' django_release.environment mysite
     """
-    return _environment(name, __salt__["python_venv.desired"](name)["path"])
+    return _environment(name, __salt__["python_venv.desired"](name)["path"], desired(name)["id"])
 
 
 def _allowed_hosts(site: dict[str, Any]) -> dict[str, str]:
@@ -509,7 +589,18 @@ def _allowed_hosts(site: dict[str, Any]) -> dict[str, str]:
     return {"DJANGO_ALLOWED_HOSTS": ",".join(kept)}
 
 
-def _environment(name: str, venv: str) -> dict[str, str]:
+def _collected(name: str, release: str) -> str | None:
+    """
+    Where the static files of a release are collected, if they are: a manifest of hashed names is
+    one release's, and must be as it was when that is gone back to.
+    """
+    project = _site(name)["project"]
+    if not project["source"] or not project["static"]["collect"]:
+        return None
+    return os.path.join(_places(name)["shared"], "collected", release)
+
+
+def _environment(name: str, venv: str, release: str) -> dict[str, str]:
     project = _site(name)["project"]
     places = _places(name)
     return {
@@ -522,7 +613,7 @@ def _environment(name: str, venv: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "DJANGO_SETTINGS_MODULE": project["settings"],
         "DJANGO_DATA_DIR": places["data"],
-        "DJANGO_STATIC_ROOT": places["static"],
+        "DJANGO_STATIC_ROOT": _collected(name, release) or places["static"],
         **_allowed_hosts(_site(name)),
         **{
             key: value if isinstance(value, str) else json.dumps(value)
@@ -612,6 +703,32 @@ def _unreadable(name: str, root: str, manifest: dict[str, str]) -> str | None:
         if done["retcode"]:
             return doubtful[start]
     return None
+
+
+def held(name: str) -> dict[str, Any] | None:
+    """
+    The rollback by :py:func:`rollback` that is in force: the source still has a release that was
+    gone back from.
+
+    name
+        the site
+
+    Returns ``{"release", "at", "offered"}``: the release that stays, since when, and what the
+    source has; None when there is no such rollback.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.held mysite
+    """
+    staying = __salt__["release_record.held"](name)
+    if not staying or not _site(name)["project"]["source"] or _pinned(name):
+        return None
+    offered = _fingerprint(_offered(name)[1])
+    if offered not in staying["left"]:
+        return None
+    return {"release": staying["release"], "at": staying["at"], "offered": offered}
 
 
 def lacking(name: str, refresh: bool = False) -> list[str]:
@@ -747,6 +864,9 @@ def fetch(name: str) -> list[str]:
         root, manifest = _source(name)
         if not os.path.isdir(wanted["path"]):
             _copy(name, root, manifest, wanted)
+            found = __salt__["release_source.obtain"](name)
+            origin = {key: found[key] for key in ("source", "revision")}
+            __salt__["release_record.add_to_release"](name, wanted["id"], **origin)
         else:
             _restore(name, root, manifest, wanted["path"])
     for kind, path in _places(name).items():
@@ -841,9 +961,14 @@ def _copy(name: str, root: str, manifest: dict[str, str], wanted: dict[str, Any]
             _sync(os.path.join(partial, below))
         os.rename(partial, wanted["path"])
         _sync(folder)
-    except BaseException:
+    except BaseException as error:
         if os.path.lexists(partial):
             shutil.rmtree(partial)
+        if isinstance(error, OSError):
+            # A full disk does not say which.
+            raise CommandExecutionError(
+                f"{wanted['path']} cannot be copied from {root}: {error}"
+            ) from error
         raise
 
 
@@ -930,7 +1055,7 @@ def is_prepared(name: str) -> bool:
 
         salt '*' django_release.is_prepared mysite
     """
-    record = _read_record(name, f"{marker(name)}.json")
+    record = __salt__["release_record.read"](name, f"{marker(name)}.json")
     if record is None:
         return False
     # What a restored or emptied disk shows for the price of a look.
@@ -1039,8 +1164,12 @@ def _make_room(name: str, facts: dict[str, Any]) -> None:
     places = _places(name)
     release = desired(name)["path"]
     if project["source"]:
+        collected = _collected(name, desired(name)["id"])
+        if collected and facts["collects"]:
+            below = os.path.relpath(collected, places["shared"])
+            _make_inside(name, places["shared"], below, 0o750)
         if facts["static_root"]:
-            _link_out(name, facts["static_root"], places["static"])
+            _link_out(name, facts["static_root"], collected or places["static"])
         if facts["media_root"]:
             _link_out(name, facts["media_root"], places["media"])
         for database in facts["databases"]:
@@ -1117,14 +1246,17 @@ def prepare(name: str) -> dict[str, Any]:
     ``project:check`` says, ``migrate`` where the plan is not empty, ``collectstatic`` where the
     project has static files. A host that ``project:migrate`` does not name applies no migration
     and refuses a release that lacks one; two hosts that may both migrate take turns, by a lock
-    in the database. Files that an older release collected stay, so that pages rendered
-    before the switch find theirs.
+    in the database. Static files are collected in a place of the release's own and put beside
+    those of the releases that are kept, where the web server has them from: pages rendered before
+    the switch find theirs.
 
     name
         the site; its release and virtual environment must be complete
 
-    Returns ``{"migrated", "pending", "collected"}``: migrations applied, migrations that the
-    pillar leaves to somebody else, and the directory of static files (None where there is none).
+    Returns ``{"migrated", "pending", "for_good", "collected"}``: migrations applied, migrations
+    that the pillar leaves to somebody else, those of both that Django cannot undo, each with the
+    operations in it that are to blame, and the directory of static files (None where there is
+    none).
 
     Raises CommandExecutionError with the failing step's own words, secrets of the pillar blanked.
     The release that is served is not touched by any of it, the database is.
@@ -1140,7 +1272,7 @@ def prepare(name: str) -> dict[str, Any]:
     _check_settings(name, facts)
     kept = {key: facts[key] for key in ("static_root", "media_root", "databases", "collects")}
     # Before anything is written where it says: from here on those places are not code.
-    _write_record(name, "facts.json", kept)
+    __salt__["release_record.write"](name, "facts.json", kept)
     _make_room(name, facts)
     collect = bool(project["static"]["collect"] and facts["collects"])
     migrate, elsewhere = _migrates(name)
@@ -1154,6 +1286,9 @@ def prepare(name: str) -> dict[str, Any]:
         elsewhere=elsewhere,
         patience=_LOCK_TIMEOUT,
         collect=collect,
+        collected=facts["static_root"],
+        public=_places(name)["static"] if project["source"] else None,
+        replace=False,
     )
     if elsewhere and answer["pending"]:
         raise CommandExecutionError(
@@ -1162,13 +1297,21 @@ def prepare(name: str) -> dict[str, Any]:
             f"({_key(name, 'project:migrate:host')}), and this is {__opts__['id']}: apply there "
             "first, then here again"
         )
+    __salt__["release_record.add_to_release"](
+        name, desired(name)["id"], migrations=answer["migrations"]
+    )
     result = {
         "migrated": answer["pending"] if migrate else [],
         "pending": [] if migrate else answer["pending"],
+        "for_good": {
+            migration: answer["migrations"][migration]["for_good"]
+            for migration in answer["pending"]
+            if answer["migrations"][migration]["for_good"]
+        },
         "collected": facts["static_root"] if collect else None,
     }
     # Asked again: the fingerprint of a tree leaves out what the facts just named.
-    _write_record(
+    __salt__["release_record.write"](
         name,
         f"{marker(name)}.json",
         {
@@ -1207,6 +1350,64 @@ def pending(name: str) -> list[str]:
     return _ask(name, "prepare", _FACTS_TIMEOUT, **nothing)["pending"]
 
 
+def to_migrate(name: str) -> list[str]:
+    """
+    The migrations that :py:func:`prepare` would apply on this host.
+
+    name
+        the site; its release and virtual environment must be complete
+
+    Returns ``app.migration`` names; none where the pillar says that another host, or somebody
+    else, migrates.
+
+    Raises as :py:func:`pending` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.to_migrate mysite
+    """
+    return pending(name) if _migrates(name)[0] else []
+
+
+def run(
+    name: str, argv: list[str], timeout: int, folder: str, more: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """
+    Run a program as a site does: as its user, with its environment.
+
+    name
+        the site
+    argv
+        the program and its arguments; no shell is involved
+    timeout
+        seconds; then it and what it started is killed
+    folder
+        the working directory
+    more
+        variables beside the site's own
+
+    Returns as :py:func:`system_account.run`, with the values of ``project:env`` blanked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.run mysite '["id"]' 10 /
+    """
+    return _run(name, argv, timeout, folder, {**environment(name), **(more or {})})
+
+
+def _run(
+    name: str, argv: list[str], timeout: int, folder: str, environ: dict[str, str]
+) -> dict[str, Any]:
+    project = _site(name)["project"]
+    user, group = project["user"], project["group"]
+    done = __salt__["system_account.run"](user, group, argv, folder, environ, timeout)
+    return {**done, "stdout": _hidden(name, done["stdout"])}
+
+
 def manage(name: str, command: str, timeout: int = 3600) -> dict[str, Any]:
     """
     Run a management command of Django's, as the site's user with the site's environment, in the
@@ -1239,22 +1440,16 @@ def manage(name: str, command: str, timeout: int = 3600) -> dict[str, Any]:
         raise CommandExecutionError("there is no command: name one, like 'showmigrations --plan'")
     project = _site(name)["project"]
     venv = __salt__["python_venv.desired"](name)["path"]
-    where = desired(name)["path"]
-    live, history = current(name), _history(name)
+    where, release = desired(name)["path"], desired(name)["id"]
+    live, history = current(name), __salt__["release_record.history"](name)
     if project["source"] and live and history:
-        where = os.path.join(_releases(name), live)
+        where, release = os.path.join(_releases(name), live), live
         if not project["venv"]:
             venv = os.path.join(os.path.dirname(venv), history[-1]["venv"])
-    done = __salt__["system_account.run"](
-        project["user"],
-        project["group"],
-        # What manage.py does, wherever it is and whatever it is called.
-        [os.path.join(venv, "bin", "python"), "-m", "django", *words],
-        where,
-        _environment(name, venv),
-        timeout,
-    )
-    said = _hidden(name, done["stdout"])
+    # What manage.py does, wherever it is and whatever it is called.
+    argv = [os.path.join(venv, "bin", "python"), "-m", "django", *words]
+    done = _run(name, argv, timeout, where, _environment(name, venv, release))
+    said = done["stdout"]
     if done["timed_out"]:
         raise CommandExecutionError(
             f"manage.py {words[0]} took longer than {timeout} seconds and was stopped:\n{said}"
@@ -1309,7 +1504,7 @@ def stored(name: str) -> list[str]:
         there = [entry for entry in os.listdir(_releases(name)) if not entry.startswith(".")]
     except FileNotFoundError:
         return []
-    order = [entry["release"] for entry in _history(name)]
+    order = [entry["release"] for entry in __salt__["release_record.history"](name)]
     return sorted(there, key=lambda each: (each not in order, _last(order, each), each))
 
 
@@ -1317,13 +1512,9 @@ def _last(order: list[str], each: str) -> int:
     return len(order) - 1 - order[::-1].index(each) if each in order else -1
 
 
-def _history(name: str) -> list[dict[str, str]]:
-    return _read_record(name, "history.json") or []
-
-
 def in_use(path: str) -> bool:
     """
-    Whether a process runs from a directory, or a uWSGI generation on this host names it.
+    Whether a process runs from a directory, or a uWSGI generation will after a reboot.
 
     path
         a release or a virtual environment
@@ -1348,19 +1539,27 @@ def in_use(path: str) -> bool:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             # It ended meanwhile, or is a thread of the kernel.
             continue
-    uwsgi_dir = __salt__["site_pillar.settings"]()["lookup"]["uwsgi_dir"]
-    for folder, _, files in os.walk(uwsgi_dir):
-        for entry in files:
-            text = __salt__["durable_file.read"](os.path.join(folder, entry)) or b""
-            if re.search(re.escape(path.rstrip(os.sep)).encode() + rb"(?![\w.-])", text):
-                return True
+    for ini in _enabled_inis():
+        text = __salt__["durable_file.read"](ini) or b""
+        if re.search(re.escape(path.rstrip(os.sep)).encode() + rb"(?![\w.-])", text):
+            return True
     return False
+
+
+def _enabled_inis() -> list[str]:
+    """The ini files of the generations that systemd starts after a reboot."""
+    lookup = __salt__["site_pillar.settings"]()["lookup"]
+    wanted = f"{glob.escape(lookup['unit_dir'])}/uwsgi-*.service.wants/uwsgi-*@*.service"
+    names = [
+        re.fullmatch(r"uwsgi-(.+)@(.+)\.service", os.path.basename(p)) for p in glob.glob(wanted)
+    ]
+    return [f"{lookup['uwsgi_dir']}/{name[1]}/{name[2]}.ini" for name in names if name]
 
 
 def superfluous(name: str) -> list[str]:
     """
-    The releases that may go: not live, not desired, not in use, and not among the last
-    five that were live. One that never was live did not get there, and keeps no
+    The releases that may go: not live, not desired, not in use, and not among those that were
+    live last (``project:keep`` of them). One that never was live did not get there, and keeps no
     place that a good one needs.
 
     name
@@ -1383,9 +1582,8 @@ def superfluous(name: str) -> list[str]:
 
 
 def _recent(name: str, what: str) -> list[str]:
-    """The releases (or their environments) that were live last, each once."""
-    newest_first = [entry[what] for entry in reversed(_history(name))]
-    return list(dict.fromkeys(newest_first))[:KEEP]
+    """The releases (or their environments) that were live last, as many as the pillar keeps."""
+    return __salt__["release_record.recent"](name, what, _site(name)["project"]["keep"])
 
 
 def switch(name: str) -> dict[str, Any]:
@@ -1414,7 +1612,20 @@ def switch(name: str) -> dict[str, Any]:
             os.path.join(project["path"], "current"), os.path.join("releases", wanted["id"])
         )
     if "live" in todo:
-        _write_record(name, "history.json", [*_history(name), todo["live"]["new"]][-_HISTORY:])
+        back = bool(_pinned(name) or held(name))
+        __salt__["release_record.note_live"](name, **todo["live"]["new"], back=back)
+        if not back or project["release"]:
+            # Another release is told, by the source or by the pillar.
+            __salt__["release_record.let_go"](name)
+    if "published" in todo:
+        _ask(
+            name,
+            "publish",
+            _PREPARE_TIMEOUT,
+            collected=_collected(name, wanted["id"]),
+            public=_places(name)["static"],
+            replace=True,
+        )
     # Now that the live one is another, more may be superfluous.
     gone = _superfluous(name)
     for each in gone.get("releases", {}).get("old", []):
@@ -1422,6 +1633,15 @@ def switch(name: str) -> dict[str, Any]:
         aside = os.path.join(_releases(name), f".{each}.removed")
         os.rename(path, aside)
         shutil.rmtree(aside)
+    if "collected" in gone:
+        _ask(
+            name,
+            "withdraw",
+            _PREPARE_TIMEOUT,
+            going=[_collected(name, each) for each in gone["collected"]["old"]],
+            staying=[_collected(name, each) for each in stored(name)],
+            public=_places(name)["static"],
+        )
     if "venvs" in gone:
         __salt__["python_venv.prune"](name, _recent(name, "venv"))
     _forget(name)
@@ -1431,10 +1651,10 @@ def switch(name: str) -> dict[str, Any]:
 def _forget(name: str) -> None:
     """Drop the records of releases that are neither live nor a way back nor on the host."""
     staying = {desired(name)["id"], *_recent(name, "release"), *stored(name)}
-    for entry in os.listdir(_records(name)):
-        record = _read_record(name, entry)
+    for entry in __salt__["release_record.entries"](name):
+        record = __salt__["release_record.read"](name, entry)
         if isinstance(record, dict) and record.get("release", desired(name)["id"]) not in staying:
-            __salt__["durable_file.remove"](os.path.join(_records(name), entry))
+            __salt__["release_record.forget"](name, entry)
 
 
 def to_switch(name: str) -> dict[str, Any]:
@@ -1445,8 +1665,9 @@ def to_switch(name: str) -> dict[str, Any]:
         the site
 
     Returns a dictionary of ``{"old", "new"}``, empty when there is nothing to do: ``current``
-    (IDs), ``live`` (release and virtual environment), ``releases`` and ``venvs`` (what nothing
-    needs any more and goes).
+    (IDs), ``live`` (release and virtual environment), ``published`` (static files that are not
+    yet those of the release, where the web server has them from), ``releases``, ``venvs`` and
+    ``collected`` (what nothing needs any more and goes; of the last, its static files).
 
     CLI Example:
 
@@ -1460,11 +1681,41 @@ def to_switch(name: str) -> dict[str, Any]:
     if _site(name)["project"]["source"] and before != wanted["id"]:
         todo["current"] = {"old": before, "new": wanted["id"]}
     note = {"release": wanted["id"], "venv": __salt__["python_venv.desired"](name)["digest"]}
-    history = _history(name)
-    last = history[-1] if history else None
+    history = __salt__["release_record.history"](name)
+    last = {key: history[-1][key] for key in note} if history else None
     if last != note:
         todo["live"] = {"old": last, "new": note}
+    unpublished = _unpublished(name)
+    if unpublished:
+        todo["published"] = {"old": None, "new": unpublished}
     return {**todo, **_superfluous(name)}
+
+
+def _unpublished(name: str) -> list[str]:
+    """The static files of the desired release that the web server does not have as they are."""
+    collected = _collected(name, desired(name)["id"])
+    if not collected:
+        return []
+    public = _places(name)["static"]
+    found = []
+    for folder, _, files in os.walk(collected):
+        for each in files:
+            if each.startswith(".") and each.endswith(".new"):
+                # What a run that was killed left beside a file.
+                continue
+            mine = os.lstat(os.path.join(folder, each))
+            relative = os.path.relpath(os.path.join(folder, each), collected)
+            try:
+                theirs = os.lstat(os.path.join(public, relative))
+            except (FileNotFoundError, NotADirectoryError):
+                found.append(relative)
+                continue
+            # The same file, or on another file system a copy of it.
+            if not os.path.samestat(mine, theirs) and (
+                (mine.st_size, mine.st_mtime_ns) != (theirs.st_size, theirs.st_mtime_ns)
+            ):
+                found.append(relative)
+    return sorted(found)
 
 
 def _superfluous(name: str) -> dict[str, Any]:
@@ -1472,11 +1723,235 @@ def _superfluous(name: str) -> dict[str, Any]:
     releases = superfluous(name)
     if releases:
         found["releases"] = {"old": releases, "new": None}
+    staying = {*stored(name), desired(name)["id"]} - {*releases}
+    folder = os.path.join(_places(name)["shared"], "collected")
+    if _site(name)["project"]["source"] and os.path.isdir(folder):
+        collected = sorted(set(os.listdir(folder)) - staying)
+        if collected:
+            found["collected"] = {"old": collected, "new": None}
     if not _site(name)["project"].get("venv"):
         venvs = __salt__["python_venv.prune"](name, _recent(name, "venv"), test=True)
         if venvs:
             found["venvs"] = {"old": venvs, "new": None}
     return found
+
+
+# --- Back ----------------------------------------------------------------------------------------
+
+
+def serving(name: str) -> str | None:
+    """
+    The release that the site's uWSGI runs, whatever ``current`` says.
+
+    name
+        the site
+
+    Returns its ID, or that of ``current`` when none runs.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.serving mysite
+    """
+    for generation in __salt__["uwsgi_generation.list"](name):
+        if generation["state"] == "active" and generation["enabled"]:
+            return generation["release"]
+    return current(name)
+
+
+def _served_before(name: str, live: str | None) -> str | None:
+    way = __salt__["release_record.way_back"](name)
+    staying = __salt__["release_record.held"](name)
+    if live in way and staying and staying["release"] == live:
+        # A rollback that was killed before it was noted.
+        while way[-1] != live:
+            way.pop()
+    older = [release for release in way if release != live]
+    return older[-1] if older else None
+
+
+def _beyond(name: str, release: str) -> dict[str, list[str]]:
+    """
+    The migrations that the database has had and a release does not know, each with its
+    operations that Django cannot undo.
+    """
+    records = __salt__["release_record.of_release"]
+    staying = __salt__["release_record.held"](name) or {"left": []}
+    known: set[str] = set()
+    for migration, what in records(name, release).get("migrations", {}).items():
+        known |= {migration, *what["replaces"]}
+    found = {}
+    for other in sorted({serving(name) or release, *staying["left"]}):
+        for migration, what in records(name, other).get("migrations", {}).items():
+            squashed = what["replaces"] and set(what["replaces"]) <= known
+            if migration not in known and not squashed:
+                found[migration] = what["for_good"]
+    return found
+
+
+def _why_not(name: str, release: str, for_good: bool = False) -> str | None:
+    """What stands against going back to a release, if anything."""
+    if release == serving(name):
+        return "it serves"
+    if release not in stored(name):
+        return "it is not on this host any more"
+    if release not in [entry["release"] for entry in __salt__["release_record.history"](name)]:
+        return "it never served here"
+    try:
+        with _taken_for_desired(name, release):
+            desired(name)
+            lacks = __salt__["python_venv.lacking"](name)
+    except CommandExecutionError as error:
+        return str(error)
+    if lacks:
+        return (
+            f"its virtual environment is gone ({lacks}), and a rollback builds nothing: set "
+            f"{_key(name, 'project:release')} to {release} and apply"
+        )
+    past = {migration: why for migration, why in _beyond(name, release).items() if why}
+    if past and not for_good:
+        told = "; ".join(f"{migration} ({', '.join(past[migration])})" for migration in past)
+        return (
+            f"the database has had what Django cannot undo and this release does not know: {told}. "
+            "Where the release can live with that, say for_good=True"
+        )
+    return None
+
+
+def releases(name: str) -> list[dict[str, Any]]:
+    """
+    The releases of a site on this host, and which of them :py:func:`rollback` can go back to.
+
+    name
+        the site
+
+    Returns dictionaries, the one that serves first, then the one that served last before and so
+    on: ``release`` (its ID), ``since`` (when it last became live; None: never), ``source`` and
+    ``revision`` (where it was fetched from, as far as that is known), ``why_not`` (None: it can
+    be gone back to).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.releases mysite
+    """
+    live = serving(name)
+    since = {
+        entry["release"]: entry.get("at") for entry in __salt__["release_record.history"](name)
+    }
+    answer = []
+    newest_first = stored(name)[::-1]
+    for release in sorted(newest_first, key=lambda each: (each != live, each not in since)):
+        known = __salt__["release_record.of_release"](name, release)
+        answer.append(
+            {
+                "release": release,
+                "since": since.get(release),
+                "source": known.get("source"),
+                "revision": known.get("revision"),
+                "why_not": _why_not(name, release),
+            }
+        )
+    return answer
+
+
+def rollback(
+    name: str, release: str | None = None, for_good: bool = False, test: bool = False
+) -> dict[str, Any]:
+    """
+    Go back to a release that served before, by the steps and the checks of a ``state.apply``:
+    what was prepared is not prepared again, nothing is fetched or built, and the source is not
+    asked. The database is not touched: what the release does not know stays in it.
+
+    The release stays, also through the next ``state.apply``, until the source has something that
+    was not gone back from, or until this function is told another release.
+
+    name
+        the site
+    release
+        its ID, from :py:func:`releases`; by default the release that served before the one that
+        serves. What was gone back from, and what never served, is never the default
+    for_good
+        go back although the database has had migrations that Django cannot undo and that the
+        release does not know
+    test
+        only say what would be done
+
+    Returns ``release`` (``{"old", "new"}``), ``changes``, and ``beyond``, the migrations that stay
+    in the database although the release does not know them.
+
+    Raises CommandExecutionError when there is nothing to go back to, the release cannot be gone
+    back to, does not pass its checks or does not answer as the pillar's ``health`` says. Then what
+    served still does, and nothing is remembered.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.rollback mysite
+    """
+    project = _site(name)["project"]
+    if not project["source"]:
+        raise CommandExecutionError(
+            f"{name} runs from the tree at {project['path']}, of which there is no older copy here"
+        )
+    if project["release"]:
+        raise CommandExecutionError(
+            f"the pillar says {_key(name, 'project:release')}: {project['release']}, and the next "
+            "state.apply would go back there: change it, or take it out"
+        )
+    live = serving(name)
+    target = release or _served_before(name, live)
+    if target is None:
+        raise CommandExecutionError(
+            f"there is no release of {name} that served before "
+            f"{live or 'anything'} on this host and was not gone back from"
+        )
+    refused = _why_not(name, target, for_good)
+    if refused:
+        raise CommandExecutionError(f"no way back to the release {target} of {name}: {refused}")
+    answer: dict[str, Any] = {
+        "release": {"old": live, "new": target},
+        "beyond": sorted(_beyond(name, target)),
+        "changes": {},
+    }
+    if test:
+        return answer
+    before = __salt__["release_record.held"](name)
+    forth = before is not None and target in before["left"]
+    with _taken_for_desired(name, target):
+        # First what is meant: should this be killed, the next run finishes it.
+        __salt__["release_record.hold"](name, target, None if forth else live)
+        try:
+            if not is_prepared(name):
+                _hooks(name, "before_migrate", answer)
+                prepare(name)
+                _hooks(name, "after_migrate", answer)
+            _hooks(name, "before_switch", answer)
+            answer["changes"].update(__salt__["uwsgi_generation.switch"](name)["changes"])
+        except BaseException:
+            # An old generation that would not stop has failed the switch, and not undone it.
+            if serving(name) != target:
+                __salt__["release_record.put_back"](name, before)
+            raise
+        answer["changes"].update(switch(name))
+        _hooks(name, "after_switch", answer)
+        companions = __salt__["site_companion.bring"](name)
+        answer["changes"].update(companions["changes"])
+    if companions["errors"]:
+        told = "; ".join(f"{each}: {why}" for each, why in companions["errors"].items())
+        raise CommandExecutionError(f"the release {target} serves, but not its companions: {told}")
+    return answer
+
+
+def _hooks(name: str, point: str, answer: dict[str, Any]) -> None:
+    for ran, printed in __salt__["release_hook.run"](name, [point]).items():
+        answer["changes"][ran] = {"old": None, "new": printed}
+
+
+# --- Gone ----------------------------------------------------------------------------------------
 
 
 def data_may_go() -> bool:
@@ -1510,7 +1985,7 @@ def removable(name: str) -> list[str]:
         salt '*' django_release.removable mysite
     """
     project = _site(name)["project"]
-    paths = [_records(name), __salt__["system_account.home"](name)]
+    paths = [__salt__["release_record.directory"](name), __salt__["system_account.home"](name)]
     if project["source"]:
         paths += [os.path.join(project["path"], part) for part in ("current", "releases", "shared")]
     return [path for path in paths if os.path.lexists(path)]

@@ -122,8 +122,9 @@ def obtain(name: str, refresh: bool = False) -> dict[str, Any]:
     refresh
         ask the source again, where this process asked it before
 
-    Returns ``{"root", "only", "origin"}``: the directory, the paths in it that count (None: all),
-    and where it is from, for people: the commit, the archive, the directory.
+    Returns ``{"root", "only", "source", "revision"}``: the directory, the paths in it that count
+    (None: all), and where it is from, for people: the address, and the commit or the checksum
+    (None where there is neither).
 
     Raises CommandExecutionError with the words of git, of the server or of what is wrong with an
     archive; then nothing of it is left.
@@ -139,9 +140,15 @@ def obtain(name: str, refresh: bool = False) -> dict[str, Any]:
     known = __context__.setdefault("release_source.obtained", {})
     answer: dict[str, Any] | None = known.get(name)
     if answer is None or refresh or answer["of"] != source or not os.path.isdir(answer["root"]):
-        answer = {**_WAYS[kind](name, what), "of": source}
+        try:
+            answer = {**_WAYS[kind](name, what), "of": source}
+        except OSError as error:
+            # A full disk does not say which.
+            raise CommandExecutionError(
+                f"the source of {name} cannot be kept below {__opts__['cachedir']}: {error}"
+            ) from error
         known[name] = answer
-    return {key: answer[key] for key in ("root", "only", "origin")}
+    return {key: answer[key] for key in ("root", "only", "source", "revision")}
 
 
 def cached(name: str) -> str | None:
@@ -225,7 +232,7 @@ def _from_salt(name: str, url: str) -> dict[str, Any]:
             f"the file_roots of the environment {saltenv}?"
         )
     only = sorted(path[len(inside) + 1 :] for path in arrived)
-    return {"root": root, "only": only, "origin": url}
+    return {"root": root, "only": only, "source": url, "revision": None}
 
 
 # --- A directory in the cache, whole or not there ------------------------------------------------
@@ -500,8 +507,9 @@ def _from_git(name: str, what: dict[str, Any]) -> dict[str, Any]:
         with _kept(name, identity) as (place, filled), _git(what, place) as git:
             _fetch(git, reference, commit)
             _read_commit(git, commit, filled)
-    origin = f"{what['url']} {revision}" + ("" if revision == commit else f" ({commit})")
-    return {"root": root, "only": None, "origin": origin}
+    if revision != commit:
+        revision = f"{revision} ({commit})"
+    return {"root": root, "only": None, "source": what["url"], "revision": revision}
 
 
 def _asked(name: str, git: _Git, revision: str) -> tuple[str, str]:
@@ -620,7 +628,8 @@ def _from_archive(name: str, what: dict[str, Any]) -> dict[str, Any]:
                 os.rename(only, aside)
                 os.rmdir(filled)
                 os.rename(aside, filled)
-    return {"root": root, "only": None, "origin": f"{what['url']} ({what['sha256']})"}
+    checksum = f"sha256 {what['sha256']}"
+    return {"root": root, "only": None, "source": what["url"], "revision": checksum}
 
 
 # What the standard library raises for an archive that is none, or is cut off.

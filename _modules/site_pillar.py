@@ -1207,6 +1207,47 @@ def _names(description: str) -> _List:
     )
 
 
+def _hooks() -> _Mapping:
+    """Commands at the steps of a release, see release_hook."""
+    steps = {
+        "fetch": "the release is copied to the host",
+        "build": "its virtual environment is built",
+        "migrate": "migrations are applied",
+        "switch": "uWSGI runs another release",
+    }
+    points = {
+        f"{when}_{step}": _List(
+            _List(
+                _Text("a word on one line", _ONE_LINE, most=4096, example="python"),
+                "a command: a list with at least one word",
+                least=1,
+            ),
+            "a list of commands",
+            default=[],
+            description=f"Commands to run {when} {what}.",
+            example=[["python", "-m", "django", "clearsessions"]],
+        )
+        for step, what in steps.items()
+        for when in ("before", "after")
+    }
+    return _Mapping(
+        {
+            **points,
+            "timeout": _Number(
+                "seconds from 1 to 86400",
+                1,
+                86400,
+                default=600,
+                description="Seconds until a command that has not ended has failed.",
+                example=60,
+            ),
+        },
+        description="Commands at the steps of a release, each a list of words, run by no shell: as "
+        "the site's user, with the site's environment, in the release. One that fails stops the "
+        "run, and what serves goes on serving. See [releases.md](releases.md).",
+    )
+
+
 def _project() -> _Mapping:
     return _Mapping(
         {
@@ -1224,8 +1265,17 @@ def _project() -> _Mapping:
                 nullable=True,
                 default=None,
                 description="A release that is on the host, to stay with instead of what the "
-                "source has (a rollback that lasts); see `django_release.stored`.",
+                "source has (a rollback that lasts); see `django_release.releases`.",
                 example="4f2a9c01d7e3",
+            ),
+            "keep": _Number(
+                "a whole number from 1 to 100",
+                1,
+                100,
+                default=5,
+                description="Releases that were live last and stay for a way back, the live one "
+                "among them. Another one stays as long as a process runs from it.",
+                example=10,
             ),
             "wsgi": _Text(
                 "module:callable",
@@ -1421,6 +1471,7 @@ def _project() -> _Mapping:
                 "host has run. false: never, somebody else does.",
                 example={"host": "web1.example.org"},
             ),
+            "hooks": _hooks(),
             "exclude": _List(
                 _Text(
                     "a glob of letters, digits and ._*?[]!/@+-",

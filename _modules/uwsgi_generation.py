@@ -1380,10 +1380,11 @@ def status(name: str) -> dict[str, Any]:
 
 def rollback(name: str, digest: str | None = None) -> dict[str, Any]:
     """
-    Go back to a generation that is still on the host: the same way, with the same checks, as any
-    other switch.
+    Go back to a generation of the same release that is still on the host, to what the pillar
+    said of it then: the same way, with the same checks, as any other switch.
 
-    The next ``state.apply`` brings what the pillar says, unless it says the same by then.
+    The next ``state.apply`` brings what the pillar says, unless it says the same by then. The way
+    back to another release is :py:func:`django_release.rollback`, which stays.
 
     name
         the site
@@ -1392,8 +1393,8 @@ def rollback(name: str, digest: str | None = None) -> dict[str, Any]:
 
     Returns ``digest`` and ``changes``.
 
-    Raises CommandExecutionError when there is none, when its release or its virtual environment is
-    gone, or as :py:func:`switch` does.
+    Raises CommandExecutionError when there is none, when it ran another release, when its virtual
+    environment is gone, or as :py:func:`switch` does.
 
     CLI Example:
 
@@ -1405,6 +1406,12 @@ def rollback(name: str, digest: str | None = None) -> dict[str, Any]:
         digest = _ran_before(name)
         if digest is None:
             raise CommandExecutionError(f"no generation of {name} ran before on this host")
+    release = _kept(name, digest)["parts"]["release"]["id"]
+    if release != __salt__["django_release.serving"](name):
+        raise CommandExecutionError(
+            f"the generation {digest} ran another release: django_release.rollback {name} "
+            f"{release} goes back to it"
+        )
     return switch(name, digest)
 
 

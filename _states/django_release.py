@@ -32,6 +32,18 @@ def _waits(name: str, ret: dict[str, Any]) -> bool:
     return bool(awaits)
 
 
+def _stays(name: str) -> str:
+    """What a comment says where a rollback is in force."""
+    held = __salt__["django_release.held"](name)
+    if not held:
+        return ""
+    return (
+        f"; it stays by the rollback of {held['at']}, although the source has {held['offered']}: "
+        "until the source has what was not gone back from, or by "
+        f"django_release.rollback {name} {held['offered']}"
+    )
+
+
 def present(name: str) -> dict[str, Any]:
     """
     The release that the pillar asks for is complete on the host: copied from its source, or, where
@@ -49,6 +61,9 @@ def present(name: str) -> dict[str, Any]:
 
     A release on the host that was edited by hand is brought back to its content.
 
+    After ``django_release.rollback`` that is the release that was gone back to, as long as the
+    source has nothing but what was gone back from; the comment says so.
+
     .. versionadded:: 0.1.0
     """
     ret = _ret(name)
@@ -59,6 +74,7 @@ def present(name: str) -> dict[str, Any]:
         wanted = __salt__["django_release.desired"](name)
         if not lacks:
             ret["comment"] = f"the release {wanted['id']} is complete in {wanted['path']}"
+            ret["comment"] += _stays(name)
             return ret
         changes = {"release": {"old": None, "new": wanted["path"]}}
         if os.path.isdir(wanted["path"]):
@@ -144,13 +160,19 @@ def prepared(name: str) -> dict[str, Any]:
     ret["comment"] = f"the release {wanted['id']} is checked and prepared"
     if done["pending"]:
         ret["comment"] += "; left to you (project:migrate is false): " + ", ".join(done["pending"])
+    if done["for_good"]:
+        told = (f"{each} ({', '.join(why)})" for each, why in done["for_good"].items())
+        ret["comment"] += (
+            "; Django cannot undo, so no rollback goes past it without being told to: "
+            + ", ".join(told)
+        )
     return ret
 
 
 def live(name: str) -> dict[str, Any]:
     """
-    ``current`` points at the release that is served, five releases are kept for a way back, and
-    what nothing needs any more is gone.
+    ``current`` points at the release that is served, the last ones that were live are kept for a
+    way back (``project:keep``), and what nothing needs any more is gone.
 
     name
         the site

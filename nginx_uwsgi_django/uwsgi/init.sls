@@ -1,4 +1,5 @@
-{%- from 'nginx_uwsgi_django/map.jinja' import present with context %}
+{%- from 'nginx_uwsgi_django/map.jinja' import present, hooked with context %}
+{%- import 'nginx_uwsgi_django/hooks.jinja' as hooks %}
 
 include:
   - nginx_uwsgi_django.nginx.account
@@ -12,6 +13,11 @@ include:
     - require:
       - system_account: 'nginx: the account of its workers exists'
       - system_account: '{{ site }}: its user and group exist'
+{%- if site in hooked %}
+{{- hooks.ran(site, 'before the switch', ['before_switch'],
+      ['release_hook', 'the hooks after migrate have run'],
+      ['uwsgi_generation', 'uWSGI runs the desired generation']) }}
+{%- endif %}
 
 '{{ site }}: what uWSGI writes is kept':
   uwsgi_log.kept:

@@ -4,9 +4,12 @@ and removed by what was live.
 """
 
 import json
+import re
 import time
 
 import pytest
+
+from test.hosts.host import HostError
 
 STATE_DIR = "/var/lib/nginx_uwsgi_django"
 SITE = "/srv/mysite"
@@ -55,11 +58,17 @@ class Migration(migrations.Migration):
     dependencies = [("shop", "0001_initial")]
     operations = [migrations.RunPython(refuse)]
 """
+URLS = """
+from django.http import HttpResponse
+from django.urls import path
+
+urlpatterns = [path("", lambda request: HttpResponse("VERSION"))]
+"""
 PROJECT = {
     "requirements.txt": "Django>=5.2,<5.3\n",
     "site_/__init__.py": "",
     "site_/settings.py": SETTINGS,
-    "site_/urls.py": "urlpatterns = []\n",
+    "site_/urls.py": URLS.replace("VERSION", "one"),
     "site_/wsgi.py": "from django.core.wsgi import get_wsgi_application\n"
     "application = get_wsgi_application()\n",
     "shop/__init__.py": "",
@@ -83,6 +92,7 @@ def pillar(source=True, **project):
             **project,
         },
         "uwsgi": {"package": "distro"},
+        "socket": {"group": "www-data"},
     }
     return {"nginx_uwsgi_django": {"sites": {"mysite": site}}}
 
@@ -104,8 +114,11 @@ STEPS = ("django_release.present", "python_venv.built", "django_release.prepared
 
 
 def steps(host, *names, test=False, **more):
-    """These states in one run; its results by function."""
-    sls = {f"the {name}": {name: [{"name": "mysite"}]} for name in names}
+    """These states in one run, each only after the one before; its results by function."""
+    sls = {}
+    for before, name in zip((None, *names), names, strict=False):
+        needs = [{"require": [{before.partition(".")[0]: f"the {before}"}]}] if before else []
+        sls[f"the {name}"] = {name: [{"name": "mysite"}, *needs]}
     host.write("/srv/salt/steps.sls", f"#!json\n{json.dumps(sls)}\n")
     run = host.apply("steps", test=test, **more)
     return {name: run.by_id[f"the {name}"] for name in names}
@@ -201,7 +214,7 @@ def test_prepared_migrates_and_collects_as_the_site_into_what_outlives_the_relea
     path = f"{SITE}/releases/{release}"
     # The project keeps its data beside its code, which is read-only: links lead out of there.
     assert host.run(f"readlink {path}/db.sqlite3 {path}/public/static {path}/media").stdout == (
-        f"{SITE}/shared/data/db.sqlite3\n{SITE}/shared/static\n{SITE}/shared/media\n"
+        f"{SITE}/shared/data/db.sqlite3\n{SITE}/shared/collected/{release}\n{SITE}/shared/media\n"
     )
     assert host.run(f"find {SITE}/shared ! -user mysite").stdout == ""
     assert host.run(f"stat -c %a {SITE}/shared/data/db.sqlite3").stdout == "640\n"
@@ -367,37 +380,214 @@ def test_only_the_host_that_the_pillar_names_migrates(host):
     good(host, "present", pillar=pillar())
 
 
-def test_five_that_were_live_are_kept_and_one_in_use_for_longer(host):
+def styles(host):
+    """What the web server has of the one style sheet, by its names."""
+    told = host.run(f"cd {SITE}/shared/static/shop; grep -H . *").stdout
+    return dict(line.split(":", 1) for line in told.splitlines())
+
+
+def test_as_many_as_the_pillar_says_are_kept_and_one_in_use_for_longer(host):
+    host.set_pillar(pillar(keep=2))
     first = deploy(host)
     # A process that still runs from the first one, as an old generation does.
     host.run(
         f"systemd-run --unit=old --uid=mysite -p WorkingDirectory={SITE}/releases/{first} sleep 600"
     )
     seen = [first]
-    for number in range(6):
-        host.write(f"{SOURCE}/shop/number.py", f"NUMBER = {number}\n")
+    for number in range(3):
+        host.write(f"{SOURCE}/shop/static/shop/a.css", f"a {{ order: {number} }}\n")
+        # Before the switch a page of the old release finds all as it was, and of the new one
+        # what a page of it asks for by its hash.
+        for name, result in steps(host, *STEPS).items():
+            assert result.result is True, f"{name}: {result.comment}"
+        assert styles(host)["a.css"] == (
+            f"a {{ order: {number - 1} }}" if number else "a { color: red }"
+        )
+        assert f"a {{ order: {number} }}" in styles(host).values()
         seen.append(deploy(host))
-    assert len(set(seen)) == 7
+        assert styles(host)["a.css"] == f"a {{ order: {number} }}"
+    assert len(set(seen)) == 4
     kept = host.run(f"ls -A {SITE}/releases").stdout.split()
-    assert sorted(kept) == sorted([first, *seen[-5:]])
+    assert sorted(kept) == sorted([first, *seen[-2:]])
+    # The static files are those of the releases that are kept; the manifest of each is its own.
+    hashed = {text for name, text in styles(host).items() if name != "a.css"}
+    assert hashed == {"a { color: red }", "a { order: 1 }", "a { order: 2 }"}
+    collected = host.run(f"ls {SITE}/shared/collected").stdout.split()
+    assert sorted(collected) == sorted(kept)
+    names = host.run(f"cat {SITE}/shared/collected/*/staticfiles.json").stdout
+    assert len(set(re.findall(r"shop/a\.[0-9a-f]{12}\.css", names))) == 3
     host.run("systemctl stop old")
     dry = state(host, "live", test=True)
-    assert (dry["result"], dry["changes"]) == (None, {"releases": {"old": [first], "new": None}})
+    going = {"old": [first], "new": None}
+    assert (dry["result"], dry["changes"]) == (None, {"releases": going, "collected": going})
     assert good(host, "live")["changes"] == dry["changes"]
-    assert sorted(host.run(f"ls -A {SITE}/releases").stdout.split()) == sorted(seen[-5:])
+    assert sorted(host.run(f"ls -A {SITE}/releases").stdout.split()) == sorted(seen[-2:])
+    assert "a { color: red }" not in styles(host).values() and len(styles(host)) == 3
     assert good(host, "live")["changes"] == {}
     # Back to an older one: made of the same files it is the same release, and nothing is redone.
-    host.write(f"{SOURCE}/shop/number.py", "NUMBER = 4\n")
+    host.write(f"{SOURCE}/shop/static/shop/a.css", "a { order: 1 }\n")
     unchanged(host)
     good(host, "live")
     assert current(host) == seen[-2]
-    # Older hashed files are still there for pages rendered before.
-    assert len(host.run(f"ls {SITE}/shared/static/shop").stdout.split()) == 2
+    assert styles(host)["a.css"] == "a { order: 1 }" and len(styles(host)) == 3
+    host.set_pillar(pillar())
+
+
+# A release that is served, with the one command that a run ends in.
+WHOLE = (
+    *STEPS[:2],
+    "django_release.prepared",
+    "uwsgi_socket.listening",
+    "uwsgi_generation.running",
+    "django_release.live",
+)
+
+
+def serve(host, version, **files):
+    """Another release from the source, as far as being served; its ID."""
+    host.write(f"{SOURCE}/site_/urls.py", URLS.replace("VERSION", version))
+    for name, result in steps(host, *WHOLE, **files).items():
+        assert result.result is True, f"{name}: {result.comment}"
+    assert answers(host) == version
+    return current(host)
+
+
+def answers(host):
+    got = host.salt_call("uwsgi_request.get", "/run/uwsgi/mysite.sock", "/", "mysite.example")
+    return (got["body"] if isinstance(got["body"], str) else got["body"].decode()).strip()
+
+
+def rollback(host, *words, **more):
+    return host.salt_call("django_release.rollback", "mysite", *words, **more)
+
+
+def refused(host, *words, **more):
+    """What a rollback says that is refused; nothing is changed by it."""
+    records = f"cd {STATE_DIR}/prepared/mysite; tail -n +1 *"
+    before = snapshot(host, SITE, "/etc/uwsgi"), host.run(records).stdout
+    with pytest.raises(HostError) as caught:
+        rollback(host, *words, **more)
+    assert (snapshot(host, SITE, "/etc/uwsgi"), host.run(records).stdout) == before
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def served(host):
+    """Three releases, served one after the other, and one that failed its check in between."""
+    host.run("apt-get install -qy uwsgi-core uwsgi-plugin-python3", timeout=300)
+    host.set_pillar(pillar(keep=4))
+    first, second = serve(host, "v1"), serve(host, "v2")
+    host.write(f"{SOURCE}/site_/urls.py", "urlpatterns = 5\n")
+    assert steps(host, *WHOLE)["django_release.prepared"].result is False
+    return first, second, serve(host, "v3")
+
+
+def test_a_rollback_leads_to_what_served_before_and_what_was_left_stays_away(host, served):
+    first, second, third = served
+    told = {one["release"]: one for one in host.salt_call("django_release.releases", "mysite")}
+    assert list(told)[:3] == [third, second, first]
+    assert told[third]["why_not"] == "it serves"
+    assert told[second]["why_not"] is None and told[second]["source"] == "salt://project"
+    assert told[third]["since"] > told[second]["since"]
+    # What failed is no way back, and was swept by the one after it.
+    assert None not in [one["since"] for one in told.values()]
+    assert "not on this host" in refused(host, "0" * 12)
+
+    before = snapshot(host, SITE, STATE_DIR, "/etc/uwsgi")
+    assert rollback(host, test=True)["release"] == {"old": third, "new": second}
+    assert snapshot(host, SITE, STATE_DIR, "/etc/uwsgi") == before
+    back = rollback(host)
+    assert back["release"] == {"old": third, "new": second}
+    assert (current(host), answers(host)) == (second, "v2")
+    # The source still has what was left, and says so to whoever applies.
+    for test in (True, False):
+        done = steps(host, *WHOLE, test=test)
+        assert {(each.result, str(each.changes)) for each in done.values()} == {(True, "{}")}
+        assert f"although the source has {third}" in done["django_release.present"].comment
+    assert answers(host) == "v2"
+    # Again: further back, and not to what was left or what failed.
+    assert rollback(host)["release"] == {"old": second, "new": first}
+    assert answers(host) == "v1"
+    # By its ID, forth again; then the source's word counts.
+    assert rollback(host, second)["release"] == {"old": first, "new": second}
+    assert rollback(host, third)["release"] == {"old": second, "new": third}
+    unchanged(host, *WHOLE)
+    assert answers(host) == "v3"
+    assert rollback(host)["release"] == {"old": third, "new": second}
+    # Another content of the source is told enough, and the way back is what served.
+    fourth = serve(host, "v4")
+    assert rollback(host)["release"] == {"old": fourth, "new": second}
+
+
+@pytest.mark.long
+def test_a_rollback_without_its_source_and_one_that_is_no_good(host, served):
+    _, second, _ = served
+    fifth = serve(host, "v5")
+    # There is one way back to a release; the other one is for uWSGI's settings.
+    with pytest.raises(HostError, match=f"django_release.rollback mysite {second}"):
+        host.salt_call("uwsgi_generation.rollback", "mysite")
+    assert answers(host) == "v5"
+    host.run(f"mv {SOURCE} {SOURCE}.away")
+    try:
+        assert rollback(host)["release"] == {"old": fifth, "new": second}
+        assert answers(host) == "v2"
+        assert state(host, "present")["result"] is False
+    finally:
+        host.run(f"mv {SOURCE}.away {SOURCE}")
+    pinned = pillar(keep=4, release=fifth)
+    for name, result in steps(host, *WHOLE, pillar=pinned).items():
+        assert result.result is True, f"{name}: {result.comment}"
+    assert answers(host) == "v5"
+    assert "nginx_uwsgi_django:sites:mysite:project:release" in refused(host)
+    # Health is asked as it is of any other generation, and what served still does.
+    sick = pillar(keep=4)
+    sick["nginx_uwsgi_django"]["sites"]["mysite"]["health"] = {"status": [204]}
+    assert "did not pass its preflight" in refused(host, pillar=sick)
+    assert answers(host) == "v5"
+    host.set_pillar(pillar(keep=4))
+    unchanged(host, *WHOLE)
+    host.run(f"echo x >> {SITE}/releases/{second}/site_/wsgi.py")
+    assert "changed by hand" in refused(host)
+    host.run(f"rm -r {SITE}/releases/{second}")
+    assert f"no way back to the release {second}" in refused(host)
+
+
+@pytest.mark.long
+def test_what_django_cannot_undo_is_gone_back_from_only_when_told(host, served):
+    before = serve(host, "v6")
+    second = "shop/migrations/0002_more.py"
+    # The one can be undone, the other cannot.
+    host.write(f"{SOURCE}/{second}", SECOND.replace("(refuse)", "(print, print)"))
+    undoable = serve(host, "v7")
+    back = rollback(host)
+    assert back["release"] == {"old": undoable, "new": before}
+    assert back["beyond"] == ["shop.0002_more"]
+    third = SECOND.replace("(refuse)", "(lambda apps, schema: None)")
+    third = third.replace("0001_initial", "0002_more")
+    host.write(f"{SOURCE}/shop/migrations/0003_ever.py", third)
+    host.write(f"{SOURCE}/site_/urls.py", URLS.replace("VERSION", "v8"))
+    done = steps(host, *WHOLE)
+    comment = done["django_release.prepared"].comment
+    assert "Django cannot undo" in comment and "shop.0003_ever (Raw Python operation)" in comment
+    assert "0002_more (" not in comment
+    after = current(host)
+    said = refused(host)
+    assert "what Django cannot undo" in said and "shop.0003_ever (Raw Python operation)" in said
+    told = {one["release"]: one for one in host.salt_call("django_release.releases", "mysite")}
+    assert "shop.0003_ever" in told[before]["why_not"]
+    back = rollback(host, for_good=True)
+    assert back["release"] == {"old": after, "new": before}
+    assert back["beyond"] == ["shop.0002_more", "shop.0003_ever"]
+    assert answers(host) == "v6"
+    unchanged(host, *WHOLE)
+    host.run(f"rm {SOURCE}/{second} {SOURCE}/shop/migrations/0003_ever.py")
+    serve(host, "v9")
 
 
 def test_an_account_that_was_made_anew_gets_back_what_outlived_it(host):
     release = deploy(host)
     before = snapshot(host, f"{SITE}/shared/data")
+    good(host, "uwsgi_generation.absent")
     good(host, "system_account.absent")
     # Somebody else has its numbers by now.
     uid, gid = host.run(f"stat -c '%u %g' {SITE}/shared").stdout.split()

@@ -178,7 +178,7 @@ def test_collected_files_are_no_part_of_a_release_once_the_settings_were_read(lo
     (tree / "public/static/a.css").write_text("a {}")
     (tree / "shop.db").write_text("")
     assert m.django_release.desired("mysite")["id"] != before
-    m.django_release._write_record(
+    m.salt["release_record.write"](
         "mysite",
         "facts.json",
         {
@@ -204,7 +204,7 @@ def test_a_trees_static_files_are_where_its_settings_say_but_only_inside_the_tre
         ("", place),
     ):
         facts = {"static_root": told, "media_root": "", "databases": [], "collects": True}
-        m.django_release._write_record("mysite", "facts.json", facts)
+        m.salt["release_record.write"]("mysite", "facts.json", facts)
         assert m.django_release.directories("mysite")["static"] == taken, told
         # What the project itself is told is the same before it was asked and after.
         assert m.django_release.environment("mysite") == before
@@ -296,6 +296,8 @@ def test_a_source_that_changes_while_it_is_copied_is_no_release(loaded, tree, fo
     m.salt["release_source.obtain"] = lambda name, refresh=False: {
         "root": str(tree),
         "only": sorted(only),
+        "source": "salt://mysite",
+        "revision": None,
     }
     copy = m.django_release._copy_file
     done = []
@@ -356,11 +358,18 @@ def test_a_directory_that_a_process_runs_in_is_in_use(loaded, folder, monkeypatc
         os.chdir(before)
 
 
-def test_a_generation_on_the_host_keeps_what_it_names(modules, loaded, folder):
+def test_a_generation_that_starts_after_a_reboot_keeps_what_it_names(loaded, folder):
     m = loaded()
-    m.salt["site_pillar.settings"]()["lookup"]["uwsgi_dir"] = str(folder / "uwsgi")
-    (folder / "uwsgi/mysite").mkdir(parents=True)
-    (folder / "uwsgi/mysite/0.ini").write_text("[uwsgi]\nchdir = /srv/x/releases/0123456789ab\n")
+    lookup = m.salt["site_pillar.settings"]()["lookup"]
+    lookup.update(uwsgi_dir=str(folder / "uwsgi"), unit_dir=str(folder / "units"))
+    wants = folder / "units/uwsgi-mysite.service.wants"
+    for path in (folder / "uwsgi/mysite", wants):
+        path.mkdir(parents=True)
+    ini = "[uwsgi]\nchdir = /srv/x/releases/0123456789ab\n"
+    (folder / "uwsgi/mysite/aaaaaaaaaaaa.ini").write_text(ini)
+    # Files alone keep nothing: how many releases stay is the pillar's to say.
+    assert not m.django_release.in_use("/srv/x/releases/0123456789ab")
+    (wants / "uwsgi-mysite@aaaaaaaaaaaa.service").symlink_to("/nowhere")
     assert m.django_release.in_use("/srv/x/releases/0123456789ab")
     assert not m.django_release.in_use("/srv/x/releases/0123456789a")
     assert not m.django_release.in_use("/srv/x/releases/ffffffffffff")
@@ -425,3 +434,103 @@ def test_only_the_named_host_migrates_and_another_knows_which(loaded):
 def test_a_management_command_that_is_none_is_refused(loaded, command):
     with pytest.raises(CommandExecutionError, match="command"):
         loaded().django_release.manage("mysite", command)
+
+
+# --- Back ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(loaded):
+    """The modules for a site that has served the releases ``a``, ``b`` and ``c``, and serves ``c``."""
+    m = loaded(source={"salt": "salt://x"}, path="/srv/other")
+    m.live = "c"
+    m.salt["uwsgi_generation.list"] = lambda name: [
+        {"state": "inactive", "enabled": False, "release": "a"},
+        {"state": "active", "enabled": True, "release": m.live},
+    ]
+    for release in "abc":
+        m.release_record.note_live("mysite", release, "0", False)
+    return m
+
+
+def test_the_way_back_starts_from_what_serves_and_not_from_what_was_noted(served):
+    before = served.django_release._served_before
+    assert before("mysite", "c") == "b"
+    # A switch to d that was killed before it was noted.
+    assert before("mysite", "d") == "c"
+    # The same of a rollback to b: what it left is not before it.
+    served.release_record.hold("mysite", "b", "c")
+    assert before("mysite", "b") == "a"
+    assert before("mysite", "a") == "c"
+    served.release_record.note_live("mysite", "b", "0", True)
+    served.release_record.note_live("mysite", "a", "0", True)
+    assert before("mysite", "a") is None
+
+
+def plan(**migrations):
+    """What is noted of migrations; a word for what cannot be undone, a list for what is replaced."""
+    return {
+        f"shop.{name}": {
+            "for_good": [what] if isinstance(what, str) else [],
+            "replaces": [f"shop.{each}" for each in what] if isinstance(what, list) else [],
+        }
+        for name, what in migrations.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "beyond"),
+    [
+        (plan(a=None), plan(a=None), {}),
+        (plan(a=None), plan(a=None, b=None), {"shop.b": []}),
+        (plan(a="x"), plan(a="x", b="y", c=None), {"shop.b": ["y"], "shop.c": []}),
+        # Squashed in the new one: the old one knows all of it, or not.
+        (plan(a=None, b="x"), plan(s=["a", "b"]), {}),
+        (plan(a=None), plan(s=["a", "b"]), {"shop.s": []}),
+        # Squashed in the old one, taken apart by the new one.
+        (plan(s=["a", "b"]), plan(a=None, b=None), {}),
+        (plan(a=None), plan(), {}),
+    ],
+)
+def test_what_a_release_does_not_know_of_the_database_is_told(served, old, new, beyond):
+    served.release_record.add_to_release("mysite", "b", migrations=old)
+    served.release_record.add_to_release("mysite", "c", migrations=new)
+    assert served.django_release._beyond("mysite", "b") == beyond
+
+
+def test_what_was_gone_back_from_is_still_in_the_database(served):
+    for release, what in (("a", plan()), ("b", plan(b=None)), ("c", plan(b=None, c="x"))):
+        served.release_record.add_to_release("mysite", release, migrations=what)
+    served.release_record.hold("mysite", "b", "c")
+    served.live = "b"
+    assert served.django_release._beyond("mysite", "a") == {"shop.b": [], "shop.c": ["x"]}
+
+
+def test_what_cannot_be_gone_back_to_says_why(served, monkeypatch):
+    m = served
+    monkeypatch.setattr(m.django_release, "stored", lambda name: ["b", "c", "d"])
+    monkeypatch.setattr(m.django_release, "desired", lambda name: {"id": "b", "path": "/srv"})
+    m.salt["python_venv.lacking"] = lambda name: None
+
+    def why(release, **told):
+        return m.django_release._why_not("mysite", release, **told)
+
+    assert why("b") is None
+    assert why("c") == "it serves"
+    assert why("a") == "it is not on this host any more"
+    assert why("d") == "it never served here"
+    m.release_record.add_to_release("mysite", "c", migrations=plan(c="Raw SQL operation"))
+    assert "shop.c (Raw SQL operation)" in why("b") and why("b", for_good=True) is None
+    m.salt["python_venv.lacking"] = lambda name: "/x is to be built"
+    told = why("b", for_good=True)
+    assert "/x is to be built" in told and "sites:mysite:project:release to b" in told
+
+
+def test_a_tree_that_runs_where_it_is_and_a_pillar_that_names_a_release_are_not_rolled_back(
+    loaded, served
+):
+    with pytest.raises(CommandExecutionError, match="of which there is no older copy"):
+        loaded().django_release.rollback("mysite")
+    served.salt["site_pillar.site"]("mysite")["project"]["release"] = "0123456789ab"
+    with pytest.raises(CommandExecutionError, match="project:release: 0123456789ab"):
+        served.django_release.rollback("mysite")

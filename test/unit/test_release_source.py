@@ -2,11 +2,16 @@
 Sources of releases: archives and repositories are read as data, whole or not at all.
 """
 
+import base64
+import functools
 import hashlib
+import http.server
 import io
 import os
+import ssl
 import subprocess
 import tarfile
+import threading
 import zipfile
 
 import pytest
@@ -172,7 +177,7 @@ def test_a_branch_a_tag_and_a_hash_are_what_they_name(loaded, repository):
         m = loaded(git={"url": repository.url, "revision": revision})
         found = m.release_source.obtain("mysite")
         with open(os.path.join(found["root"], "manage"), encoding="utf-8") as stream:
-            return stream.read(), found["origin"]
+            return stream.read(), f"{found['source']} {found['revision']}"
 
     assert content("main") == ("2", f"{repository.url} main ({second})")
     assert content("v1") == ("1", f"{repository.url} v1 ({first})")
@@ -228,3 +233,155 @@ def test_what_was_fetched_is_not_fetched_again_and_replaces_the_older(loaded, re
     newer = m.release_source.obtain("mysite")["root"]
     assert os.listdir(m.release_source.cached("mysite")) == [os.path.basename(newer)]
     assert m.release_source.forget("mysite") and m.release_source.cached("mysite") is None
+
+
+# --- Servers ---------------------------------------------------------------------------------------
+
+
+class Answers(http.server.SimpleHTTPRequestHandler):
+    """Files of a directory, for whoever logs in; ``server.first`` are answers to give before."""
+
+    def do_GET(self):
+        server = self.server
+        server.asked.append((self.path, self.headers.get("Authorization")))
+        if server.first:
+            status, headers = server.first.pop(0)
+            self.send_response(status)
+            for key, value in {**headers, "Content-Length": "0"}.items():
+                self.send_header(key, value)
+            self.end_headers()
+        elif server.login and self.headers.get("Authorization") != server.login:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="x"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            super().do_GET()
+
+    def log_message(self, *words):
+        """Nothing."""
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """``serve(login=…, tls=…)``: a server of ``tmp_path`` on this host alone."""
+    running = []
+
+    def begin(login=None, tls=None):
+        handler = functools.partial(Answers, directory=str(tmp_path))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.asked, server.first = [], []
+        server.login = login and "Basic " + base64.b64encode(login.encode()).decode()
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.url = f"http{'s' if tls else ''}://localhost:{server.server_port}"
+        running.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+    yield begin
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+def offered(tmp_path, server, **login):
+    """An archive that the server has."""
+    source = tar(tmp_path / "a.tar.gz", ("a/manage.py", b"x"))
+    source["archive"].update(url=f"{server.url}/a.tar.gz", **login)
+    return source
+
+
+def test_an_archive_comes_by_http_once_and_by_login(loaded, tmp_path, serve):
+    server = serve(login="deploy:s3cret-word")
+    source = offered(tmp_path, server, user="deploy", password="s3cret-word")
+    for _ in range(2):
+        found = loaded(**source).release_source.obtain("mysite")
+        assert files(found["root"]) == {"manage.py"}
+    assert [path for path, _ in server.asked] == ["/a.tar.gz"]
+    loaded(**source).release_source.forget("mysite")
+    source["archive"]["password"] = "another-word"
+    with pytest.raises(CommandExecutionError, match="401") as caught:
+        loaded(**source).release_source.obtain("mysite")
+    assert "another-word" not in str(caught.value)
+
+
+def test_a_login_is_not_for_where_a_redirection_leads(loaded, tmp_path, serve):
+    server, other = serve(login="deploy:s3cret-word"), serve()
+    server.first = [(302, {"Location": f"{other.url}/a.tar.gz"})]
+    source = offered(tmp_path, server, user="deploy", password="s3cret-word")
+    assert files(loaded(**source).release_source.obtain("mysite")["root"]) == {"manage.py"}
+    assert server.asked == [("/a.tar.gz", server.login)]
+    assert other.asked == [("/a.tar.gz", None)]
+
+
+def test_a_server_in_trouble_is_asked_again_and_a_refusal_is_not(
+    loaded, tmp_path, serve, monkeypatch
+):
+    server = serve()
+    source = offered(tmp_path, server)
+    m = loaded(**source)
+    monkeypatch.setattr(m.release_source.time, "sleep", lambda seconds: None)
+    server.first = [(404, {})]
+    with pytest.raises(CommandExecutionError, match="404"):
+        m.release_source.obtain("mysite")
+    assert len(server.asked) == 1
+    server.first = [(503, {})] * 3
+    with pytest.raises(CommandExecutionError, match="503"):
+        m.release_source.obtain("mysite")
+    assert len(server.asked) == 4 and os.listdir(m.release_source.cached("mysite")) == []
+    server.first = [(503, {})] * 2
+    assert files(m.release_source.obtain("mysite")["root"]) == {"manage.py"}
+
+
+def test_a_server_by_tls_has_to_be_known(loaded, tmp_path, serve, monkeypatch):
+    (tmp_path / "keys").mkdir()
+    pem = tmp_path / "keys" / "server.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost", "-days", "2"),
+            *("-keyout", pem, "-out", f"{pem}.crt"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    pem.write_bytes(pem.read_bytes() + (tmp_path / "keys" / "server.pem.crt").read_bytes())
+    source = offered(tmp_path, serve(tls=str(pem)))
+    m = loaded(**source)
+    monkeypatch.setattr(m.release_source.time, "sleep", lambda seconds: None)
+    with pytest.raises(CommandExecutionError, match="CERTIFICATE_VERIFY_FAILED"):
+        m.release_source.obtain("mysite")
+    m.opts["ca_bundle"] = f"{pem}.crt"
+    assert files(m.release_source.obtain("mysite")["root"]) == {"manage.py"}
+
+
+def test_a_repository_behind_a_login_that_knows_no_shallow_history(
+    loaded, repository, tmp_path, serve
+):
+    """Plain files over http: git has to fetch all of it."""
+    first = repository(manage="1")
+    repository(manage="2")
+    bare = tmp_path / "bare.git"
+    subprocess.run(
+        ["git", "clone", "-q", "--bare", repository.url.removeprefix("file://"), str(bare)],
+        check=True,
+    )
+    subprocess.run(["git", "-C", str(bare), "update-server-info"], check=True)
+    server = serve(login="deploy:s3cret-word")
+    login = {"user": "deploy", "password": "s3cret-word"}
+    for revision, text in ((first, "1"), ("main", "2")):
+        git = {"url": f"{server.url}/bare.git", "revision": revision, **login}
+        root = loaded(git=git).release_source.obtain("mysite")["root"]
+        with open(os.path.join(root, "manage"), encoding="utf-8") as stream:
+            assert stream.read() == text
+    assert {login for _, login in server.asked} == {server.login}
+    git = {"url": f"{server.url}/bare.git", "revision": "main", **login, "password": "wrong-word"}
+    with pytest.raises(CommandExecutionError) as caught:
+        loaded(git=git).release_source.obtain("mysite")
+    assert "wrong-word" not in str(caught.value)
+    gone = {**git, "password": "s3cret-word", "revision": "1" * 40}
+    with pytest.raises(CommandExecutionError, match="has no commit 1111"):
+        loaded(git=gone).release_source.obtain("mysite")

@@ -561,6 +561,12 @@ FREE = {
     # Words, none of which is given to a shell.
     "companions:*:command",
     "companions:*:command:0",
+    # Words of a command that no shell reads.
+    *(
+        f"project:hooks:{when}_{step}:0:0"
+        for when in ("before", "after")
+        for step in ("fetch", "build", "migrate", "switch")
+    ),
 }
 # Raw lines of nginx's language, by the operator's explicit word: nginx_tree.flaw and nginx judge them.
 RAW = {value for value in HOSTILE if not re.search(r"[\r\0\x1b\x7f]", value)}

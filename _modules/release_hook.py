@@ -1,0 +1,215 @@
+"""
+Commands of an operator's at the steps of a release: before and after it is fetched, its virtual
+environment is built, the database is migrated, and uWSGI switches to it.
+
+They run where a step has something to do, and only there. A step that is begun with hooks after it
+is noted first, so that these run, too, where a run dies between the two: in the next one.
+
+.. versionadded:: 0.1.0
+"""
+
+import os
+import time
+from typing import Any
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "release_hook"
+
+#: In the order of a release.
+STEPS = ("fetch", "build", "migrate", "switch")
+POINTS = tuple(f"{when}_{step}" for step in STEPS for when in ("before", "after"))
+
+_PENDING = "hooks.json"
+_MESSAGE_LINES = 60
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def commands(name: str, point: str) -> list[list[str]]:
+    """
+    The commands that the pillar has for a point.
+
+    name
+        the site
+    point
+        ``before_`` or ``after_`` and ``fetch``, ``build``, ``migrate`` or ``switch``
+
+    Returns lists of words.
+
+    Raises CommandExecutionError for another point.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' release_hook.commands mysite before_switch
+    """
+    if point not in POINTS:
+        raise CommandExecutionError(f"{point!r} is no point of a release: {', '.join(POINTS)}")
+    return __salt__["site_pillar.site"](name)["project"]["hooks"][point]
+
+
+def _key(name: str, point: str, number: int) -> str:
+    return f"nginx_uwsgi_django:sites:{name}:project:hooks:{point}:{number}"
+
+
+def _begun(name: str) -> list[str]:
+    """The points after steps that were begun for the desired release."""
+    record = __salt__["release_record.read"](name, _PENDING) or {"release": None, "points": []}
+    if record["release"] != __salt__["django_release.desired"](name)["id"]:
+        # Another release came in between, and has its own.
+        return []
+    return record["points"]
+
+
+def _note(name: str, points: list[str]) -> None:
+    if not points:
+        __salt__["release_record.forget"](name, _PENDING)
+        return
+    release = __salt__["django_release.desired"](name)["id"]
+    __salt__["release_record.write"](name, _PENDING, {"release": release, "points": points})
+
+
+def _has_work(name: str, step: str) -> bool:
+    """Whether a step of the desired release is yet to be done."""
+    wanted = __salt__["django_release.desired"](name)
+    if step == "fetch":
+        return not os.path.isdir(wanted["path"])
+    if step == "build":
+        return __salt__["python_venv.lacking"](name) is not None
+    if step == "switch":
+        return __salt__["django_release.serving"](name) != wanted["id"]
+    if __salt__["django_release.is_prepared"](name):
+        return False
+    if __opts__["test"] and (
+        __salt__["django_release.lacking"](name) or __salt__["python_venv.lacking"](name)
+    ):
+        # Nobody knows before it is on the host.
+        return True
+    return bool(__salt__["django_release.to_migrate"](name))
+
+
+def due(name: str, points: list[str]) -> list[str]:
+    """
+    The points at which there is something to run now.
+
+    name
+        the site
+    points
+        in the order in which they are to be looked at
+
+    Returns those of them that have commands, and whose step is to be done (``before_``) or was
+    begun (``after_``; in a dry run: would be).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' release_hook.due mysite '[before_switch]'
+    """
+    found = []
+    for point in points:
+        if not commands(name, point):
+            continue
+        when, _, step = point.partition("_")
+        if when == "after" and point in _begun(name):
+            found.append(point)
+        elif (when == "before" or __opts__["test"]) and _has_work(name, step):
+            found.append(point)
+    return found
+
+
+def run(name: str, points: list[str]) -> dict[str, str]:
+    """
+    Run the hooks that are due, one after the other, until one fails: as the site's user, with the
+    site's environment and ``HOOK`` and ``RELEASE`` (the point and the ID) in it, in the release
+    (before it is fetched, in the home of the site's user), without a shell.
+
+    name
+        the site
+    points
+        as in :py:func:`due`
+
+    Returns what each point's commands printed, secrets of the pillar blanked; it is also kept for
+    :py:func:`last`.
+
+    Raises CommandExecutionError with the command's own words when one fails, cannot be started or
+    takes longer than ``project:hooks:timeout``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' release_hook.run mysite '[after_switch]'
+    """
+    printed = {}
+    for point in points:
+        when, _, step = point.partition("_")
+        after = f"after_{step}"
+        begun = _begun(name)
+        if when == "before" and after not in begun and commands(name, after):
+            if _has_work(name, step):
+                _note(name, [*begun, after])
+        if not due(name, [point]):
+            continue
+        printed[point] = _run_all(name, point)
+        if when == "after":
+            _note(name, [each for each in _begun(name) if each != point])
+    return printed
+
+
+def _run_all(name: str, point: str) -> str:
+    wanted = __salt__["django_release.desired"](name)
+    home = __salt__["system_account.home"](name)
+    folder = wanted["path"] if os.path.isdir(wanted["path"]) else home
+    timeout = __salt__["site_pillar.site"](name)["project"]["hooks"]["timeout"]
+    lines: list[str] = []
+    for number, command in enumerate(commands(name, point)):
+        done = __salt__["django_release.run"](
+            name, command, timeout, folder, {"HOOK": point, "RELEASE": wanted["id"]}
+        )
+        lines += done["stdout"].splitlines()
+        failed = done["timed_out"] or done["retcode"] != 0
+        outcome = {
+            "release": wanted["id"],
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "failed": failed,
+            "output": lines[-_MESSAGE_LINES:],
+        }
+        __salt__["release_record.write"](name, f"hook-{point}.json", outcome)
+        if failed:
+            how = f"ended with {done['retcode']}"
+            if done["timed_out"]:
+                how = f"took longer than {timeout} seconds and was stopped"
+            raise CommandExecutionError(
+                f"the hook {_key(name, point, number)} {how}, in {folder}:\n"
+                + "\n".join(lines[-_MESSAGE_LINES:])
+            )
+    return "\n".join(lines[-_MESSAGE_LINES:])
+
+
+def last(name: str) -> dict[str, Any]:
+    """
+    What a site's hooks did when they last ran on this host.
+
+    name
+        the site
+
+    Returns, by point, ``{"release", "at", "failed", "output"}``: for which release, when, whether
+    one failed, and the last lines that they printed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' release_hook.last mysite
+    """
+    answer = {}
+    for point in POINTS:
+        outcome = __salt__["release_record.read"](name, f"hook-{point}.json")
+        if outcome:
+            answer[point] = outcome
+    return answer
