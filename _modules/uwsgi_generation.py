@@ -971,11 +971,21 @@ def _last_words(lines: list[str]) -> str:
     return "\nThe journal's last lines:\n" + "\n".join(f"  {line}" for line in lines or ["(none)"])
 
 
-def _health(site: dict[str, Any], socket: str) -> float:
-    health = site["health"]
-    answer = __salt__["uwsgi_request.get"](
-        socket, health["path"], health["host"], timeout=health["timeout"]
+def _answer(site: dict[str, Any], socket: str) -> dict[str, Any]:
+    """The answer to the site's question, as nginx asks it: by HTTPS where visitors come so."""
+    health, secure = site["health"], site["tls"]["source"] or site["load_balancer"]
+    variables = {"HTTPS": "on", "REQUEST_SCHEME": "https", "HTTP_X_FORWARDED_PROTO": "https"}
+    return __salt__["uwsgi_request.get"](
+        socket,
+        health["path"],
+        health["host"],
+        timeout=health["timeout"],
+        variables=variables if secure else None,
     )
+
+
+def _health(site: dict[str, Any], socket: str) -> float:
+    health, answer = site["health"], _answer(site, socket)
     if answer["status"] in health["status"]:
         return answer["seconds"]
     expected = ", ".join(str(status) for status in health["status"])
@@ -1368,11 +1378,8 @@ def status(name: str) -> dict[str, Any]:
             for worker in told["workers"]
         ],
     )
-    health = _site(name)["health"]
     try:
-        answer["health"] = __salt__["uwsgi_request.get"](
-            held["path"], health["path"], health["host"], timeout=health["timeout"]
-        )["status"]
+        answer["health"] = _answer(_site(name), held["path"])["status"]
     except CommandExecutionError as error:
         answer["health"] = str(error)
     return answer

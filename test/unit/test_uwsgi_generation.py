@@ -342,3 +342,20 @@ def test_what_a_worker_does_is_told_by_its_system_call(monkeypatch, call, state)
 
 def test_a_worker_that_is_gone():
     assert uwsgi_generation._worker_state(2**22 + 1) == "gone"
+
+
+@pytest.mark.parametrize("more", [{}, {"load_balancer": {"addresses": ["10.0.0.0/8"]}}])
+def test_the_health_question_comes_as_visitors_do(modules, more):
+    """By HTTPS where they do: SECURE_SSL_REDIRECT would answer 301 to anything else."""
+    pillar = copy.deepcopy(PILLAR)
+    pillar["nginx_uwsgi_django"]["sites"]["mysite"].update(more)
+    m, asked = modules(pillar=pillar), []
+
+    def get(*place, timeout, variables):
+        asked.append(variables)
+        return {"status": 200, "seconds": 0.1}
+
+    m.salt["uwsgi_request.get"] = get
+    m.uwsgi_generation._health(m.site_pillar.site("mysite"), "/run/uwsgi/mysite.sock")
+    (variables,) = asked
+    assert (variables or {}).get("HTTPS") == ("on" if more else None)

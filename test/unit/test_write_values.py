@@ -37,6 +37,8 @@ WRITERS = {
         *("_make_links", "_memory", "_put", "_read_commit"),
     },
     "system_account": {"adopt", "regroup"},  # the same
+    # By O_NOFOLLOW, in a directory of root's: a file that stays the same one, see there.
+    "uwsgi_log": {"keep"},
     "uwsgi_socket": {"set_owner"},  # by a descriptor of the socket itself
 }
 CALLS = {
