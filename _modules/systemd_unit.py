@@ -316,7 +316,9 @@ def start(units: str | list[str], timeout: float = 90) -> bool:
     return _act("start", units, timeout)
 
 
-def stop(units: str | list[str], timeout: float = 90, wait: bool = True) -> bool:
+def stop(
+    units: str | list[str], timeout: float = 90, wait: bool = True, alone: bool = False
+) -> bool:
     """
     Stop units and wait until they are down.
 
@@ -324,6 +326,8 @@ def stop(units: str | list[str], timeout: float = 90, wait: bool = True) -> bool
         as in :py:func:`start`
     wait
         False: only ask for it
+    alone
+        True: what depends on them, or is part of them, goes on
 
     Returns True, also when they were not running.
 
@@ -335,7 +339,10 @@ def stop(units: str | list[str], timeout: float = 90, wait: bool = True) -> bool
 
         salt '*' systemd_unit.stop nginx.service
     """
-    return _act("stop", units, timeout, *([] if wait else ["--no-block"]))
+    options = [] if wait else ["--no-block"]
+    return _act(
+        "stop", units, timeout, *options, *(["--job-mode=ignore-dependencies"] if alone else [])
+    )
 
 
 def restart(units: str | list[str], timeout: float = 90) -> bool:

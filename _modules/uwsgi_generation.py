@@ -1060,6 +1060,51 @@ def _up(name: str, digest: str, timeout: float) -> None:
         time.sleep(0.05)
 
 
+def _socket_of(name: str, digest: str) -> str | None:
+    """The path that a generation listens on, from its ini."""
+    ini = __salt__["durable_file.read"](_paths(name, digest)["ini"]) or b""
+    found = re.search(rb"^socket *= *(\S+)$", ini, re.MULTILINE)
+    return found[1].decode() if found else None
+
+
+def elsewhere(name: str) -> list[str]:
+    """
+    The sockets that a site's generations listen on while the pillar says another path.
+
+    name
+        the site
+
+    Returns a list of paths.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.elsewhere mysite
+    """
+    wanted = _site(name)["socket"]["path"]
+    paths = [
+        _socket_of(name, digest)
+        for digest, shown in _generations(name).items()
+        if shown["state"] in _UP
+    ]
+    return sorted({path for path in paths if path is not None and path != wanted})
+
+
+def _lead_over(name: str, timeout: float) -> None:
+    """
+    Whoever asks at a path that the socket has left comes to the new one: nginx, until it is told
+    the new path.  What has come to the old socket is taken by the old generation.
+    """
+    for path in elsewhere(name):
+        __salt__["durable_file.link"](path, _site(name)["socket"]["path"])
+        deadline = time.monotonic() + timeout
+        # Nobody adds to the queue any more, but for a connect(2) that was under way.
+        time.sleep(0.1)
+        while __salt__["uwsgi_socket.queue"](path) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
 def _settle(name: str, digest: str) -> None:
     """Enable a generation that is up, then let every other finish its requests and stop."""
     stop = _site(name)["uwsgi"]["stop_timeout"]
@@ -1078,6 +1123,7 @@ def _settle(name: str, digest: str) -> None:
     _sweep(name, digest, found)
     # Before anything is stopped: systemd would start again what it believes to be wanted.
     __salt__["systemd_unit.daemon_reload"](force=changed)
+    _lead_over(name, stop)
     for other, shown in others.items():
         if shown["state"] in _UP:
             if shown["state"] == "active" and not _idle(name, other, stop):
@@ -1134,6 +1180,9 @@ def _ran_before(name: str) -> str | None:
 
 def _forget(name: str, digest: str) -> None:
     paths = _paths(name, digest)
+    left = _socket_of(name, digest)
+    if left and os.path.islink(left):
+        __salt__["durable_file.remove"](left)
     for key in ("link", "unit", "ini", "env", "parts"):
         __salt__["durable_file.remove"](paths[key])
 

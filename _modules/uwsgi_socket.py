@@ -159,7 +159,7 @@ def status(site: str) -> dict[str, Any]:
             answer["group"] = _group(entry.st_gid)
             answer["mode"] = f"{stat.S_IMODE(entry.st_mode):04o}"
             answer["listening"] = bool(_listeners(path))
-            answer["backlog"] = _backlog(path)
+            answer["backlog"] = (_queue(path) or (0, None))[1]
     return answer
 
 
@@ -189,8 +189,8 @@ def _listeners(path: str) -> list[int]:
     return inodes
 
 
-def _backlog(path: str) -> int | None:
-    """The length of the queue that a listening socket has, as ss(8) knows it; without ss, None."""
+def _queue(path: str) -> tuple[int, int] | None:
+    """What waits in a listening socket's queue and its length, by ss(8); without ss, None."""
     command = ["ss", "--no-header", "--listening", "--unix", "src", path]
     try:
         found = subprocess.run(
@@ -209,8 +209,28 @@ def _backlog(path: str) -> int | None:
     for line in found.stdout.splitlines():
         fields = line.split()
         if len(fields) > 4 and fields[4] == path:
-            return int(fields[3])
+            return int(fields[2]), int(fields[3])
     return None
+
+
+def queue(path: str) -> int:
+    """
+    How many connections wait at a socket.
+
+    path
+        the path that it was bound to, also when that leads elsewhere by now
+
+    Returns a number; 0 where nobody listens, and where the host has no ss(8) to tell.
+
+    Raises CommandExecutionError when ss does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.queue /run/uwsgi/mysite.sock
+    """
+    return (_queue(path) or (0, 0))[0]
 
 
 def somaxconn() -> int:

@@ -59,24 +59,15 @@ def _remarks(name: str) -> str:
     return "".join(f"; {remark}" for remark in remarks)
 
 
-def _costly(changes: dict[str, dict[str, Any]]) -> str:
-    """What it costs to move a live socket: said before it is done."""
-    if changes.get("path", {}).get("old"):
-        return (
-            " (nginx asks at the old path until it is reloaded: requests of the seconds between "
-            "are lost)"
-        )
-    return ""
-
-
 def listening(name: str) -> dict[str, Any]:
     """
     systemd listens for a site: path, owner, group, mode and backlog are the pillar's
     (``sites:SITE:socket``), now and after a reboot.
 
-    Owner, group, mode and backlog of a live socket are changed in place, which loses no request.
-    Another path cannot be: the generation is stopped with the old socket, and started on the
-    new one by :py:func:`uwsgi_generation.running`.
+    No request is lost: owner, group, mode and backlog of a live socket are changed in place. To
+    another path systemd moves alone; the generation goes on listening on the old socket, which it
+    has open, until :py:func:`uwsgi_generation.running` has started one on the new, and leads
+    whoever asks at the old path there.
 
     name
         the site
@@ -100,7 +91,7 @@ def listening(name: str) -> dict[str, Any]:
         ret["changes"] = changes
         if __opts__["test"]:
             ret["result"] = None
-            ret["comment"] = f"systemd would listen on {wanted['path']}{_costly(changes)}{remarks}"
+            ret["comment"] = f"systemd would listen on {wanted['path']}{remarks}"
             return ret
         _listen(name, wanted, changes)
         left = _lacks(name)
@@ -113,16 +104,17 @@ def listening(name: str) -> dict[str, Any]:
             f"{what} is {change['old']}, not {change['new']}" for what, change in left.items()
         )
         return ret
-    ret["comment"] = f"systemd listens on {wanted['path']}{_costly(changes)}{remarks}"
+    ret["comment"] = f"systemd listens on {wanted['path']}{remarks}"
     return ret
 
 
 def _listen(name: str, wanted: dict[str, Any], changes: dict[str, dict[str, Any]]) -> None:
     units = __salt__["uwsgi_socket.names"](name)
     anew = "path" in changes or "listening" in changes
-    if anew:
-        # Before systemd reads another path: it would close the socket of the old one.  And it
-        # does not start a socket whose service is active (core/socket.c).
+    moves = anew and __salt__["uwsgi_generation.elsewhere"](name)
+    if anew and not moves:
+        # A generation without a socket is of no use to anybody.  And systemd does not start a
+        # socket whose service is active (core/socket.c).
         stop = __salt__["site_pillar.site"](name)["uwsgi"]["stop_timeout"]
         loaded = __salt__["systemd_unit.show"](list(units.values()), ["LoadState"])
         there = [unit for unit, shown in loaded.items() if shown["LoadState"] == "loaded"]
@@ -131,7 +123,11 @@ def _listen(name: str, wanted: dict[str, Any], changes: dict[str, dict[str, Any]
             __salt__["systemd_unit.reset_failed"](there)
     for path, text in __salt__["uwsgi_socket.unit_files"](name).items():
         __salt__["durable_file.write"](path, text)
+    # At a path that is not the unit's any more systemd closes its side of the socket and leaves the
+    # file (socket_deserialize_item() in core/socket.c).
     __salt__["systemd_unit.daemon_reload"](force="systemd" in changes)
+    if moves:
+        __salt__["systemd_unit.stop"](list(units.values()), alone=True)
     if "enabled" in changes:
         __salt__["systemd_unit.enable"](list(units.values()))
     if anew:

@@ -159,6 +159,7 @@ def test_a_replaced_binary_takes_them_over(host: Host, salt: Salt) -> None:
     nothing_to_do(host, salt)
 
 
+@pytest.mark.long
 def test_listens_come_and_go(host: Host, salt: Salt) -> None:
     """A new one is nginx's own until nginx is started next; one that went is let go."""
     converge(salt)
@@ -180,6 +181,7 @@ def test_listens_come_and_go(host: Host, salt: Salt) -> None:
     nothing_to_do(host, salt)
 
 
+@pytest.mark.long
 def test_a_held_socket_that_nginx_does_not_have_is_no_obstacle(host: Host, salt: Salt) -> None:
     """A run was killed after a reload, before it let go; then the address is wanted again."""
     converge(salt)
@@ -193,6 +195,7 @@ def test_a_held_socket_that_nginx_does_not_have_is_no_obstacle(host: Host, salt:
     nothing_to_do(host, salt)
 
 
+@pytest.mark.long
 def test_removed_and_installed_again(host: Host, salt: Salt) -> None:
     """The package finds port 80 held when it comes back."""
     converge(salt)
@@ -205,6 +208,7 @@ def test_removed_and_installed_again(host: Host, salt: Salt) -> None:
     nothing_to_do(host, salt)
 
 
+@pytest.mark.long
 def test_a_unit_that_takes_no_sockets_is_told_and_left_alone(host: Host, salt: Salt) -> None:
     converge(salt)
     theirs = "/etc/systemd/system/nginx.service.d/theirs.conf"
@@ -239,6 +243,7 @@ def test_what_is_not_of_tcp_is_told(host: Host, salt: Salt) -> None:
     assert "not in force" not in converge(salt)["comment"]
 
 
+@pytest.mark.long
 def test_after_a_reboot(host: Host, salt: Salt) -> None:
     converge(salt)
     time.sleep(3)
@@ -268,7 +273,7 @@ def test_another_socket_of_systemd_is_a_conflict(host: Host, salt: Salt) -> None
         host.run("systemctl daemon-reload")
 
 
-@pytest.mark.parametrize("how", ["switched off", "cleaned"])
+@pytest.mark.parametrize("how", [pytest.param("switched off", marks=pytest.mark.long), "cleaned"])
 def test_as_packaged_again_and_back(host: Host, salt: Salt, how: str) -> None:
     converge(salt)
     serving = processes(host)

@@ -60,7 +60,7 @@ def switches(host, count, digests):
     )
 
 
-@pytest.mark.parametrize(("threads", "count"), [(1, 6), (3, 3)])
+@pytest.mark.parametrize(("threads", "count"), [(1, 6), pytest.param(3, 3, marks=pytest.mark.long)])
 def test_switches_under_load_lose_nothing(host, threads, count, full):
     digests = two_generations(host, threads=threads)
     told = load.under_load(
@@ -114,7 +114,8 @@ kill $STRACE
 @pytest.mark.parametrize(
     "how",
     [
-        "uWSGI's own stop",
+        # What the gap is without us.
+        pytest.param("uWSGI's own stop", marks=pytest.mark.long),
         pytest.param("uWSGI's own reload", marks=pytest.mark.long),
         "a switch",
         pytest.param("a reload", marks=pytest.mark.long),
@@ -326,24 +327,17 @@ def test_a_change_under_load_loses_nothing(web, sample, full):
 
 
 @pytest.mark.long
-def test_another_path_says_what_it_costs_and_costs_no_more(web):
+def test_another_path_of_the_socket_loses_nothing(web):
     both(web)
-    other = {"socket": {"path": "/run/uwsgi/other.sock"}}
-    web.set_pillar(pillar(**other))
-    told = site.state(web, "uwsgi_socket.listening", test=True)
-    assert told["result"] is None and "are lost" in told["comment"]
-    done = []
-
-    def moved():
-        both(web, **other)
-        done.append(float(web.run("python3 -c 'import time; print(time.monotonic())'").stdout))
-
-    told = load.under_load(web, load.NGINX, moved)
-    print({key: told[key] for key in ("kinds", "longest", "reopened")}, len(told["lost"]))
-    assert told["lost"] and max(told["began"]) < done[0]
-    # Said by nginx at once: nobody waits for what does not come.
-    assert all("502" in what for what in told["lost"])
-    both(web)
+    for path in ("/run/uwsgi/other.sock", "/tmp/other.sock", site.SOCKET):
+        change = {"socket": {"path": path}}
+        told = load.under_load(web, load.NGINX, lambda change=change: both(web, **change))
+        print(path, {key: told[key] for key in ("kinds", "longest", "reopened")}, told["lost"][:3])
+        assert told["lost"] == []
+        again = site.state(web, "uwsgi_socket.listening")
+        assert (again["result"], again["changes"]) == (True, {})
+    links = web.run("find /run/uwsgi /tmp -maxdepth 1 -type l -name '*.sock'").stdout.split()
+    assert set(links) <= {"/run/uwsgi/other.sock", "/tmp/other.sock"}
 
 
 # --- Killed -----------------------------------------------------------------------------------------
