@@ -1809,14 +1809,34 @@ def _why_not(name: str, release: str, for_good: bool = False) -> str | None:
             f"its virtual environment is gone ({lacks}), and a rollback builds nothing: set "
             f"{_key(name, 'project:release')} to {release} and apply"
         )
-    past = {migration: why for migration, why in _beyond(name, release).items() if why}
-    if past and not for_good:
-        told = "; ".join(f"{migration} ({', '.join(past[migration])})" for migration in past)
-        return (
-            f"the database has had what Django cannot undo and this release does not know: {told}. "
-            "Where the release can live with that, say for_good=True"
-        )
+    past = None if for_good else irreversible(name, release)
+    if past:
+        return f"{past}. Where the release can live with that, say for_good=True"
     return None
+
+
+def irreversible(name: str, release: str) -> str | None:
+    """
+    What the database of a site has had that Django cannot undo, and that a release does not know.
+
+    name
+        the site
+    release
+        the release's ID
+
+    Returns a sentence with the migrations and their operations; None when there is nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.irreversible mysite 4f2a9c01d7e3
+    """
+    past = {migration: why for migration, why in _beyond(name, release).items() if why}
+    if not past:
+        return None
+    told = "; ".join(f"{migration} ({', '.join(past[migration])})" for migration in past)
+    return f"the database has had what Django cannot undo and this release does not know: {told}"
 
 
 def releases(name: str) -> list[dict[str, Any]]:

@@ -334,7 +334,8 @@ def revert(rollout: str) -> dict[str, Any]:
 
     What is not undone, because nothing could: migrations of a database, upgrades of packages,
     changes of accounts and of files outside nginx's tree; a site that was removed; a site's socket
-    whose units have changed. Where one of the last two happened, it is an error here. The next
+    whose units have changed. Where one of the last two happened, it is an error here; and a site
+    whose database has had what Django cannot undo stays as it is, which is an error, too. The next
     ``state.apply`` brings what the pillar says.
 
     rollout
@@ -362,6 +363,13 @@ def revert(rollout: str) -> dict[str, Any]:
         if site["generation"] is None:
             continue
         try:
+            release = os.path.basename(site["current"][1]) if site["current"] else None
+            if release and release != __salt__["django_release.serving"](name):
+                lasting = __salt__["django_release.irreversible"](name, release)
+                if lasting:
+                    # Whether the release can live with that is for somebody to say.
+                    errors.append(f"{name}: not put back to the release {release}: {lasting}")
+                    continue
             if _socket_units(name) != site["socket"]:
                 errors.append(f"{name}: the units of its socket are others than before")
             switched = __salt__["uwsgi_generation.switch"](name, site["generation"])

@@ -229,4 +229,37 @@ def test_a_load_balancer_says_what_came_by_https_and_django_knows(image, aws, in
     assert image.run(*https).stdout == f"301 https://{name}/"
     # The project knows the site's names from its environment, and no other.
     assert image.get("/", "else.example.org")[0] == 400
-    assert image.get(HEALTH, "else.example.org")[0] == 301
+    # Nobody's browser: that question is not redirected.
+    assert image.get(HEALTH, "else.example.org")[0] == 200
+
+
+def test_the_formula_from_s3_and_the_pillar_from_git(image, aws, instance):
+    # By hand, without a boot.
+    put(aws, "not this one")
+    image.run("git -C /srv/git/formula archive --output=/root/formula.tar v1")
+    archive = (image.root / "root/formula.tar").read_bytes()
+    aws.client("s3").put_object(Bucket="bucket", Key="formula.tar", Body=archive)
+    image.run("mkdir -p /srv/git/pillar/sites")
+    image.write("/srv/git/pillar/sites/web.sls", pillar({"headers": {"X-From": "git"}}))
+    image.run(
+        "cd /srv/git/pillar && git init -q && git add -A && "
+        "git -c user.name=x -c user.email=x@example.org commit -qm x && git tag v1"
+    )
+    path = "/etc/nginx_uwsgi_django/bootstrap.json"
+    config = json.loads(image.read(path))
+    config["formula"] = {"s3": "s3://bucket/formula.tar"}
+    config["pillar"] = {
+        "git": "file:///srv/git/pillar",
+        "revision": "v1",
+        "path": "sites/web.sls",
+    }
+    image.write(path, json.dumps(config))
+    image.run("rm", "-rf", "/var/lib/nginx_uwsgi_django/formula")
+    image.run("/var/lib/cloud/scripts/per-boot/nginx_uwsgi_django", timeout=300)
+    assert tag(aws, instance) == "as its pillar says"
+    assert not image.exists("/var/lib/nginx_uwsgi_django/formula/.git")
+    assert image.exists("/var/lib/nginx_uwsgi_django/formula/FORMULA")
+    told = image.run(
+        "curl", "-sS", "-i", "-H", "Host: a.compute.amazonaws.com", "http://127.0.0.1/"
+    )
+    assert "X-From: git" in told.stdout
