@@ -150,6 +150,7 @@ def test_another_release_starts_it_anew_when_it_has_finished(up):
     assert state(up)["changes"] == {}
 
 
+@pytest.mark.long
 def test_one_that_does_not_come_up_is_told_and_stays_red(up):
     up.write("/srv/mysite/broken", "")
     failed = state(up)
