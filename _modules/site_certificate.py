@@ -559,8 +559,20 @@ def request(name: str) -> str:
     environment = dict(_ENVIRONMENT)
     if acme["ca"]:
         environment["REQUESTS_CA_BUNDLE"] = acme["ca"]
+    done = _run(command, environment)
+    if done.returncode:
+        told = "\n".join(line for line in (done.stdout + done.stderr).splitlines() if line.strip())
+        raise CommandExecutionError(f"certbot ended with {done.returncode}:\n{told}")
+    still = due(name)
+    if still:
+        raise CommandExecutionError(f"certbot ended well, but {'; '.join(still.values())}")
+    return str(describe(_issued(name)))
+
+
+def _run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """certbot, to its end; a time-out is a sentence."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -572,13 +584,6 @@ def request(name: str) -> str:
         )
     except subprocess.TimeoutExpired:
         raise CommandExecutionError(f"certbot had not ended after {_CERTBOT_TIMEOUT} s") from None
-    if done.returncode:
-        told = "\n".join(line for line in (done.stdout + done.stderr).splitlines() if line.strip())
-        raise CommandExecutionError(f"certbot ended with {done.returncode}:\n{told}")
-    still = due(name)
-    if still:
-        raise CommandExecutionError(f"certbot ended well, but {'; '.join(still.values())}")
-    return str(describe(_issued(name)))
 
 
 def surplus(everything: bool = False) -> dict[str, str]:
@@ -648,16 +653,8 @@ def retire(lineage: str, how: str) -> None:
     if lineage not in _lineages():
         raise CommandExecutionError(f"{lineage} is no certificate of the formula's")
     if how == "delete":
-        done = subprocess.run(
-            ["certbot", "delete", "--non-interactive", "--cert-name", lineage],
-            env=_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_CERTBOT_TIMEOUT,
-            check=False,
-        )
+        command = ["certbot", "delete", "--non-interactive", "--cert-name", lineage]
+        done = _run(command, dict(_ENVIRONMENT))
         if done.returncode:
             raise CommandExecutionError(f"certbot delete: {done.stderr.strip()}")
         return
