@@ -20,17 +20,15 @@ beside its code finds links to that directory there (only where the release is a
 import contextlib
 import fnmatch
 import glob
-import grp
 import hashlib
 import json
 import os
-import pwd
 import re
 import shlex
 import shutil
 import stat
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -283,8 +281,18 @@ def __virtual__() -> str:
     return __virtualname__
 
 
+def _once(what: tuple[str, str], look: Callable[[], Any]) -> Any:
+    """:py:func:`host_survey.once` without Salt's loader, which takes longer than most looks here."""
+    memory = __context__.get("host_survey")
+    if memory is None:
+        return look()
+    if what not in memory:
+        memory[what] = look()
+    return memory[what]
+
+
 def _site(name: str) -> dict[str, Any]:
-    return __salt__["site_pillar.site"](name)
+    return _once(("site", name), lambda: __salt__["site_pillar.site"](name))
 
 
 def _key(name: str, rest: str) -> str:
@@ -404,6 +412,10 @@ def _written_by_site(name: str, root: str) -> set[str]:
 
 def _source(name: str, refresh: bool = False) -> tuple[str, dict[str, str]]:
     """Where the project's files are now, and the manifest of them."""
+    return _once(("source", name), lambda: _found(name, refresh))
+
+
+def _found(name: str, refresh: bool) -> tuple[str, dict[str, str]]:
     project = _site(name)["project"]
     patterns = list(project["exclude"])
     pinned = _pinned(name)
@@ -500,6 +512,10 @@ def desired(name: str, refresh: bool = False) -> dict[str, Any]:
 
         salt '*' django_release.desired mysite
     """
+    return _once(("release", name), lambda: _desired(name, refresh))
+
+
+def _desired(name: str, refresh: bool) -> dict[str, Any]:
     project = _site(name)["project"]
     root, manifest = _source(name, refresh)
     identity = _fingerprint(manifest)
@@ -539,6 +555,10 @@ def directories(name: str) -> dict[str, str]:
 
 def _places(name: str) -> dict[str, str]:
     """The directories that the formula makes for a site."""
+    return dict(_once(("places", name), lambda: _placed(name)))
+
+
+def _placed(name: str) -> dict[str, str]:
     project = _site(name)["project"]
     shared = (
         os.path.join(project["path"], "shared")
@@ -731,6 +751,31 @@ def held(name: str) -> dict[str, Any] | None:
     return {"release": staying["release"], "at": staying["at"], "offered": offered}
 
 
+def stays(name: str) -> str | None:
+    """
+    What is to be said where a rollback is in force, see :py:func:`held`.
+
+    name
+        the site
+
+    Returns a sentence, or None.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.stays mysite
+    """
+    staying = held(name)
+    if not staying:
+        return None
+    return (
+        f"it stays by the rollback of {staying['at']}, although the source has "
+        f"{staying['offered']}: until the source has what was not gone back from, or by "
+        f"django_release.rollback {name} {staying['offered']}"
+    )
+
+
 def lacking(name: str, refresh: bool = False) -> list[str]:
     """
     What keeps the desired release from being complete on the host.
@@ -789,11 +834,17 @@ def lacking(name: str, refresh: bool = False) -> list[str]:
 
 
 def _ids(name: str) -> tuple[int, int]:
+    return _once(("ids", name), lambda: _asked_ids(name))
+
+
+def _asked_ids(name: str) -> tuple[int, int]:
     project = _site(name)["project"]
-    try:
-        return pwd.getpwnam(project["user"]).pw_uid, grp.getgrnam(project["group"]).gr_gid
-    except KeyError as error:
-        raise CommandExecutionError(f"the account of the site is missing: {error}") from error
+    user = __salt__["host_survey.user"](project["user"])
+    group = __salt__["host_survey.group"](project["group"])
+    if user is None or group is None:
+        lost = f"user {project['user']}" if user is None else f"group {project['group']}"
+        raise CommandExecutionError(f"the account of the site is missing: there is no {lost}")
+    return user.pw_uid, group.gr_gid
 
 
 def _has_account(name: str) -> bool:

@@ -21,7 +21,6 @@ group reads it, so that the site cannot change its own code.
 """
 
 import glob
-import grp
 import hashlib
 import json
 import logging
@@ -329,6 +328,10 @@ def desired(name: str) -> dict[str, Any]:
 
         salt '*' python_venv.desired mysite
     """
+    return __salt__["host_survey.once"](("venv", name), lambda: _desired(name))
+
+
+def _desired(name: str) -> dict[str, Any]:
     project = _site(name)["project"]
     if project.get("venv"):
         return _kept_by_hand(name, project["venv"])
@@ -421,14 +424,13 @@ def lacking(name: str) -> str | None:
 
 def _group_is_right(name: str) -> bool:
     """An account that was made anew may have another number."""
-    try:
-        gid = grp.getgrnam(_site(name)["project"]["group"]).gr_gid
-    except KeyError:
+    group = __salt__["host_survey.group"](_site(name)["project"]["group"])
+    if group is None:
         return True  # It will be made, and then this is asked again.
     parent = _parent(name)
     # All of them: what the group's number stands for now is nobody who is to read old ones.
     paths = [parent, *(os.path.join(parent, digest) for digest in stored(name))]
-    return all(os.lstat(each).st_gid == gid for each in paths)
+    return all(os.lstat(each).st_gid == group.gr_gid for each in paths)
 
 
 def _last_lines(text: str) -> str:

@@ -10,6 +10,7 @@ is noted first, so that these run, too, where a run dies between the two: in the
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -92,14 +93,14 @@ def _has_work(name: str, step: str) -> bool:
     return bool(__salt__["django_release.to_migrate"](name))
 
 
-def due(name: str, points: list[str]) -> list[str]:
+def due(name: str, points: Sequence[str] = POINTS) -> list[str]:
     """
     The points at which there is something to run now.
 
     name
         the site
     points
-        in the order in which they are to be looked at
+        in the order in which they are to be looked at; by default all
 
     Returns those of them that have commands, and whose step is to be done (``before_``) or was
     begun (``after_``; in a dry run: would be).

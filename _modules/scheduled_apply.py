@@ -340,8 +340,9 @@ def last() -> dict[str, Any]:
         states = sorted(said.items(), key=lambda item: item[1].get("__run_num__", 0))
         answer["states"] = len(states)
         for tag, state in states:
-            # The tag is STATE_|-ID_|-NAME_|-FUNCTION; a state that was not reached has no __id__.
-            title = state.get("__id__") or tag.split("_|-")[1]
+            # The tag is STATE_|-ID_|-NAME_|-FUNCTION; of a state that was not reached, or that
+            # another one ran, it alone has the ID.
+            title = tag.split("_|-")[1]
             if state.get("changes"):
                 answer["changed"].append(title)
             if state.get("result") is False:

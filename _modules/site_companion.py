@@ -185,12 +185,8 @@ def _there(name: str, wanted: Any = ()) -> dict[str, list[str]]:
     """
     pattern = re.compile(rf"django-{re.escape(name)}\.([a-z][a-z0-9_-]{{0,30}})\.(?:service|timer)")
     found: dict[str, list[str]] = {}
-    try:
-        entries = sorted(os.listdir(_lookup()["unit_dir"]))
-    except FileNotFoundError:
-        return {}
-    for unit in entries:
-        match = pattern.fullmatch(unit)
+    for unit in __salt__["host_survey.entries"](_lookup()["unit_dir"]):
+        match = unit.startswith("django-") and pattern.fullmatch(unit)
         if not match:
             continue
         text = __salt__["durable_file.read"](_path(unit)) or b""

@@ -3676,7 +3676,7 @@ def _verdict() -> tuple[list, dict | None]:
     """
     raw = __pillar__.get(_ROOT)
     cached = __context__.get("site_pillar")
-    grains = _relevant(__grains__)
+    grains = tuple(map(__grains__.get, _GRAINS))
     if cached is not None and cached["grains"] == grains and not __pillar__.get("_errors"):
         if cached["raw"] is raw and raw is not None:
             return cached["verdict"]
@@ -3690,7 +3690,7 @@ def _verdict() -> tuple[list, dict | None]:
     if _ROOT not in pillar:
         # Only the names of the other keys matter, for a hint.
         pillar = {**{key: None for key in __pillar__ if isinstance(key, str)}, **pillar}
-    verdict = _evaluate(pillar, grains)
+    verdict = _evaluate(pillar, _relevant(__grains__))
     __context__["site_pillar"] = {
         "raw": raw,
         "digest": _digest(raw),
@@ -3799,8 +3799,9 @@ def site(name: str) -> dict:
     name
         the site's name, as under ``nginx_uwsgi_django:sites``
 
-    Returns a mapping of the caller's own: ``name``, ``absent``, ``server_names`` and the rest;
-    ``tls`` has a ``source`` more: ``acme``, ``pillar``, ``path``, or None for a site without TLS.
+    Returns a mapping of ``name``, ``absent``, ``server_names`` and the rest; ``tls`` has a
+    ``source`` more: ``acme``, ``pillar``, ``path``, or None for a site without TLS. Shared like
+    what :py:func:`settings` returns: read it, do not change it.
 
     Raises CommandExecutionError when the pillar is not valid or has no such site.
 
@@ -3818,7 +3819,7 @@ def site(name: str) -> dict:
         raise CommandExecutionError(
             f"the pillar has no site {name!r} under {_ROOT}:sites{'; ' + hint if hint else ''}"
         )
-    return copy.deepcopy(sites[name])
+    return sites[name]
 
 
 def ingress(value: dict) -> dict:

@@ -71,17 +71,11 @@ def _tool(*argv: str) -> None:
 
 
 def _user(name: str) -> pwd.struct_passwd | None:
-    try:
-        return pwd.getpwnam(name)
-    except KeyError:
-        return None
+    return __salt__["host_survey.user"](name)
 
 
 def _group(name: str) -> grp.struct_group | None:
-    try:
-        return grp.getgrnam(name)
-    except KeyError:
-        return None
+    return __salt__["host_survey.group"](name)
 
 
 def home(name: str) -> str:

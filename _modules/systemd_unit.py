@@ -10,13 +10,16 @@ than what systemd has read.
 .. versionadded:: 0.1.0
 """
 
+import contextlib
 import datetime
+import json
 import os
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
@@ -25,6 +28,24 @@ __virtualname__ = "systemd_unit"
 # Where an administrator's unit files live, the formula's among them.  A package brings its own
 # daemon-reload along.
 _UNIT_DIRECTORIES = ("/etc/systemd/system", "/run/systemd/system")
+
+# Where all of them are, and drop-ins for them.
+_UNIT_PATH = (
+    *_UNIT_DIRECTORIES,
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
+
+# Its time is when systemd began to read unit files the last time (manager_ready() in core/manager.c,
+# the property UnitsLoadTimestamp; UnitsLoadStartTimestamp stays that of the boot).
+_LOADED = "/run/systemd/systemd-units-load"
+
+# A symbolic link for each unit that was started, made when it was.
+_INVOCATIONS = "/run/systemd/units/invocation:"
 
 # What a caller who names no property gets.
 _PROPERTIES = (
@@ -41,6 +62,9 @@ _PROPERTIES = (
 
 # Counts what was done to units, so that whoever keeps an answer of `show` knows when it is stale.
 _ACTIONS = "systemd_unit.actions"
+
+# Whether systemd is to be reloaded at the end of what is going on.
+_LATER = "systemd_unit.later"
 
 # systemctl itself answers within this many seconds or something is badly wrong.
 _QUERY_TIMEOUT = 30
@@ -208,6 +232,81 @@ def show(units: str | list[str], properties: list[str] | None = None) -> dict[st
         for name in known.intersection(names) or {unit["Id"]}:
             found[name] = answer
     return found
+
+
+def glance(pattern: str) -> dict[str, dict[str, Any]]:
+    """
+    The loaded units whose names match a pattern, by one question for all of them:
+    :py:func:`show` takes a millisecond of systemd's for each unit.
+
+    pattern
+        e.g. ``uwsgi-*``
+
+    Returns a dictionary by unit name of ``LoadState``, ``ActiveState``, ``SubState``; ``since``, a
+    time at or shortly before which the unit was started, in seconds since 1970 (None for one that
+    never was); and ``stale``: whether a unit file of that name is newer than what systemd has read,
+    or a drop-in may apply, so that only :py:func:`show` tells more.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' systemd_unit.glance 'uwsgi-*'
+    """
+    answer = _query(
+        [
+            "busctl",
+            "call",
+            "--json=short",
+            "org.freedesktop.systemd1",
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+            "ListUnitsByPatterns",
+            "asas",
+            "0",
+            "1",
+            pattern,
+        ]
+    )
+    prefix = pattern.partition("*")[0]
+    stale = needs_reload(prefix) or _may_have_drop_ins(prefix)
+    found = {}
+    # As org.freedesktop.systemd1(5) has it: name, description, load, active and sub state, …
+    for name, _, load, active, sub, *_ in json.loads(answer)["data"][0]:
+        found[name] = {
+            "LoadState": load,
+            "ActiveState": active,
+            "SubState": sub,
+            "since": _started(name),
+            "stale": stale,
+        }
+    return found
+
+
+def _started(unit: str) -> float | None:
+    """When systemd gave a unit that runs its invocation ID (src/core/unit.c, unit_export_…)."""
+    try:
+        return os.lstat(f"{_INVOCATIONS}{unit}").st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _may_have_drop_ins(prefix: str) -> bool:
+    """Whether a directory is there that drop-ins of such units could be in (systemd.unit(5))."""
+    for directory in _UNIT_PATH:
+        try:
+            entries = os.listdir(directory)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if any(
+            entry.endswith(".d")
+            and (entry in ("service.d", "socket.d") or entry.startswith(prefix))
+            for entry in entries
+        ):
+            return True
+    return False
 
 
 def wrong_calendar(expression: str) -> str | None:
@@ -480,9 +579,12 @@ def reset_failed(units: str | list[str], timeout: float = 60) -> bool:
     return bool(failed) and _act("reset-failed", failed, timeout)
 
 
-def needs_reload() -> bool:
+def needs_reload(prefix: str = "") -> bool:
     """
     Whether a unit file is newer than what systemd has read.
+
+    prefix
+        how the names begin of those that are looked at, by default all
 
     Compares the change times of the administrator's unit files, drop-ins and their directories
     (so that a removed file counts) with the time of systemd's last reload: nothing has to be
@@ -496,27 +598,27 @@ def needs_reload() -> bool:
 
         salt '*' systemd_unit.needs_reload
     """
-    answer = _query(
-        [
-            "busctl",
-            "get-property",
-            "org.freedesktop.systemd1",
-            "/org/freedesktop/systemd1",
-            "org.freedesktop.systemd1.Manager",
-            "UnitsLoadStartTimestamp",
-        ]
-    )
-    loaded = int(answer.split()[1]) * 1000
-    return any(_changed(directory) >= loaded for directory in _UNIT_DIRECTORIES)
+    try:
+        loaded = os.stat(_LOADED).st_mtime_ns
+    except FileNotFoundError:
+        # An older systemd: one reload too many is better than one too few.
+        return True
+    return any(_changed(directory, prefix) >= loaded for directory in _UNIT_DIRECTORIES)
 
 
-def _changed(directory: str) -> int:
-    """The newest change time, in nanoseconds, of a directory and of what is directly inside it."""
+def _changed(directory: str, prefix: str = "") -> int:
+    """
+    The newest change time, in nanoseconds, of what is directly inside a directory, and, so that
+    what is gone counts, of the directory itself.
+    """
     newest = 0
     try:
-        newest = os.stat(directory).st_ctime_ns
+        if not prefix:
+            newest = os.stat(directory).st_ctime_ns
         with os.scandir(directory) as entries:
             for entry in entries:
+                if not entry.name.startswith(prefix):
+                    continue
                 newest = max(newest, entry.stat(follow_symlinks=False).st_ctime_ns)
                 if entry.name.endswith(".d") and entry.is_dir(follow_symlinks=False):
                     newest = max(newest, _changed(entry.path))
@@ -526,7 +628,55 @@ def _changed(directory: str) -> int:
     return newest
 
 
-def daemon_reload(force: bool = False, timeout: float = 90) -> bool:
+@contextlib.contextmanager
+def reload_later() -> Iterator[None]:
+    """
+    While the block goes on, a :py:func:`daemon_reload` that may come later is left to the end of
+    it: it takes systemd a millisecond and more for each unit that there is.
+
+    A context manager, for other modules. A run that is killed in the block leaves unit files that
+    are newer than what systemd has read, which :py:func:`needs_reload` shows.
+
+    CLI Example (from another module: a block does not outlive a call):
+
+    .. code-block:: python
+
+        with __salt__["systemd_unit.reload_later"]():
+            ...
+    """
+    __context__[_LATER] = False
+    try:
+        yield
+    finally:
+        if __context__.pop(_LATER):
+            daemon_reload(force=True)
+
+
+def read_anew(units: str | list[str]) -> bool:
+    """
+    Make systemd know units as their files are now. It reads the file of one that it does not have
+    in memory when it is asked for it; only for others all of them have to be read again.
+
+    units
+        a name or a list of names with their suffix
+
+    Returns True when systemd was reloaded, False when there was no need.
+
+    Raises CommandExecutionError as :py:func:`daemon_reload` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' systemd_unit.read_anew nginx.service
+    """
+    shown = show(units, ["NeedDaemonReload"])
+    if all(unit["NeedDaemonReload"] == "no" for unit in shown.values()):
+        return False
+    return daemon_reload(force=True)
+
+
+def daemon_reload(force: bool = False, timeout: float = 90, later: bool = False) -> bool:
     """
     Make systemd read the unit files again, when one is newer than what it has read.
 
@@ -534,6 +684,8 @@ def daemon_reload(force: bool = False, timeout: float = 90) -> bool:
         do it in any case
     timeout
         seconds
+    later
+        it is early enough at the end of :py:func:`reload_later`, if that is going on
 
     Returns True when systemd was reloaded, False when there was no need.
 
@@ -546,6 +698,9 @@ def daemon_reload(force: bool = False, timeout: float = 90) -> bool:
         salt '*' systemd_unit.daemon_reload
     """
     if not force and not needs_reload():
+        return False
+    if later and _LATER in __context__:
+        __context__[_LATER] = True
         return False
     __context__[_ACTIONS] = actions() + 1
     # File times come from a clock that stands still for up to a tick (4 to 10 ms): one written in

@@ -58,6 +58,10 @@ _RUN = "/run/nginx_uwsgi_django"
 
 _UP = ("active", "activating", "reloading", "deactivating")
 
+# A generation's unit: its site and its digest.
+_UNIT = re.compile(r"uwsgi-([a-z][a-z0-9_-]*)@([0-9a-f]{12})\.service")
+_PATTERN = "uwsgi-*@*.service"
+
 
 def __virtual__() -> str:
     return __virtualname__
@@ -526,16 +530,16 @@ def _sites() -> list[str]:
 
 def _on_disk(names: list[str]) -> list[str]:
     """The generations' unit files, by unit name."""
-    directory = _lookup()["unit_dir"]
-    wanted = "|".join(re.escape(name) for name in names)
-    pattern = re.compile(rf"uwsgi-(?:{wanted})@[0-9a-f]{{12}}\.service")
-    try:
-        return sorted(entry for entry in os.listdir(directory) if pattern.fullmatch(entry))
-    except FileNotFoundError:
-        return []
+    wanted = set(names)
+    found = []
+    for entry in __salt__["host_survey.entries"](_lookup()["unit_dir"]):
+        match = _UNIT.fullmatch(entry)
+        if match and match[1] in wanted:
+            found.append(entry)
+    return found
 
 
-def _units(name: str, fresh: bool = True) -> dict[str, dict[str, str]]:
+def _units(name: str = "", fresh: bool = True) -> dict[str, dict[str, str]]:
     """
     The units of all sites, read in one call and, within a run, once until something is done to
     a unit or a unit file comes or goes.
@@ -546,31 +550,68 @@ def _units(name: str, fresh: bool = True) -> dict[str, dict[str, str]]:
     memory = __context__.get("uwsgi_generation.units")
     if not fresh and memory and memory[0] == mark:
         return memory[1]
-    units = __salt__["systemd_unit.show"]([*files, "uwsgi-*@*.service"], _PROPERTIES)
+    units = __salt__["systemd_unit.show"]([*files, _PATTERN], _PROPERTIES)
     __context__["uwsgi_generation.units"] = (mark, units)
     return units
 
 
 def _generations(name: str, fresh: bool = True) -> dict[str, dict[str, Any]]:
     """The generations of a site that are on the host, by digest."""
+    if __salt__["host_survey.going_on"]():
+        return __salt__["host_survey.once"](("generations",), _glanced).get(name, {})
     answer = {}
     for unit, shown in _units(name, fresh).items():
-        found = re.fullmatch(rf"uwsgi-{re.escape(name)}@([0-9a-f]{{12}})\.service", unit)
+        found = _UNIT.fullmatch(unit)
+        if found and found[1] == name:
+            answer[found[2]] = _described(name, found[2], shown)
+    return answer
+
+
+def _described(name: str, digest: str, shown: dict[str, str]) -> dict[str, Any]:
+    running = shown["ActiveState"] == "active"
+    return {
+        "unit": _unit(name, digest),
+        "state": shown["ActiveState"],
+        "active": running,
+        "enabled": os.path.lexists(_paths(name, digest)["link"]),
+        "pid": int(shown["MainPID"] or 0),
+        "since": __salt__["systemd_unit.seconds"](shown["ExecMainStartTimestamp"])
+        if running
+        else None,
+        "invocation": shown["InvocationID"],
+        "reload": shown["NeedDaemonReload"] == "yes",
+        "drop_ins": shown["DropInPaths"].split(),
+    }
+
+
+def _glanced() -> dict[str, dict[str, dict[str, Any]]]:
+    """
+    The generations of all sites, by site and digest: of each as much as tells whether all is as it
+    should be, unless there is more to know than a glance shows.
+    """
+    seen = __salt__["systemd_unit.glance"](_PATTERN)
+    answer: dict[str, dict[str, dict[str, Any]]] = {}
+    if any(shown["stale"] for shown in seen.values()):
+        for unit, shown in _units().items():
+            found = _UNIT.fullmatch(unit)
+            if found:
+                described = _described(found[1], found[2], shown)
+                answer.setdefault(found[1], {})[found[2]] = described
+        return answer
+    for unit in {*_on_disk(_sites()), *seen}:
+        found = _UNIT.fullmatch(unit)
         if not found:
             continue
-        running = shown["ActiveState"] == "active"
-        answer[found[1]] = {
+        shown = seen.get(unit, {"ActiveState": "inactive", "since": None})
+        answer.setdefault(found[1], {})[found[2]] = {
             "unit": unit,
             "state": shown["ActiveState"],
-            "active": running,
-            "enabled": os.path.lexists(_paths(name, found[1])["link"]),
-            "pid": int(shown["MainPID"] or 0),
-            "since": __salt__["systemd_unit.seconds"](shown["ExecMainStartTimestamp"])
-            if running
-            else None,
-            "invocation": shown["InvocationID"],
-            "reload": shown["NeedDaemonReload"] == "yes",
-            "drop_ins": shown["DropInPaths"].split(),
+            "active": shown["ActiveState"] == "active",
+            "enabled": os.path.lexists(_paths(found[1], found[2])["link"]),
+            "pid": None,
+            "since": shown["since"],
+            "reload": False,
+            "drop_ins": [],
         }
     return answer
 
@@ -619,7 +660,11 @@ def _writes_to_another(name: str, generation: dict[str, Any]) -> bool:
     log = __salt__["uwsgi_log.path"](name)
     if log is None:
         return False
-    descriptors = f"/proc/{generation['pid']}/fd"
+    pid = generation["pid"]
+    if pid is None:
+        unit = generation["unit"]
+        pid = __salt__["systemd_unit.show"](unit, ["MainPID"])[unit]["MainPID"]
+    descriptors = f"/proc/{pid}/fd"
     try:
         # What such a link leads to is the file that is open, also when it has no name any more.
         return not any(
@@ -631,8 +676,15 @@ def _writes_to_another(name: str, generation: dict[str, Any]) -> bool:
 
 def _leftovers(name: str) -> list[str]:
     """What a preflight left behind that was killed in the middle."""
-    answer = glob.glob(f"{_RUN_UNITS}/uwsgi-{name}.preflight@*.service")
-    answer += glob.glob(f"{_RUN}/{name}/*")
+    entries = __salt__["host_survey.entries"]
+    begin, end = _twin(name, "/").split("/")
+    answer = [
+        f"{_RUN_UNITS}/{entry}"
+        for entry in entries(_RUN_UNITS)
+        if entry.startswith(begin) and entry.endswith(end)
+    ]
+    mine = f"{_RUN}/{name}"
+    answer += [f"{mine}/{entry}" for entry in entries(mine) if not entry.startswith(".")]
     return sorted(answer)
 
 
@@ -883,15 +935,6 @@ def _clear(name: str) -> None:
         __salt__["durable_file.remove"](path)
 
 
-def _read_anew(unit: str) -> None:
-    """
-    Make systemd know the unit as its file is now. It reads the file of one that it does not have
-    in memory when it is asked for it; a daemon-reload costs half a second on a busy host.
-    """
-    if __salt__["systemd_unit.show"](unit, ["NeedDaemonReload"])[unit]["NeedDaemonReload"] != "no":
-        __salt__["systemd_unit.daemon_reload"](force=True)
-
-
 def _asked(name: str) -> str:
     health = _site(name)["health"]
     return f"GET {health['path']} for {health['host']}"
@@ -950,7 +993,7 @@ def _preflight(name: str, wanted: dict[str, Any]) -> float:
         write(ini, __salt__["uwsgi_ini.preflight"](wanted["ini"], socket), "root", group, "0640")
         write(env, wanted["environment"], "root", "root", "0600")
         write(f"{_RUN_UNITS}/{unit}", _twin_text(name, digest, wanted["unit"], ini, env, start))
-        _read_anew(unit)
+        __salt__["systemd_unit.read_anew"](unit)
         try:
             __salt__["systemd_unit.start"](unit, timeout=start + 15)
             return _health(site, socket)
@@ -1009,7 +1052,7 @@ def _bring_up(name: str, wanted: dict[str, Any]) -> None:
     __salt__["durable_file.directory"](f"{lookup['uwsgi_dir']}/{name}")
     for path, text, group, mode in _files(name, wanted):
         __salt__["durable_file.write"](path, text, "root", group, mode)
-    _read_anew(unit)
+    __salt__["systemd_unit.read_anew"](unit)
     running = _generations(name)[digest]["state"] in _UP
     try:
         if running:
@@ -1122,7 +1165,7 @@ def _settle(name: str, digest: str) -> None:
         changed |= __salt__["durable_file.remove"](_paths(name, other)["link"])
     _sweep(name, digest, found)
     # Before anything is stopped: systemd would start again what it believes to be wanted.
-    __salt__["systemd_unit.daemon_reload"](force=changed)
+    __salt__["systemd_unit.daemon_reload"](force=changed, later=not others)
     _lead_over(name, stop)
     for other, shown in others.items():
         if shown["state"] in _UP:

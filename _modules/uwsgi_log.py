@@ -91,12 +91,16 @@ def _right(name: str, file: str) -> bool:
     """Whether the file is there, the site's user's and its group's to read, and nobody else's."""
     try:
         status = os.lstat(file)
-        owner = pwd.getpwnam(__salt__["site_pillar.site"](name)["project"]["user"]).pw_uid
-        group = grp.getgrnam(_GROUP).gr_gid
-    except (FileNotFoundError, NotADirectoryError, KeyError):
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    return stat.S_ISREG(status.st_mode) and (
-        (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (owner, group, _MODE)
+    owner = __salt__["host_survey.user"](__salt__["site_pillar.site"](name)["project"]["user"])
+    group = __salt__["host_survey.group"](_GROUP)
+    return (
+        owner is not None
+        and group is not None
+        and stat.S_ISREG(status.st_mode)
+        and (status.st_uid, status.st_gid) == (owner.pw_uid, group.gr_gid)
+        and stat.S_IMODE(status.st_mode) == _MODE
     )
 
 

@@ -30,6 +30,18 @@ _PIDFD_GETFD = 438
 _PUBLIC = ("/tmp/", "/var/tmp/", "/dev/shm/")
 
 
+# The units of all sites, generations among them.
+_PATTERN = "uwsgi-*"
+
+_NOT_THERE: dict[str, Any] = {
+    "owner": None,
+    "group": None,
+    "mode": None,
+    "backlog": None,
+    "listening": False,
+}
+
+
 def __virtual__() -> str:
     return __virtualname__
 
@@ -132,26 +144,138 @@ def status(site: str) -> dict[str, Any]:
     """
     unit = names(site)
     shown = __salt__["systemd_unit.show"](
-        [unit["socket"], unit["anchor"]], ["ActiveState", "UnitFileState", "Listen", "LoadState"]
+        [unit["socket"], unit["anchor"]], ["ActiveState", "Listen", "LoadState"]
     )
     held, anchor = shown[unit["socket"]], shown[unit["anchor"]]
     active = held.get("ActiveState") == "active"
     found = re.match(r"(/.*) \(Stream\)$", held.get("Listen", "").split("\n")[0])
     path = found[1] if found and active else None
-    answer: dict[str, Any] = {
+    return {
         "path": path,
-        "owner": None,
-        "group": None,
-        "mode": None,
-        "backlog": None,
-        "listening": False,
+        **(_seen(path) if path else _NOT_THERE),
         "active": active,
         "anchor": anchor.get("ActiveState") == "active",
-        "enabled": held.get("UnitFileState") == "enabled"
-        and anchor.get("UnitFileState") == "enabled",
+        "enabled": all(map(os.path.lexists, links(site))),
     }
-    if path is None:
-        return answer
+
+
+def lacks(site: str) -> dict[str, dict[str, Any]]:
+    """
+    What of a site's socket is not yet as the pillar says.
+
+    site
+        the site's name
+
+    Returns a dictionary of ``old`` and ``new`` by what it is, empty when all is as it should be.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.lacks mysite
+    """
+    wanted = __salt__["site_pillar.site"](site)["socket"]
+    units = names(site)
+    changes: dict[str, dict[str, Any]] = {}
+    for path, text in unit_files(site).items():
+        if __salt__["durable_file.differs"](path, text):
+            there = os.path.lexists(path)
+            changes[path] = {"old": "other content" if there else None, "new": "written"}
+    now = None
+    if __salt__["host_survey.going_on"]() and not changes:
+        now = _glanced(site, wanted["path"])
+    if now is None:
+        now = status(site)
+        reload = __salt__["systemd_unit.show"](list(units.values()), ["NeedDaemonReload"])
+        if any(unit.get("NeedDaemonReload") == "yes" for unit in reload.values()):
+            changes["systemd"] = {"old": "older unit files", "new": "reloaded"}
+    if now["path"] != wanted["path"]:
+        changes["path"] = {"old": now["path"], "new": wanted["path"]}
+    elif not now["listening"]:
+        changes["listening"] = {"old": False, "new": True}
+    if now["mode"] is not None and now["path"] == wanted["path"]:
+        for key in ("owner", "group", "mode"):
+            new = f"{int(wanted[key], 8):04o}" if key == "mode" else wanted[key]
+            if now[key] != new:
+                changes[key] = {"old": now[key], "new": new}
+        backlog = min(wanted["backlog"], somaxconn())
+        if now["backlog"] is not None and now["backlog"] != backlog:
+            changes["backlog"] = {"old": now["backlog"], "new": backlog}
+    if not now["anchor"]:
+        changes[units["anchor"]] = {"old": "inactive", "new": "active"}
+    if not now["enabled"]:
+        changes["enabled"] = {"old": False, "new": True}
+    return changes
+
+
+def _glanced(site: str, path: str) -> dict[str, Any] | None:
+    """
+    As :py:func:`status`, of a socket whose unit files are right: as much as tells whether all is as
+    it should be. None where there is more to know than a glance shows.
+    """
+    unit = names(site)
+    seen = __salt__["host_survey.once"](
+        ("socket units",), lambda: __salt__["systemd_unit.glance"](_PATTERN)
+    )
+    held, anchor = seen.get(unit["socket"]), seen.get(unit["anchor"])
+    if held is None or anchor is None or held["stale"] or held["ActiveState"] != "active":
+        return None
+    return {
+        "path": path,
+        "anchor": anchor["ActiveState"] == "active",
+        "enabled": all(map(os.path.lexists, links(site))),
+        **_seen(path),
+    }
+
+
+def remarks(site: str) -> list[str]:
+    """
+    What there is to say of a site's socket even when it is as the pillar says.
+
+    site
+        the site's name
+
+    Returns a list of sentences, empty when there is nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.remarks mysite
+    """
+    answer = [f"insecure: {why}" for why in insecure(site)]
+    backlog, limit = __salt__["site_pillar.site"](site)["socket"]["backlog"], somaxconn()
+    if backlog > limit:
+        answer.append(f"the kernel caps the backlog of {backlog} at net.core.somaxconn = {limit}")
+    return answer
+
+
+def links(site: str) -> dict[str, str]:
+    """
+    The links by which a site's units start with the system, as their ``[Install]`` sections say.
+
+    site
+        the site's name
+
+    Returns a dictionary from a link's path to where it leads.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.links mysite
+    """
+    unit = names(site)
+    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
+    return {
+        f"{directory}/sockets.target.wants/{unit['socket']}": f"{directory}/{unit['socket']}",
+        f"{directory}/multi-user.target.wants/{unit['anchor']}": f"{directory}/{unit['anchor']}",
+    }
+
+
+def _seen(path: str) -> dict[str, Any]:
+    """What the file system and the kernel say of a socket."""
+    answer = dict(_NOT_THERE)
     with contextlib.suppress(FileNotFoundError):
         entry = os.lstat(path)
         if stat.S_ISSOCK(entry.st_mode):
@@ -164,34 +288,48 @@ def status(site: str) -> dict[str, Any]:
 
 
 def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    def look() -> str:
+        try:
+            return pwd.getpwuid(uid).pw_name
+        except KeyError:
+            return str(uid)
+
+    return __salt__["host_survey.once"](("uid", uid), look)
 
 
 def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
+    def look() -> str:
+        try:
+            return grp.getgrgid(gid).gr_name
+        except KeyError:
+            return str(gid)
+
+    return __salt__["host_survey.once"](("gid", gid), look)
 
 
 def _listeners(path: str) -> list[int]:
     """The inodes of the sockets that listen on a path, from proc(5): flag 0x10000, __SO_ACCEPTCON."""
-    inodes = []
-    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
-        next(table)
-        for line in table:
-            fields = line.rstrip("\n").split(maxsplit=7)
-            if len(fields) == 8 and int(fields[3], 16) & 0x10000 and fields[7] == path:
-                inodes.append(int(fields[6]))
-    return inodes
+
+    def look() -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+            next(table)
+            for line in table:
+                fields = line.rstrip("\n").split(maxsplit=7)
+                if len(fields) == 8 and int(fields[3], 16) & 0x10000:
+                    found.setdefault(fields[7], []).append(int(fields[6]))
+        return found
+
+    return __salt__["host_survey.once"](("listeners",), look).get(path, [])
 
 
 def _queue(path: str) -> tuple[int, int] | None:
     """What waits in a listening socket's queue and its length, by ss(8); without ss, None."""
-    command = ["ss", "--no-header", "--listening", "--unix", "src", path]
+    return __salt__["host_survey.once"](("queues",), _queues).get(path)
+
+
+def _queues() -> dict[str, tuple[int, int]]:
+    command = ["ss", "--no-header", "--listening", "--unix"]
     try:
         found = subprocess.run(
             command,
@@ -203,14 +341,15 @@ def _queue(path: str) -> tuple[int, int] | None:
             check=False,
         )
     except FileNotFoundError:
-        return None
+        return {}
     except subprocess.TimeoutExpired:
         raise CommandExecutionError("ss gave no answer within 30 s") from None
+    queues: dict[str, tuple[int, int]] = {}
     for line in found.stdout.splitlines():
         fields = line.split()
-        if len(fields) > 4 and fields[4] == path:
-            return int(fields[2]), int(fields[3])
-    return None
+        if len(fields) > 4:
+            queues.setdefault(fields[4], (int(fields[2]), int(fields[3])))
+    return queues
 
 
 def queue(path: str) -> int:

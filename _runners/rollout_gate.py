@@ -40,9 +40,13 @@ def states(returned: Any) -> dict[str, Any]:
         lines = returned if isinstance(returned, list) else [returned or "nothing was run"]
         return {"changes": [], "failed": [str(line) for line in lines] or ["nothing was run"]}
     changes, failed = [], []
-    rows = [row for row in returned.values() if isinstance(row, dict)]
-    for row in sorted(rows, key=lambda row: row.get("__run_num__", 0)):
-        label = str(row.get("__id__") or row.get("name"))
+    # The tag is STATE_|-ID_|-NAME_|-FUNCTION.  A state that runs others gives them its __id__, and
+    # says no more of them than they do.
+    rows = [(tag.split("_|-")[1], row) for tag, row in returned.items() if isinstance(row, dict)]
+    told = {row.get("__id__") for label, row in rows if row.get("__id__") not in (None, label)}
+    for label, row in sorted(rows, key=lambda one: one[1].get("__run_num__", 0)):
+        if label in told:
+            continue
         if row.get("result") is False:
             failed.append(f"{label}: {str(row.get('comment', '')).strip()}")
         elif row.get("changes") or row.get("result") is None:

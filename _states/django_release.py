@@ -32,18 +32,6 @@ def _waits(name: str, ret: dict[str, Any]) -> bool:
     return bool(awaits)
 
 
-def _stays(name: str) -> str:
-    """What a comment says where a rollback is in force."""
-    held = __salt__["django_release.held"](name)
-    if not held:
-        return ""
-    return (
-        f"; it stays by the rollback of {held['at']}, although the source has {held['offered']}: "
-        "until the source has what was not gone back from, or by "
-        f"django_release.rollback {name} {held['offered']}"
-    )
-
-
 def present(name: str) -> dict[str, Any]:
     """
     The release that the pillar asks for is complete on the host: copied from its source, or, where
@@ -74,7 +62,8 @@ def present(name: str) -> dict[str, Any]:
         wanted = __salt__["django_release.desired"](name)
         if not lacks:
             ret["comment"] = f"the release {wanted['id']} is complete in {wanted['path']}"
-            ret["comment"] += _stays(name)
+            stays = __salt__["django_release.stays"](name)
+            ret["comment"] += f"; {stays}" if stays else ""
             return ret
         changes = {"release": {"old": None, "new": wanted["path"]}}
         if os.path.isdir(wanted["path"]):

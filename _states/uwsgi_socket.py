@@ -16,49 +16,6 @@ def __virtual__() -> str:
     return __virtualname__
 
 
-def _lacks(name: str) -> dict[str, dict[str, Any]]:
-    """What is not yet as the pillar says, by what it is."""
-    wanted = __salt__["site_pillar.site"](name)["socket"]
-    units = __salt__["uwsgi_socket.names"](name)
-    changes: dict[str, dict[str, Any]] = {}
-    for path, text in __salt__["uwsgi_socket.unit_files"](name).items():
-        if __salt__["durable_file.differs"](path, text):
-            there = os.path.lexists(path)
-            changes[path] = {"old": "other content" if there else None, "new": "written"}
-    now = __salt__["uwsgi_socket.status"](name)
-    reload = __salt__["systemd_unit.show"](list(units.values()), ["NeedDaemonReload"])
-    if any(unit.get("NeedDaemonReload") == "yes" for unit in reload.values()):
-        changes["systemd"] = {"old": "older unit files", "new": "reloaded"}
-    if now["path"] != wanted["path"]:
-        changes["path"] = {"old": now["path"], "new": wanted["path"]}
-    elif not now["listening"]:
-        changes["listening"] = {"old": False, "new": True}
-    if now["mode"] is not None and now["path"] == wanted["path"]:
-        for key in ("owner", "group", "mode"):
-            new = f"{int(wanted[key], 8):04o}" if key == "mode" else wanted[key]
-            if now[key] != new:
-                changes[key] = {"old": now[key], "new": new}
-        backlog = min(wanted["backlog"], __salt__["uwsgi_socket.somaxconn"]())
-        if now["backlog"] is not None and now["backlog"] != backlog:
-            changes["backlog"] = {"old": now["backlog"], "new": backlog}
-    if not now["anchor"]:
-        changes[units["anchor"]] = {"old": "inactive", "new": "active"}
-    if not now["enabled"]:
-        changes["enabled"] = {"old": False, "new": True}
-    return changes
-
-
-def _remarks(name: str) -> str:
-    wanted = __salt__["site_pillar.site"](name)["socket"]
-    remarks = [f"insecure: {why}" for why in __salt__["uwsgi_socket.insecure"](name)]
-    limit = __salt__["uwsgi_socket.somaxconn"]()
-    if wanted["backlog"] > limit:
-        remarks.append(
-            f"the kernel caps the backlog of {wanted['backlog']} at net.core.somaxconn = {limit}"
-        )
-    return "".join(f"; {remark}" for remark in remarks)
-
-
 def listening(name: str) -> dict[str, Any]:
     """
     systemd listens for a site: path, owner, group, mode and backlog are the pillar's
@@ -83,8 +40,8 @@ def listening(name: str) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
         wanted = __salt__["site_pillar.site"](name)["socket"]
-        changes = _lacks(name)
-        remarks = _remarks(name)
+        changes = __salt__["uwsgi_socket.lacks"](name)
+        remarks = "".join(f"; {each}" for each in __salt__["uwsgi_socket.remarks"](name))
         if not changes:
             ret["comment"] = f"systemd listens on {wanted['path']}{remarks}"
             return ret
@@ -94,7 +51,7 @@ def listening(name: str) -> dict[str, Any]:
             ret["comment"] = f"systemd would listen on {wanted['path']}{remarks}"
             return ret
         _listen(name, wanted, changes)
-        left = _lacks(name)
+        left = __salt__["uwsgi_socket.lacks"](name)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret
@@ -125,11 +82,14 @@ def _listen(name: str, wanted: dict[str, Any], changes: dict[str, dict[str, Any]
         __salt__["durable_file.write"](path, text)
     # At a path that is not the unit's any more systemd closes its side of the socket and leaves the
     # file (socket_deserialize_item() in core/socket.c).
-    __salt__["systemd_unit.daemon_reload"](force="systemd" in changes)
+    __salt__["systemd_unit.read_anew"](list(units.values()))
     if moves:
         __salt__["systemd_unit.stop"](list(units.values()), alone=True)
     if "enabled" in changes:
-        __salt__["systemd_unit.enable"](list(units.values()))
+        # Not by systemctl, which has systemd read every unit of the host anew.
+        for link, unit in __salt__["uwsgi_socket.links"](name).items():
+            __salt__["durable_file.directory"](os.path.dirname(link))
+            __salt__["durable_file.link"](link, unit)
     if anew:
         __salt__["systemd_unit.start"](units["socket"])
     else:

@@ -17,7 +17,7 @@ from .nginx_host import salt_words
 pytestmark = pytest.mark.long
 
 SOURCE = "/srv/salt/project"
-RUN = "nginx_uwsgi_django.django.live"
+RUN = "nginx_uwsgi_django.uwsgi"
 NAME = "www.example.org"
 # Where a release leaves something; each gets a file system of its own, to be filled.
 PLACES = {

@@ -221,7 +221,7 @@ def traces_of_preflight(host: Host) -> str:
 def last_reload(host: Host) -> str:
     return host.run(
         "busctl get-property org.freedesktop.systemd1 /org/freedesktop/systemd1 "
-        "org.freedesktop.systemd1.Manager UnitsLoadStartTimestamp"
+        "org.freedesktop.systemd1.Manager UnitsLoadTimestamp"
     ).stdout
 
 

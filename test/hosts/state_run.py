@@ -41,11 +41,12 @@ class StateRun:
         self.results: list[StateResult] = []
         if isinstance(raw, dict):
             for tag, state in raw.items():
-                module, _, function = tag.partition("_|-")[0], "", tag.rpartition("_|-")[2]
+                module, identity, name, function = tag.split("_|-")
                 self.results.append(
                     StateResult(
-                        id=state.get("__id__", tag),
-                        name=str(state.get("name", "")),
+                        # Of a state that another one ran the tag alone tells the truth.
+                        id=identity,
+                        name=name,
                         function=f"{module}.{function}",
                         result=state.get("result"),
                         changes=state.get("changes") or {},

@@ -9,6 +9,10 @@ from _runners import rollout_gate
 LIMITS = {"window": 10, "errors": 1, "slower": 100}
 
 
+def tag(label: str) -> str:
+    return f"uwsgi_generation_|-{label}_|-mysite_|-running"
+
+
 def state(label: str, result: bool | None, number: int, comment: str = "", **changes: Any) -> dict:
     return {
         "__id__": label,
@@ -21,12 +25,21 @@ def state(label: str, result: bool | None, number: int, comment: str = "", **cha
 
 def test_states_that_change_and_states_that_fail_in_their_order():
     said = {
-        "c": state("c", False, 3, "One or more requisite failed: b"),
-        "b": state("b", False, 2, "uWSGI said no"),
-        "a": state("a", None, 1, new="x"),
-        "z": state("z", True, 0),
+        tag("c"): state("c", False, 3, "One or more requisite failed: b"),
+        tag("b"): state("b", False, 2, "uWSGI said no"),
+        tag("a"): state("a", None, 1, new="x"),
+        tag("z"): state("z", True, 0),
     }
     assert rollout_gate.states(said) == {"changes": ["a"], "failed": ["b: uWSGI said no"]}
+
+
+def test_a_state_that_runs_others_is_told_by_them():
+    said = {
+        tag("all"): state("all", False, 0, "failed: b", b=["x"]),
+        tag("a: x"): state("all", True, 1, new="x"),
+        tag("b: x"): state("all", False, 2, "uWSGI said no"),
+    }
+    assert rollout_gate.states(said) == {"changes": ["a: x"], "failed": ["b: x: uWSGI said no"]}
 
 
 @pytest.mark.parametrize("said", [["Rendering failed"], "ERROR: no such function", {}, None, []])

@@ -222,13 +222,6 @@ def test_the_socket_has_the_primary_group_that_nginx_has_on_the_host(use):
     assert settings["sites"]["mysite"]["socket"]["group"] == "nobody-knows"
 
 
-def test_a_site_is_the_callers_own(use):
-    module = use(with_site(a_site()))
-    module.site("mysite")["listen"].append(81)
-    assert module.site("mysite")["listen"] == [80]
-    assert module.settings()["sites"]["mysite"]["listen"] == [80]
-
-
 def test_defaults_are_not_shared_between_sites(use):
     sites = {"a": a_site(host="a.org"), "b": a_site(host="b.org")}
     values = use({"nginx_uwsgi_django": {"sites": sites}}).settings()["sites"]

@@ -1,5 +1,6 @@
 """Units: what is made of systemctl's words, and how values are spelled in unit files."""
 
+import os
 import subprocess
 
 import pytest
@@ -102,26 +103,58 @@ def test_only_failed_units_are_forgotten(systemctl):
     assert systemd_unit.reset_failed(["a.service", "b.service"]) is False
 
 
+def loaded(monkeypatch, tmp_path, at: int) -> None:
+    """Let systemd have read its files at a time, in nanoseconds."""
+    mark = tmp_path.with_name("loaded")
+    mark.touch()
+    os.utime(mark, ns=(at, at))
+    monkeypatch.setattr(systemd_unit, "_LOADED", str(mark))
+
+
 def test_systemd_is_reloaded_only_when_a_file_is_newer(systemctl, monkeypatch, tmp_path):
     monkeypatch.setattr(systemd_unit, "_UNIT_DIRECTORIES", (str(tmp_path), str(tmp_path / "none")))
     (tmp_path / "a.service.d").mkdir()
     drop_in = tmp_path / "a.service.d" / "x.conf"
     drop_in.write_text("[Unit]\n")
-    changed = drop_in.stat().st_ctime_ns // 1000
-    systemctl["get-property"] = f"t {changed + 10_000_000}\n"
+    changed = drop_in.stat().st_ctime_ns
+    loaded(monkeypatch, tmp_path, changed + 10_000_000)
     assert systemd_unit.daemon_reload() is False
     assert systemd_unit.daemon_reload(force=True) is True
-    systemctl["get-property"] = f"t {changed - 10}\n"
+    loaded(monkeypatch, tmp_path, changed - 10_000)
+    assert systemd_unit.needs_reload("uwsgi-") is False
+    assert systemd_unit.needs_reload("a") is True
     assert systemd_unit.daemon_reload() is True
     assert systemctl["asked"][-1] == ["systemctl", "daemon-reload"]
+
+
+def test_a_reload_that_may_come_later_comes_once_at_the_end(systemctl, monkeypatch, tmp_path):
+    monkeypatch.setattr(systemd_unit, "_UNIT_DIRECTORIES", (str(tmp_path),))
+    (tmp_path / "a.service").write_text("")
+    loaded(monkeypatch, tmp_path, 0)
+    reload = ["systemctl", "daemon-reload"]
+    with systemd_unit.reload_later():
+        assert systemd_unit.daemon_reload(later=True) is False
+        assert systemd_unit.daemon_reload(force=True, later=True) is False
+        assert reload not in systemctl["asked"]
+        assert systemd_unit.daemon_reload() is True
+    assert systemctl["asked"].count(reload) == 2
+    assert systemd_unit.daemon_reload(later=True) is True
+    with systemd_unit.reload_later():
+        loaded(monkeypatch, tmp_path, 2**62)
+        assert systemd_unit.daemon_reload(later=True) is False
+    assert systemctl["asked"].count(reload) == 3
+
+
+def test_no_trace_of_the_last_reload_is_a_need_for_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(systemd_unit, "_LOADED", str(tmp_path / "none"))
+    assert systemd_unit.needs_reload() is True
 
 
 def test_a_removed_unit_file_counts_as_newer(systemctl, monkeypatch, tmp_path):
     monkeypatch.setattr(systemd_unit, "_UNIT_DIRECTORIES", (str(tmp_path),))
     unit = tmp_path / "a.service"
     unit.write_text("")
-    before = tmp_path.stat().st_ctime_ns // 1000 + 1
-    systemctl["get-property"] = f"t {before}\n"
+    loaded(monkeypatch, tmp_path, tmp_path.stat().st_ctime_ns + 1000)
     assert systemd_unit.needs_reload() is False
     import time
 

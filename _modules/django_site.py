@@ -1,0 +1,132 @@
+"""
+Sites as a whole: which of them are not yet as the pillar says.
+
+.. versionadded:: 0.1.0
+"""
+
+from typing import Any
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "django_site"
+
+# What says that a site is not settled: the state that it is about meets it again, and tells it.
+_ERRORS = (CommandExecutionError, SaltInvocationError, OSError)
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def wanted() -> list[str]:
+    """
+    The sites that are to be on this host.
+
+    Returns their names, in the pillar's order.
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_site.wanted
+    """
+    sites = __salt__["site_pillar.settings"]()["sites"]
+    return [name for name, site in sites.items() if not site["absent"]]
+
+
+def unsettled(served: bool = True) -> list[str]:
+    """
+    The sites of which something is not, or not surely, as the pillar says: those whose states are
+    worth a run. For all of them the host is looked at once, and no process is started for any.
+
+    served
+        False: as far as their releases are prepared, and no further
+
+    Returns names. Of the others every state would say that there is nothing to do.
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_site.unsettled
+    """
+    with __salt__["host_survey.begun"]():
+        return [name for name in wanted() if not _prepared(name) or (served and not _served(name))]
+
+
+def _prepared(name: str) -> bool:
+    call = __salt__
+    try:
+        return not (
+            call["system_account.missing"](name)
+            or call["release_source.awaits"](name)
+            or call["django_release.lacking"](name, refresh=True)
+            or call["python_venv.lacking"](name)
+            or not call["django_release.is_prepared"](name)
+            or (hooked(name) and call["release_hook.due"](name))
+        )
+    except _ERRORS:
+        return False
+
+
+def _served(name: str) -> bool:
+    call = __salt__
+    try:
+        return not (
+            call["uwsgi_socket.lacks"](name)
+            or call["uwsgi_log.lacks"](name)
+            or call["uwsgi_generation.lacks"](name)["changes"]
+            or call["django_release.to_switch"](name)
+            or _companions_lack(name)
+        )
+    except _ERRORS:
+        return False
+
+
+def _companions_lack(name: str) -> bool:
+    if not __salt__["site_pillar.site"](name)["companions"]:
+        return bool(__salt__["site_companion.remains"](name))
+    return any(__salt__["site_companion.lacks"](name).values())
+
+
+def remarks(name: str) -> list[str]:
+    """
+    What there is to say of a site that is as the pillar says.
+
+    name
+        the site
+
+    Returns a list of sentences, mostly empty.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_site.remarks mysite
+    """
+    said: list[str] = __salt__["uwsgi_socket.remarks"](name)
+    stays = __salt__["django_release.stays"](name)
+    return [*said, stays] if stays else said
+
+
+def hooked(name: str) -> bool:
+    """
+    Whether the pillar has commands to run at the steps of a site's releases.
+
+    name
+        the site
+
+    Returns True or False.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_site.hooked mysite
+    """
+    hooks: dict[str, Any] = __salt__["site_pillar.site"](name)["project"]["hooks"]
+    return any(isinstance(commands, list) and commands for commands in hooks.values())

@@ -1,0 +1,162 @@
+"""
+One look at the host for many sites.
+
+To see that nothing is to be done takes the same facts over and over: which release a site is to
+run, which accounts there are, what systemd has. While a survey goes on nothing is done to the host,
+so each of them is looked up once and remembered; with its end all of it is forgotten.
+
+.. versionadded:: 0.1.0
+"""
+
+import contextlib
+import grp
+import os
+import pwd
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+__virtualname__ = "host_survey"
+
+_MEMORY = "host_survey"
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+@contextlib.contextmanager
+def begun() -> Iterator[None]:
+    """
+    Remember what is looked up by :py:func:`once` until the block ends. Nothing in the block may
+    change the host.
+
+    A context manager, for other modules: a survey does not outlive a call.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' host_survey.begun
+    """
+    __context__[_MEMORY] = {}
+    try:
+        yield
+    finally:
+        del __context__[_MEMORY]
+
+
+def going_on() -> bool:
+    """
+    Whether a survey goes on.
+
+    Returns True or False.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' host_survey.going_on
+    """
+    return _MEMORY in __context__
+
+
+def once(what: Hashable, look: Callable[[], Any]) -> Any:
+    """
+    What a look at the host sees; within a survey, what the first one saw.
+
+    what
+        tells this look from any other
+    look
+        does it
+
+    Returns what ``look`` returns, for all to read and nobody to change.
+
+    Raises what ``look`` raises; that is not remembered.
+
+    CLI Example (from another module: functions are not written on command lines):
+
+    .. code-block:: python
+
+        __salt__["host_survey.once"](("units", pattern), lambda: list_units(pattern))
+    """
+    memory = __context__.get(_MEMORY)
+    if memory is None:
+        return look()
+    if what not in memory:
+        memory[what] = look()
+    return memory[what]
+
+
+def entries(directory: str) -> list[str]:
+    """
+    The names in a directory.
+
+    directory
+        an absolute path
+
+    Returns them sorted, and none where there is no such directory.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' host_survey.entries /etc/systemd/system
+    """
+
+    def look() -> list[str]:
+        try:
+            return sorted(os.listdir(directory))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    return list(once(("entries", directory), look))
+
+
+def user(name: str) -> pwd.struct_passwd | None:
+    """
+    A user of the host.
+
+    name
+        the user's name
+
+    Returns its entry of passwd(5), None when there is none.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' host_survey.user www-data
+    """
+
+    def look() -> pwd.struct_passwd | None:
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            return None
+
+    return once(("user", name), look)
+
+
+def group(name: str) -> grp.struct_group | None:
+    """
+    A group of the host.
+
+    name
+        the group's name
+
+    Returns its entry of group(5), None when there is none.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' host_survey.group www-data
+    """
+
+    def look() -> grp.struct_group | None:
+        try:
+            return grp.getgrnam(name)
+        except KeyError:
+            return None
+
+    return once(("group", name), look)

@@ -1,0 +1,225 @@
+"""
+The state of all sites together.
+
+.. versionadded:: 0.1.0
+"""
+
+import datetime
+import logging
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+__virtualname__ = "django_site"
+
+# As Salt's own: whoever follows a run by its log sees these steps as he sees the others.
+log = logging.getLogger("salt.state")
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+class Step(NamedTuple):
+    """A state of a site: the end of its ID, its function, what has to have gone well before."""
+
+    label: str
+    function: str
+    needs: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+
+
+def _hooks(when: str, needs: str, *points: str) -> Step:
+    return Step(f"the hooks {when} have run", "release_hook.ran", (needs,), points)
+
+
+_ACCOUNT = "its user and group exist"
+_RELEASE = "the release is complete on this host"
+_VENV = "the virtual environment is built"
+_PREPARED = "the release is checked and its database and static files are prepared"
+_SOCKET = "systemd holds the socket"
+_LOG = "what uWSGI writes is kept"
+_GENERATION = "uWSGI runs the desired generation"
+_LIVE = "current is the release that is served"
+
+# How the names of the sites' units begin.
+_UNITS = "uwsgi-"
+
+_STEPS = (
+    Step(_ACCOUNT, "system_account.present"),
+    _hooks("before the fetch", _ACCOUNT, "before_fetch"),
+    Step(_RELEASE, "django_release.present", (_ACCOUNT, "the hooks before the fetch have run")),
+    _hooks("between fetch and build", _RELEASE, "after_fetch", "before_build"),
+    Step(_VENV, "python_venv.built", (_RELEASE, "the hooks between fetch and build have run")),
+    _hooks("between build and migrate", _VENV, "after_build", "before_migrate"),
+    Step(
+        _PREPARED,
+        "django_release.prepared",
+        (_VENV, "the hooks between build and migrate have run"),
+    ),
+    _hooks("after migrate", _PREPARED, "after_migrate"),
+    # A release that fails leaves the socket to follow a change of nginx's user.
+    Step(_SOCKET, "uwsgi_socket.listening", (_ACCOUNT,)),
+    Step(_LOG, "uwsgi_log.kept", (_ACCOUNT,)),
+    _hooks("before the switch", "the hooks after migrate have run", "before_switch"),
+    Step(
+        _GENERATION,
+        "uwsgi_generation.running",
+        (_SOCKET, _LOG, _PREPARED, "the hooks before the switch have run"),
+    ),
+    Step(_LIVE, "django_release.live", (_GENERATION,)),
+    _hooks("after the switch", _LIVE, "after_switch"),
+    # After the switch: whatever becomes of them, the new release is served.
+    Step("its companions run", "site_companion.running", (_LIVE,)),
+)
+
+
+def current(name: str) -> dict[str, Any]:
+    """
+    Every site of the pillar is as it says, from its account to its companions; a site that fails
+    keeps no other from its turn.
+
+    name
+        a label
+
+    The host is compared with the pillar for all sites at once. A site that is as it should be is
+    not mentioned; each of the others goes through its states, which are part of the run's report
+    under their own names (``mysite: uWSGI runs the desired generation``), one after the other, as
+    far as those that they need went well:
+    :py:func:`system_account.present <_states.system_account.present>`,
+    :py:func:`django_release.present <_states.django_release.present>`,
+    :py:func:`python_venv.built <_states.python_venv.built>`,
+    :py:func:`django_release.prepared <_states.django_release.prepared>`,
+    :py:func:`uwsgi_socket.listening <_states.uwsgi_socket.listening>`,
+    :py:func:`uwsgi_log.kept <_states.uwsgi_log.kept>`,
+    :py:func:`uwsgi_generation.running <_states.uwsgi_generation.running>`,
+    :py:func:`django_release.live <_states.django_release.live>`,
+    :py:func:`site_companion.running <_states.site_companion.running>`, and between them
+    :py:func:`release_hook.ran <_states.release_hook.ran>` where the pillar has hooks.
+
+    .. code-block:: yaml
+
+        'sites: each is as the pillar says':
+          django_site.current:
+            - name: sites
+
+    .. versionadded:: 0.1.0
+    """
+    return _brought(name, _STEPS)
+
+
+def prepared(name: str) -> dict[str, Any]:
+    """
+    The release that every site of the pillar is to run is on the host, built, checked and
+    migrated, with its static files collected; nothing that is served changes.
+
+    name
+        a label
+
+    As :py:func:`current`, which does this too, and goes on.
+
+    .. code-block:: yaml
+
+        'sites: each has its release prepared':
+          django_site.prepared:
+            - name: sites
+
+    .. versionadded:: 0.1.0
+    """
+    return _brought(name, _STEPS[: [step.label for step in _STEPS].index(_SOCKET)])
+
+
+def _brought(name: str, steps: Sequence[Step]) -> dict[str, Any]:
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    wanted = __salt__["django_site.wanted"]()
+    if __salt__["systemd_unit.needs_reload"](_UNITS):
+        # A run was killed before it came to that, or somebody edited a unit: a drop-in that is new
+        # shows only then.
+        ret["changes"]["systemd"] = {"old": "older unit files", "new": "reloaded"}
+        if __opts__["test"]:
+            ret["result"] = None
+        else:
+            __salt__["systemd_unit.daemon_reload"](force=True)
+    unsettled = __salt__["django_site.unsettled"](served=steps is _STEPS)
+    ret["sub_state_run"] = []
+    failed = []
+    with __salt__["systemd_unit.reload_later"]():
+        for site in unsettled:
+            report = _run(site, steps)
+            ret["sub_state_run"] += report
+            changed = [each["label"] for each in report if each["changes"]]
+            if changed:
+                ret["changes"][site] = changed
+            results = [each["result"] for each in report]
+            if False in results:
+                failed.append(site)
+            elif None in results:
+                ret["result"] = None
+    if not __opts__["test"] and __salt__["systemd_unit.needs_reload"](_UNITS):
+        # Of units that are new to it systemd has read the files, and not what they are wanted by.
+        __salt__["systemd_unit.daemon_reload"](force=True)
+    if failed:
+        ret["result"] = False
+    settled = len(wanted) - len(unsettled)
+    lines = [f"{settled} of {len(wanted)} sites are as they should be"]
+    if failed:
+        lines.append(f"failed: {', '.join(failed)}")
+    lines += [
+        f"{site}: {said}" for site in wanted for said in __salt__["django_site.remarks"](site)
+    ]
+    ret["comment"] = "\n".join(lines)
+    return ret
+
+
+def _run(site: str, steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """One site's states, each as Salt's `sub_state_run` takes it."""
+    hooked = __salt__["django_site.hooked"](site)
+    report: list[dict[str, Any]] = []
+    bad: list[str] = []
+    for step in steps:
+        if step.points and not hooked:
+            continue
+        missing = [label for label in step.needs if label in bad]
+        began = time.monotonic()
+        now = datetime.datetime.now()
+        full = f"{site}: {step.label}"
+        if missing:
+            told = {
+                "result": False,
+                "changes": {},
+                "comment": "One or more requisite failed: "
+                + ", ".join(f"{site}: {label}" for label in missing),
+            }
+        else:
+            log.info("Executing state %s for [%s]", step.function, full)
+            told = _called(site, step)
+        took = round((time.monotonic() - began) * 1000, 3)
+        if not missing:
+            log.info("Completed state [%s] at time %s duration_in_ms=%s", full, now.time(), took)
+        if told["result"] is False:
+            bad.append(step.label)
+        state, function = step.function.split(".")
+        report.append(
+            {
+                "label": step.label,
+                "name": site,
+                "low": {"state": state, "fun": function, "name": site, "__id__": full},
+                "result": told["result"],
+                "changes": told["changes"],
+                "comment": told["comment"],
+                "duration": took,
+                "start_time": now.time().isoformat(),
+            }
+        )
+    return report
+
+
+def _called(site: str, step: Step) -> dict[str, Any]:
+    given = {"points": list(step.points)} if step.points else {}
+    try:
+        return __states__[step.function](name=site, **given)
+    except Exception:
+        # As Salt does with a state of its own: the other sites have their turn.
+        comment = f"An exception occurred in this state: {traceback.format_exc()}"
+        return {"result": False, "changes": {}, "comment": comment}

@@ -1,0 +1,197 @@
+"""All sites in one state: on a real host, each on its own, and told apart in the report."""
+
+from typing import Any
+
+import pytest
+
+from .uwsgi_site import VENV, last_reload
+
+RUN = "nginx_uwsgi_django.uwsgi"
+SITES = ("one", "two", "three")
+ALL = "sites: each is as the pillar says"
+
+SETTINGS = """
+SECRET_KEY = "x" * 60
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "app.urls"
+"""
+URLS = """
+from django.http import HttpResponse
+from django.urls import path
+urlpatterns = [path("", lambda request: HttpResponse("hello"))]
+"""
+WSGI = """
+from django.core.wsgi import get_wsgi_application
+application = get_wsgi_application()
+"""
+
+
+def pillar(**more: Any) -> dict[str, Any]:
+    sites = {
+        name: {
+            "server_names": [f"{name}.example.org"],
+            "project": {"path": f"/srv/{name}"},
+            "uwsgi": {"processes": 1},
+            **more.get(name, {}),
+        }
+        for name in SITES
+    }
+    project = {
+        "wsgi": "app.wsgi:application",
+        "settings": "app.settings",
+        "requirements": None,
+        "venv": VENV,
+        "static": {"collect": False},
+    }
+    return {
+        "nginx_uwsgi_django": {
+            "nginx": {"user": "www-data", "repo": "distro"},
+            "site_defaults": {"project": project},
+            "sites": sites,
+        }
+    }
+
+
+@pytest.fixture(scope="module")
+def bare(host):
+    host.run("apt-get install -y -qq python3-venv", timeout=300)
+    host.run("python3", "-m", "venv", VENV)
+    host.run(
+        f"{VENV}/bin/pip", "-q", "install", "django~=5.2.0", "pyuwsgi==2.0.30.post1", timeout=300
+    )
+    for name in SITES:
+        for file, text in {
+            "__init__": "",
+            "settings": SETTINGS,
+            "urls": URLS,
+            "wsgi": WSGI,
+        }.items():
+            host.write(f"/srv/{name}/app/{file}.py", text)
+    return host
+
+
+def about(run) -> set[str]:
+    """The sites that a run's report has a state of."""
+    return {state.id.partition(":")[0] for state in run.results} & set(SITES)
+
+
+def test_a_site_that_fails_keeps_no_other_from_its_turn_and_the_next_run_is_about_it_alone(bare):
+    bare.write("/srv/two/app/wsgi.py", "import nothing_of_that_name")
+    run = bare.apply(RUN, pillar=pillar())
+    assert about(run) == set(SITES)
+    failed = {state.id: state.comment for state in run.failed}
+    assert set(failed) == {
+        ALL,
+        "two: the release is checked and its database and static files are prepared",
+        "two: uWSGI runs the desired generation",
+        "two: current is the release that is served",
+        "two: its companions run",
+    }
+    assert (
+        "nothing_of_that_name"
+        in failed["two: the release is checked and its database and static files are prepared"]
+    )
+    assert "failed: two" in failed[ALL]
+    for name in ("one", "three"):
+        assert bare.salt_call("uwsgi_generation.status", name)["health"] == 200
+
+    bare.write("/srv/two/app/wsgi.py", WSGI)
+    dry = bare.apply(RUN, test=True)
+    assert about(dry) == {"two"}
+    assert dry.ok and dry.by_id[ALL].result is None
+    run = bare.apply(RUN)
+    assert run.ok, run.failed
+    assert about(run) == {"two"}
+    assert set(run.by_id[ALL].changes) == {"two"}
+    assert "2 of 3 sites are as they should be" in run.by_id[ALL].comment
+
+
+def test_a_run_with_nothing_to_do_says_one_line_for_all_sites(bare):
+    before = last_reload(bare)
+    for test in (False, True):
+        run = bare.apply(RUN, test=test)
+        assert run.ok and run.changed == []
+        assert about(run) == set()
+        assert run.by_id[ALL].comment == "3 of 3 sites are as they should be"
+    assert last_reload(bare) == before
+
+
+# What the glance at all sites has to see: who does it, and in which state it shows.
+DRIFT = {
+    "its generation was stopped": ("systemctl stop 'uwsgi-one@*.service'", "uWSGI runs"),
+    "its generation is disabled": (
+        "rm /etc/systemd/system/uwsgi-one.service.wants/*",
+        "uWSGI runs",
+    ),
+    "its generation's ini was edited": ("echo '# x' | tee -a /etc/uwsgi/one/*.ini", "uWSGI runs"),
+    "a unit file was touched": (
+        "touch /etc/systemd/system/uwsgi-one@*.service",
+        "uWSGI runs",
+    ),
+    "a drop-in came": (
+        "mkdir /etc/systemd/system/uwsgi-one@.service.d && "
+        "printf '[Service]\\nNice=3\\n' >/etc/systemd/system/uwsgi-one@.service.d/nice.conf",
+        # What it is about is not known before systemd has read it.
+        "",
+    ),
+    "its socket was closed": ("systemctl stop uwsgi-one.socket", "systemd holds"),
+    "its socket's unit was edited": (
+        "sed -i 's/Backlog=.*/Backlog=7/' /etc/systemd/system/uwsgi-one.socket",
+        "systemd holds",
+    ),
+    "its socket is another's": ("chown nobody /run/uwsgi/one.sock", "systemd holds"),
+    "its socket is not started with the system": (
+        "rm /etc/systemd/system/sockets.target.wants/uwsgi-one.socket",
+        "systemd holds",
+    ),
+    "a file of the project was edited": ("echo '# x' >>/srv/one/app/urls.py", "the release is"),
+    "its home is another's": (
+        "chown nobody /var/lib/nginx_uwsgi_django/sites/one",
+        "its user",
+    ),
+    "what was prepared is forgotten": (
+        "rm /var/lib/nginx_uwsgi_django/prepared/one/*.json",
+        "the release is checked",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        name if "ini" in name or "drop-in" in name else pytest.param(name, marks=pytest.mark.long)
+        for name in DRIFT
+    ],
+)
+def test_what_differs_is_seen_and_put_right_and_no_other_site_is_touched(bare, what):
+    command, state = DRIFT[what]
+    bare.run("sh", "-c", command)
+    dry = bare.apply(RUN, pillar=pillar(), test=True)
+    assert dry.ok and dry.by_id[ALL].result is None
+    if state:
+        assert about(dry) == {"one"}
+        assert any(one.id.startswith(f"one: {state}") for one in dry.changed), dry.changed
+    before = bare.run("systemctl show -P InvocationID 'uwsgi-t*@*.service'").stdout
+    run = bare.apply(RUN)
+    assert run.ok, run.failed
+    assert about(run) == {"one"}
+    again = bare.apply(RUN)
+    assert again.ok and again.changed == [] and about(again) == set(), again.changed
+    assert bare.run("systemctl show -P InvocationID 'uwsgi-t*@*.service'").stdout == before
+    bare.run("rm -rf /etc/systemd/system/uwsgi-one@.service.d")
+
+
+def test_what_a_killed_run_did_not_tell_systemd_the_next_one_does(bare):
+    bare.run("systemctl daemon-reload")
+    bare.apply(RUN)
+    bare.run("sleep 0.1; touch /etc/systemd/system/uwsgi-one.service.wants")
+    dry = bare.apply(RUN, test=True)
+    assert dry.ok and dry.by_id[ALL].result is None
+    before = last_reload(bare)
+    run = bare.apply(RUN)
+    assert run.ok and run.by_id[ALL].changes == {
+        "systemd": {"old": "older unit files", "new": "reloaded"}
+    }
+    assert about(run) == set()
+    assert last_reload(bare) != before
+    assert bare.apply(RUN).changed == []
