@@ -553,6 +553,11 @@ def build(name: str) -> bool:
 
         salt '*' python_venv.build mysite
     """
+    with __salt__["release_record.alone"](name, "python_venv.build"):
+        return _build(name)
+
+
+def _build(name: str) -> bool:
     if lacking(name) is None:
         return False
     wanted = desired(name)
