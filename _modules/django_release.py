@@ -899,6 +899,11 @@ def fetch(name: str) -> list[str]:
 
         salt '*' django_release.fetch mysite
     """
+    with __salt__["release_record.alone"](name, "django_release.fetch"):
+        return _fetch(name)
+
+
+def _fetch(name: str) -> list[str]:
     lacks = lacking(name)
     if not lacks:
         return []
@@ -1318,6 +1323,11 @@ def prepare(name: str) -> dict[str, Any]:
 
         salt '*' django_release.prepare mysite
     """
+    with __salt__["release_record.alone"](name, "django_release.prepare"):
+        return _prepare(name)
+
+
+def _prepare(name: str) -> dict[str, Any]:
     project = _site(name)["project"]
     facts = _ask(name, "facts", _FACTS_TIMEOUT, hosts=list(_hosts(name)))
     _check_settings(name, facts)
@@ -1653,6 +1663,11 @@ def switch(name: str) -> dict[str, Any]:
 
         salt '*' django_release.switch mysite
     """
+    with __salt__["release_record.alone"](name, "django_release.switch"):
+        return _switch(name)
+
+
+def _switch(name: str) -> dict[str, Any]:
     todo = to_switch(name)
     project = _site(name)["project"]
     wanted = desired(name)
@@ -1954,8 +1969,9 @@ def rollback(
     in the database although the release does not know them.
 
     Raises CommandExecutionError when there is nothing to go back to, the release cannot be gone
-    back to, does not pass its checks or does not answer as the pillar's ``health`` says. Then what
-    served still does, and nothing is remembered.
+    back to, does not pass its checks or does not answer as the pillar's ``health`` says, and when
+    somebody else is changing the site or a run of states is under way. Then what served still does,
+    and nothing is remembered.
 
     CLI Example:
 
@@ -1963,6 +1979,20 @@ def rollback(
 
         salt '*' django_release.rollback mysite
     """
+    if test:
+        return _way_to(name, release, for_good)
+    # A run of states does not hold the site between two of them.
+    under_way = __salt__["state.running"]()
+    if under_way:
+        raise CommandExecutionError(
+            f"{' '.join(under_way)}. Nothing was done here: try again when that has ended"
+        )
+    with __salt__["release_record.alone"](name, "django_release.rollback"):
+        return _rollback(name, _way_to(name, release, for_good))
+
+
+def _way_to(name: str, release: str | None, for_good: bool) -> dict[str, Any]:
+    """What a rollback would do; raises where there is no way."""
     project = _site(name)["project"]
     if not project["source"]:
         raise CommandExecutionError(
@@ -1983,13 +2013,15 @@ def rollback(
     refused = _why_not(name, target, for_good)
     if refused:
         raise CommandExecutionError(f"no way back to the release {target} of {name}: {refused}")
-    answer: dict[str, Any] = {
+    return {
         "release": {"old": live, "new": target},
         "beyond": sorted(_beyond(name, target)),
         "changes": {},
     }
-    if test:
-        return answer
+
+
+def _rollback(name: str, answer: dict[str, Any]) -> dict[str, Any]:
+    live, target = answer["release"]["old"], answer["release"]["new"]
     before = __salt__["release_record.held"](name)
     forth = before is not None and target in before["left"]
     with _taken_for_desired(name, target):

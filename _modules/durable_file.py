@@ -182,9 +182,12 @@ def write(
             stream.flush()
             os.fsync(handle)
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            # A full disk does not say which.
+            error.filename = path
         raise
     _sync_directory(folder)
     return True

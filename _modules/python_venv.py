@@ -170,6 +170,12 @@ def _interpreter(name: str, path: str) -> tuple[str, str]:
             f"the interpreter {path} ({_key(name, 'project:python')}) is not there or not "
             "executable: install it, or name another"
         )
+    if os.path.basename(os.path.dirname(real)) == "shims":
+        raise CommandExecutionError(
+            f"{path} ({_key(name, 'project:python')}) is a shim: a script that looks for the "
+            "interpreter which pyenv has for the directory, the user and the moment. Name the "
+            f"interpreter itself, {_behind(real)}"
+        )
     # /usr/bin/python3 is a link to python3.11: its name tells what an environment depends on
     # (a patch release keeps the ABI and the paths) without starting it.
     match = re.fullmatch(r"python(3\.[0-9]+)", os.path.basename(real))
@@ -193,6 +199,14 @@ def _interpreter(name: str, path: str) -> tuple[str, str]:
             f"{(done.stderr or done.stdout).strip()}"
         )
     return real, done.stdout.strip()
+
+
+def _behind(shim: str) -> str:
+    """The interpreters that a shim of pyenv's may start."""
+    # PYENV_ROOT/shims/python3.12 and PYENV_ROOT/versions/3.12.9/bin/python3.12, see `pyenv help rehash`.
+    root = os.path.dirname(os.path.dirname(shim))
+    there = sorted(glob.glob(f"{glob.escape(root)}/versions/*/bin/{os.path.basename(shim)}"))
+    return "one of " + ", ".join(there) if there else f"as {root}/versions/3.12.9/bin/python"
 
 
 def _requirements(name: str, source: str, entry: str) -> dict[str, str]:
@@ -494,11 +508,14 @@ def _step(
             f"{what} took longer than {timeout} seconds and was stopped:\n{message}"
         )
     if done["retcode"]:
-        if "ensurepip is not" in done["stdout"] or "No module named ensurepip" in done["stdout"]:
+        if "No module named ensurepip" in done["stdout"]:
             message = (
-                f"{argv[0]} has no ensurepip, which Debian and Ubuntu ship apart: install "
+                f"{project['python']} has no ensurepip, which Debian and Ubuntu ship apart: install "
                 f"python3-venv (or the python3.X-venv of that interpreter).\n{message}"
             )
+        # env(1) ends so where it cannot start the program; pip never does.
+        if done["retcode"] in (126, 127):
+            message = f"it cannot be executed by {project['user']}: {message}"
         raise CommandExecutionError(f"{what} ended with {done['retcode']}:\n{message}")
 
 
@@ -553,6 +570,11 @@ def build(name: str) -> bool:
 
         salt '*' python_venv.build mysite
     """
+    with __salt__["release_record.alone"](name, "python_venv.build"):
+        return _build(name)
+
+
+def _build(name: str) -> bool:
     if lacking(name) is None:
         return False
     wanted = desired(name)
@@ -607,12 +629,15 @@ def _fill(name: str, wanted: dict[str, Any]) -> None:
     _step(name, ["/bin/mkdir", *folders], path, scratch, _VENV_TIMEOUT, "making room to build")
     _step(
         name,
-        [project["python"], "-m", "venv", path],
+        [project["python"], "-m", "venv", "--without-pip", path],
         path,
         scratch,
         _VENV_TIMEOUT,
-        f"making a virtual environment with {project['python']}",
+        f"making a virtual environment with {project['python']} ({_key(name, 'project:python')})",
     )
+    # As venv would, which does not tell what this says.
+    pip = [wanted["binary"], "-I", "-m", "ensurepip", "--upgrade", "--default-pip"]
+    _step(name, pip, path, scratch, _VENV_TIMEOUT, "putting pip into the virtual environment")
     _tell_passwords(name, path, scratch)
     package = _server(name)
     server = [package] if package else []

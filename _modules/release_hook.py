@@ -150,15 +150,22 @@ def run(name: str, points: list[str]) -> dict[str, str]:
     for point in points:
         when, _, step = point.partition("_")
         after = f"after_{step}"
-        begun = _begun(name)
-        if when == "before" and after not in begun and commands(name, after):
-            if _has_work(name, step):
-                _note(name, [*begun, after])
-        if not due(name, [point]):
+        begins = (
+            when == "before"
+            and after not in _begun(name)
+            and bool(commands(name, after))
+            and _has_work(name, step)
+        )
+        ready = due(name, [point])
+        if not begins and not ready:
             continue
-        printed[point] = _run_all(name, point)
-        if when == "after":
-            _note(name, [each for each in _begun(name) if each != point])
+        with __salt__["release_record.alone"](name, f"the hook {point}"):
+            if begins:
+                _note(name, [*_begun(name), after])
+            if ready:
+                printed[point] = _run_all(name, point)
+            if ready and when == "after":
+                _note(name, [each for each in _begun(name) if each != point])
     return printed
 
 

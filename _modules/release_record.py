@@ -1,6 +1,6 @@
 """
 What is known on this host of a site's releases: where each came from, which were live and when,
-and which one stays by a rollback.
+which one stays by a rollback; and who is changing the site now.
 
 Small files of root's, each whole or not there. Nothing of a site is lost with them but what an
 operator could look up: the next run makes them anew.
@@ -8,16 +8,26 @@ operator could look up: the next run makes them anew.
 .. versionadded:: 0.1.0
 """
 
+import contextlib
+import fcntl
 import json
 import os
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
+
+from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "release_record"
 
 _HISTORY = 50
 _LIVE = "history.json"
 _HELD = "rollback.json"
+# No record: its name begins with a dot.
+_LOCK = ".lock"
+# The sites that are held in this process, each with the thread that does.
+_MINE = "release_record.alone"
 
 
 def __virtual__() -> str:
@@ -110,11 +120,15 @@ def write(name: str, record: str, value: Any) -> bool:
 
         salt '*' release_record.write mysite note.json '{"a": 1}'
     """
+    _make_directory(name)
+    text = json.dumps(value, indent=1) + "\n"
+    return __salt__["durable_file.write"](os.path.join(directory(name), record), text, mode="0600")
+
+
+def _make_directory(name: str) -> None:
     folder = directory(name)
     __salt__["durable_file.directory"](os.path.dirname(folder), mode="0700")
     __salt__["durable_file.directory"](folder, mode="0700")
-    text = json.dumps(value, indent=1) + "\n"
-    return __salt__["durable_file.write"](os.path.join(folder, record), text, mode="0600")
 
 
 def forget(name: str, record: str) -> bool:
@@ -179,6 +193,65 @@ def add_to_release(name: str, release: str, **known: Any) -> bool:
     """
     value = {"release": release, **of_release(name, release), **known}
     return write(name, f"release-{release}.json", value)
+
+
+# --- One at a time ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def alone(name: str, what: str) -> Iterator[None]:
+    """
+    Keep everybody else from changing a site, in a ``with`` statement. Who has this may take it
+    again.
+
+    Salt itself keeps two runs of states apart, where they have one cache directory. It does not keep a
+    run from a function, a function from another, nor one Salt on the host from another one.
+
+    name
+        the site
+    what
+        what is being done, for those who come meanwhile
+
+    Raises CommandExecutionError, with who it is, when somebody does. The lock is the kernel's
+    (flock(2)): it ends with the process that has it, however that ends.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.rollback mysite
+    """
+    mine = __context__.setdefault(_MINE, {})
+    if mine.get(name) == threading.get_ident():
+        yield
+        return
+    _make_directory(name)
+    path = os.path.join(directory(name), _LOCK)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Empty when it has the lock and has not written yet who it is.
+            holder = os.read(handle, 1000).decode() or "somebody"
+            raise CommandExecutionError(
+                f"{name} is being changed by {holder}. Nothing was done here: try again when that "
+                "has ended"
+            ) from None
+        try:
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{what} (process {os.getpid()}, since {_now()})".encode())
+        except OSError as error:
+            # A full disk does not say which.
+            error.filename = path
+            raise
+        mine[name] = threading.get_ident()
+        try:
+            yield
+        finally:
+            del mine[name]
+    finally:
+        os.close(handle)
 
 
 # --- What was live ------------------------------------------------------------------------------

@@ -363,20 +363,21 @@ def revert(rollout: str) -> dict[str, Any]:
         if site["generation"] is None:
             continue
         try:
-            release = os.path.basename(site["current"][1]) if site["current"] else None
-            if release and release != __salt__["django_release.serving"](name):
-                lasting = __salt__["django_release.irreversible"](name, release)
-                if lasting:
-                    # Whether the release can live with that is for somebody to say.
-                    errors.append(f"{name}: not put back to the release {release}: {lasting}")
-                    continue
-            if _socket_units(name) != site["socket"]:
-                errors.append(f"{name}: the units of its socket are others than before")
-            switched = __salt__["uwsgi_generation.switch"](name, site["generation"])
-            if switched["changes"]:
-                done.append(f"{name}: generation {switched['digest']} runs again")
-            if site["current"] and __salt__["durable_file.link"](*site["current"]):
-                done.append(f"{name}: current is {os.path.basename(site['current'][1])} again")
+            with __salt__["release_record.alone"](name, "rollout_host.revert"):
+                release = os.path.basename(site["current"][1]) if site["current"] else None
+                if release and release != __salt__["django_release.serving"](name):
+                    lasting = __salt__["django_release.irreversible"](name, release)
+                    if lasting:
+                        # Whether the release can live with that is for somebody to say.
+                        errors.append(f"{name}: not put back to the release {release}: {lasting}")
+                        continue
+                if _socket_units(name) != site["socket"]:
+                    errors.append(f"{name}: the units of its socket are others than before")
+                switched = __salt__["uwsgi_generation.switch"](name, site["generation"])
+                if switched["changes"]:
+                    done.append(f"{name}: generation {switched['digest']} runs again")
+                if site["current"] and __salt__["durable_file.link"](*site["current"]):
+                    done.append(f"{name}: current is {os.path.basename(site['current'][1])} again")
         except (CommandExecutionError, SaltInvocationError, OSError) as error:
             errors.append(f"{name}: {error}")
     try:

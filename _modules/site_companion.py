@@ -376,6 +376,11 @@ def bring(name: str) -> dict[str, Any]:
 
         salt '*' site_companion.bring mysite
     """
+    with __salt__["release_record.alone"](name, "site_companion.bring"):
+        return _bring(name)
+
+
+def _bring(name: str) -> dict[str, Any]:
     wanted = _wanted(name)
     todo = _compare(name, wanted)
     errors = _missing(name, wanted)

@@ -1395,9 +1395,10 @@ def _project() -> _Mapping:
                 refuse=(_RESERVED_ACCOUNT, _RESERVED_GROUP),
             ),
             "python": _path(
-                "The interpreter that the virtual environment is made with.",
+                "The interpreter that the virtual environment is made with; of pyenv's, the one in "
+                "versions and not the shim.",
                 default="/usr/bin/python3",
-                example="/usr/bin/python3.11",
+                example="/opt/pyenv/versions/3.12.9/bin/python",
             ),
             "venv": _path(
                 "A virtual environment that the operator keeps (pyenv, for example); null: the "

@@ -786,6 +786,11 @@ def switch(name: str, digest: str | None = None) -> dict[str, Any]:
 
         salt '*' uwsgi_generation.switch mysite
     """
+    with __salt__["release_record.alone"](name, "uwsgi_generation.switch"):
+        return _switch(name, digest)
+
+
+def _switch(name: str, digest: str | None) -> dict[str, Any]:
     wanted = _kept(name, digest) if digest else _wanted(name)
     changes = _lacks(name, wanted)
     if not changes:
@@ -1501,6 +1506,11 @@ def rollback(name: str, digest: str | None = None) -> dict[str, Any]:
 
         salt '*' uwsgi_generation.rollback mysite
     """
+    with __salt__["release_record.alone"](name, "uwsgi_generation.rollback"):
+        return _rollback(name, digest)
+
+
+def _rollback(name: str, digest: str | None) -> dict[str, Any]:
     if digest is None:
         digest = _ran_before(name)
         if digest is None:

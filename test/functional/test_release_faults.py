@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from ..hosts.host import Host
+from ..hosts.host import CommandFailed, Host
 from . import uwsgi_load as load
 from . import uwsgi_site as site
 from .nginx_host import salt_words
@@ -82,6 +82,7 @@ class Project:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.number = 0
+        self.requirements = "Django>=5.2,<5.3\n"
 
     def write(self, name: str, text: str) -> None:
         self.host.write(f"{SOURCE}/{name}", text)
@@ -92,7 +93,7 @@ class Project:
         self.number += 1
         version = f"v{self.number}"
         files = {
-            "requirements.txt": "Django>=5.2,<5.3\n",
+            "requirements.txt": self.requirements,
             "mysite/__init__.py": "",
             "mysite/settings.py": SETTINGS,
             "mysite/wsgi.py": site.WSGI,
@@ -160,8 +161,8 @@ def traced(host: Host, words: list[str], *options: str) -> "subprocess.Completed
     return host.run("strace", "-o", "/root/trace", *options, *words, check=False, timeout=300)
 
 
-def points(host: Host, first: str) -> list[tuple[str, int]]:
-    """The renames and forks of a run, from the first one that has this in it."""
+def points(host: Host, first: str, last: str | None = None) -> list[tuple[str, int]]:
+    """The renames and forks of a run, from the first one that has this in it to one with that."""
     counts: dict[str, int] = {}
     found: list[tuple[str, int]] = []
     begun = False
@@ -173,6 +174,8 @@ def points(host: Host, first: str) -> list[tuple[str, int]]:
         begun = begun or first in seen[2]
         if begun and "CLONE_THREAD" not in seen[2]:
             found.append((seen[1], counts[seen[1]]))
+        if last and begun and last in seen[2]:
+            break
     return found
 
 
@@ -204,11 +207,108 @@ def test_a_run_killed_at_any_rename_and_fork(host, project, sample):
     assert killed >= len(sample(found, 6)) * 0.8
 
 
+def another(project: Project, number: int) -> str:
+    """A release that needs another environment: with one of the many releases of a small package."""
+    project.requirements = f"Django>=5.2,<5.3\nsix==1.{number}.0\n"
+    return project.next()
+
+
+def half_built(host: Host) -> list[str]:
+    venvs = host.run("find /var/lib/nginx_uwsgi_django/venvs/mysite/* -maxdepth 0").stdout.split()
+    return [path for path in venvs if not host.exists(f"{path}/.complete")]
+
+
+def test_a_run_killed_while_it_builds_an_environment(host, project, sample):
+    words = salt_words(host, "state.apply", mods=RUN)
+    version = another(project, 16)
+    done = traced(host, words, f"-etrace={','.join(CALLS)}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert served(host) == version
+    found = points(host, "/srv/mysite/releases", "/.complete")
+    # Making room, the environment itself, pip.
+    assert len([call for call, _ in found if "rename" not in call]) >= 3, found
+    killed = 0
+
+    def sweep():
+        nonlocal killed
+        for turn, (call, number) in enumerate(sample(found, 3)):
+            before, version = served(host), another(project, 15 - turn % 14)
+            done = traced(
+                host, words, f"-etrace={call}", f"-einject={call}:signal=KILL:when={number}"
+            )
+            killed += done.returncode != 0
+            assert served(host) in (before, version), (call, number)
+            assert site.eventually(lambda: "pip install" not in host.run("ps ax").stdout)
+            good(host, version)
+            assert half_built(host) == []
+
+    told = load.under_load(host, load.NGINX, sweep)
+    print(len(found), killed, {key: told[key] for key in ("asked", "lost", "longest")})
+    assert told["lost"] == []
+    assert killed >= len(sample(found, 3)) * 0.8
+    project.requirements = "Django>=5.2,<5.3\n"
+
+
 def archive(host: Host) -> dict[str, dict[str, str]]:
     """The project as an archive."""
     host.run(f"tar -C {SOURCE} -cf {SOURCE}.tar .")
     digest = host.run(f"sha256sum {SOURCE}.tar").stdout.split()[0]
     return {"archive": {"url": f"file://{SOURCE}.tar", "sha256": digest}}
+
+
+@pytest.mark.parametrize("room", ["0", "3M"])
+def test_a_full_disk_for_an_environment(host, project, room):
+    before, version = served(host), another(project, 13 if room == "0" else 12)
+    full = "/var/lib/nginx_uwsgi_django/.full"
+
+    def faulty():
+        host.run(f"dd if=/dev/zero of={full} bs=4k", check=False)
+        host.run(f"truncate -s -{room} {full}")
+        try:
+            for _ in range(2):
+                run = host.apply(RUN, pillar=pillar())
+                told = {result.function: result.comment for result in run.failed}
+                assert "No space left on device" in " ".join(told.values()), told
+                if room != "0":
+                    # pip's own words.
+                    assert "No space left on device" in told["python_venv.built"], told
+                assert served(host) == before
+                assert half_built(host) == []
+        finally:
+            host.run(f"rm {full}")
+        good(host, version)
+
+    told = load.under_load(host, load.NGINX, faulty)
+    assert told["lost"] == [] and set(told["seen"]) == {before, version}
+    project.requirements = "Django>=5.2,<5.3\n"
+
+
+@pytest.mark.parametrize("place", ["/run", "/tmp"])
+def test_a_full_file_system_of_what_does_not_last(host, project, place):
+    before, version = served(host), project.next()
+    # As large as it is, and the 16 MiB more that systemd wants to be free where it reloads.
+    host.run(f"mountpoint -q {place} || mount -t tmpfs -o mode=1777 tmpfs {place}")
+    used = int(host.run(f"df --output=used --block-size=1M {place} | tail -n 1").stdout)
+    host.run(f"mount -o remount,size={used + 24}m {place}")
+
+    def full():
+        host.run(f"dd if=/dev/zero of={place}/.full bs=4k", check=False)
+        try:
+            for _ in range(2):
+                run = host.apply(RUN, pillar=pillar())
+                # Nothing of a release goes by /tmp.
+                assert run.ok == (place == "/tmp"), run
+                assert served(host) == (version if run.ok else before)
+                if not run.ok:
+                    told = " ".join(result.comment for result in run.failed)
+                    assert "No space left on device: '/run/" in told, run
+        finally:
+            host.run(f"rm {place}/.full")
+            host.run(f"mount -o remount,size=10% {place}")
+        good(host, version)
+
+    told = load.under_load(host, load.NGINX, full)
+    assert told["lost"] == [] and set(told["seen"]) == {before, version}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -401,3 +501,59 @@ def test_a_rollback_under_load_loses_nothing_and_a_killed_one_is_finished(host, 
     assert killed
     print(killed, {key: told[key] for key in ("asked", "lost", "longest")})
     assert told["lost"] == []
+
+
+def call(host: Host, unit: str, words: list[str]) -> int:
+    """Start a call of Salt's in the background; its pid."""
+    host.run("systemd-run", "--quiet", f"--unit={unit}", *words)
+    return int(host.run("systemctl", "show", "-P", "MainPID", unit).stdout)
+
+
+def test_a_rollback_and_whatever_else_there_is_take_turns(host, project):
+    good(host, project.next())
+    before = served(host)
+    data = "/srv/mysite/shared/data"
+    waits = f"touch {data}/waits; while test -e {data}/wait; do sleep 0.1; done"
+    host.set_pillar(pillar(hooks={"before_switch": [["sh", "-c", waits]]}))
+
+    def begun():
+        return site.eventually(lambda: host.exists(f"{data}/waits"), 60)
+
+    def refused(salt):
+        with pytest.raises(CommandFailed) as told:
+            host.salt_call("django_release.rollback", "mysite", salt=salt)
+        return str(told.value)
+
+    host.salt_call("saltutil.sync_all", salt="3006")
+    # A rollback is under way.
+    host.run(f"touch {data}/wait")
+    first = call(host, "first", salt_words(host, "django_release.rollback", name="mysite"))
+    assert begun()
+    who = f"mysite is being changed by django_release.rollback (process {first}, since "
+    assert who in refused("3008")
+    assert who in refused("3006")
+    project.next()
+    run = host.apply(RUN)
+    told = {result.function: result.comment for result in run.failed}
+    assert who in told["django_release.present"], run
+    assert served(host) == before
+    # Killed, it holds nothing.
+    host.run(f"kill -KILL {first}; rm {data}/wait {data}/waits")
+    good(host, f"v{project.number}")
+
+    # A run of states is, at a hook, where nothing of the release is being done.
+    before, version = served(host), project.next()
+    host.set_pillar(pillar(hooks={"before_switch": [["sh", "-c", waits]]}))
+    host.run(f"touch {data}/wait; rm -f {data}/waits")
+    second = call(host, "second", salt_words(host, "state.apply", mods=RUN))
+    assert begun()
+    assert f'The function "state.apply" is running as PID {second}' in refused("3008")
+    # Another Salt does not know of it.
+    assert f"changed by the hook before_switch (process {second}, since" in refused("3006")
+    assert served(host) == before
+    host.run(f"rm {data}/wait")
+    ended = "systemctl show -P ActiveState second"
+    assert site.eventually(lambda: host.run(ended).stdout == "inactive\n", 120)
+    assert served(host) == version
+    again = host.apply(RUN, pillar=pillar())
+    assert again.ok and again.changed == [], again

@@ -139,6 +139,26 @@ def test_a_task_that_runs_during_a_switch_is_finished_by_the_old_worker(applied)
     assert applied.read(f"{DATA}/third-packed") == "two"
 
 
+def test_a_rollback_takes_the_worker_along_and_back(applied):
+    two = applied.salt_call("django_release.serving", "shop")
+    for task, said, release in (("fourth", "one", None), ("fifth", "two", two)):
+        before = pid(applied)
+        words = ["shop", *([release] if release else [])]
+        answer = applied.salt_call("django_release.rollback", *words)
+        assert set(answer["changes"]) >= {"generation", "current", "worker"}, answer
+        now = pid(applied)
+        assert now != before
+        running = applied.run(f"readlink /proc/{now}/cwd").stdout.strip()
+        assert running == f"/srv/shop/releases/{answer['release']['new']}"
+        assert applied.get("/", NAME)[2] == said.encode()
+        applied.get(f"/pack/{task}", NAME)
+        assert there(applied, f"{task}-packed")
+        assert applied.read(f"{DATA}/{task}-packed") == said
+        settled = applied.apply()
+        assert settled.ok and settled.changed == [], settled
+        assert pid(applied) == now
+
+
 def test_one_that_does_not_come_up_leaves_what_is_served(applied):
     before = pid(applied)
     broken = {"command": "celery -A nowhere worker", "settle": 10}

@@ -4,10 +4,12 @@ Two more projects that nobody here wrote, as PyPI has them, each whole through t
 ColdFront (the allocations of a computing centre): settings in a package of split files, a `uv.lock`, a
 worker of django-q, SQLite.  ephios (shifts of medical services): a `src/` layout that is installed as a
 package with an extra, a user model of its own, PostgreSQL, TLS.
-Its pages need more than a release gets by itself (its `build` command), and are not asked for.
+Its documentation wants its `build` command after an installation: what that does beside collectstatic
+is two hooks here. (The third, `compilemessages`, writes into the code, which belongs to root.)
 """
 
 import hashlib
+import json
 import pathlib
 import re
 import subprocess
@@ -40,11 +42,18 @@ SITES = {
         "server_names": ["shifts.example"],
         # Its settings send everybody to https.
         "tls": {"certificate": "/etc/shifts/cert.pem", "key": "/etc/shifts/key.pem"},
+        "health": {"path": "/accounts/login/", "status": [200]},
         "project": {
             "wsgi": "ephios.wsgi:application",
             "settings": "ephios.settings",
             "requirements": "pyproject.toml",
             "extras": ["pgsql"],
+            "hooks": {
+                "before_switch": [
+                    ["python", "-m", "django", "generate_vapid_key"],
+                    ["python", "-m", "django", "compilejsi18n"],
+                ]
+            },
             "env": {
                 "DEBUG": "False",
                 "SECRET_KEY": "a-key-that-is-long-enough-for-anybody-99bb11",
@@ -62,6 +71,33 @@ SITES = {
         },
     },
 }
+# A visitor who logs in: the page after it, and what the pages named and how that came.
+VISITOR = r"""
+import http.cookiejar, json, re, ssl, urllib.parse, urllib.request
+
+SITE = "https://shifts.example"
+opener = urllib.request.build_opener(
+    urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile="/etc/shifts/cert.pem")),
+    urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()),
+)
+
+
+def get(path, **form):
+    data = urllib.parse.urlencode(form).encode() if form else None
+    asked = urllib.request.Request(SITE + path, data, {"Referer": SITE + path})
+    with opener.open(asked, timeout=60) as answer:
+        return answer.geturl(), answer.headers.get_content_type(), answer.read()
+
+
+page = get("/accounts/login/")[2].decode()
+token = re.search('name="csrfmiddlewaretoken" value="([^"]+)"', page)[1]
+where, _, after = get(
+    "/accounts/login/", csrfmiddlewaretoken=token, username="ann@shifts.example", password=PASSWORD
+)
+links = set(re.findall(r'(?:href|src)="(/static/[^"?]+\.(?:css|js))"', page + after.decode()))
+files = {link: [get(link)[1], len(get(link)[2])] for link in links}
+print(json.dumps({"where": where, "page": after.decode(), "files": files}))
+"""
 PACKAGES = {"hpc": "coldfront==1.1.10", "shifts": "ephios==0.27.1"}
 
 
@@ -136,6 +172,24 @@ def test_the_one_with_postgresql_has_its_tables_and_sends_to_https(applied):
     question = f"SELECT count(*) FROM {table}"
     asked = applied.run("runuser", "-u", "postgres", "--", "psql", "-At", "shifts", "-c", question)
     assert asked.stdout == "0\n"
+
+
+def test_who_logs_in_to_the_one_with_postgresql_sees_its_pages(applied):
+    make = (
+        "from ephios.core.models import UserProfile; UserProfile.all_objects.create_superuser("
+        "'ann@shifts.example', 'Ann Example', '1990-01-01', 'a-pass-phrase')"
+    )
+    made = applied.salt_call("django_release.manage", "shifts", f'shell -c "{make}"')
+    assert made["retcode"] == 0, made
+    applied.run("grep -q shifts.example /etc/hosts || echo 127.0.0.1 shifts.example >>/etc/hosts")
+    seen = json.loads(applied.run("python3", "-c", f"PASSWORD = 'a-pass-phrase'{VISITOR}").stdout)
+    assert seen["where"] == "https://shifts.example/"
+    assert "Ann Example" in seen["page"]
+    # Made by the site itself at its first requests, beside the collected ones.
+    assert any(link.startswith("/static/CACHE/") for link in seen["files"]), seen["files"]
+    for link, (kind, size) in seen["files"].items():
+        assert re.fullmatch("text/css|(application|text)/javascript", kind), (link, kind)
+        assert size, link
 
 
 def test_the_worker_of_the_project_works(applied):

@@ -115,6 +115,22 @@ def test_an_interpreter_whose_name_does_not_tell_is_asked(loaded, folder):
         loaded(python=str(folder / "nowhere")).desired("mysite")
 
 
+def test_a_shim_of_pyenvs_is_no_interpreter(loaded, folder, interpreter):
+    shim, real = folder / "shims/python3.11", folder / "versions/3.11.2/bin/python3.11"
+    for path in (shim, real):
+        path.parent.mkdir(parents=True)
+        shutil.copy(interpreter, path)
+    interpreter.unlink()
+    interpreter.symlink_to(shim)
+    with pytest.raises(CommandExecutionError) as refused:
+        loaded(python=str(interpreter)).desired("mysite")
+    assert f"{interpreter} (nginx_uwsgi_django:sites:mysite:project:python) is a shim" in str(
+        refused.value
+    )
+    assert f"Name the interpreter itself, one of {real}" in str(refused.value)
+    assert loaded(python=str(real)).desired("mysite")["digest"]
+
+
 def test_a_package_inside_the_project_ties_it_to_the_release(loaded, tree, interpreter):
     for line in ("-e .", ".", "./vendor/a.tar.gz", "file:///srv/a", "a @ file:///srv/a", ".[x]"):
         (tree / "requirements.txt").write_text(f"{line}\n")

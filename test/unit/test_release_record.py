@@ -2,7 +2,12 @@
 What is known of releases, and which of them a rollback leads to.
 """
 
+import os
+import signal
+import threading
+
 import pytest
+from salt.exceptions import CommandExecutionError
 
 
 @pytest.fixture
@@ -79,3 +84,49 @@ def test_a_torn_record_is_none_and_a_release_gathers_what_is_known(record):
     with open(f"{record.directory('mysite')}/release-A.json", "w", encoding="utf-8") as stream:
         stream.write('{"rel')
     assert record.of_release("mysite", "A") == {}
+
+
+def test_one_at_a_time_and_a_killed_one_holds_nothing(record):
+    told, tell = os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        with record.alone("mysite", "a rollback"), record.alone("mysite", "a step of it"):
+            os.write(tell, b"x")
+            signal.pause()
+    try:
+        os.read(told, 1)
+        with pytest.raises(CommandExecutionError) as refused:
+            with record.alone("mysite", "another"):
+                pass
+        who = f"mysite is being changed by a rollback (process {holder}, since 20"
+        assert who in str(refused.value)
+        with record.alone("other", "a site of its own"):
+            pass
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+    with record.alone("mysite", "another"):
+        assert record.entries("mysite") == []
+    # One that ended by an exception does not, either.
+    with pytest.raises(ZeroDivisionError), record.alone("mysite", "another"):
+        raise ZeroDivisionError
+    with record.alone("mysite", "another"):
+        pass
+
+
+def test_another_thread_of_one_salt_is_somebody_else(record):
+    # A minion with `multiprocessing: False` runs its jobs as threads.
+    refused = []
+
+    def other():
+        try:
+            with record.alone("mysite", "another"):
+                pass
+        except CommandExecutionError as error:
+            refused.append(str(error))
+
+    with record.alone("mysite", "a rollback"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1 and "by a rollback" in refused[0]
