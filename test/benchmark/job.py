@@ -9,7 +9,7 @@ from typing import Any
 from test.hosts.host import Host
 
 VENV = "/opt/venv"
-# Two megabytes more or less: what "one site changed" changes, so that nothing but nginx is concerned.
+# What "one site changed" changes, so that nothing but nginx is concerned.
 BODY_SIZES = ("8m", "9m")
 
 _SETTINGS = """
@@ -22,9 +22,14 @@ from django.http import HttpResponse
 from django.urls import path
 urlpatterns = [path("", lambda request: HttpResponse("hello"))]
 """
-# A callable that imports nothing: a thousand Django projects do not fit into a small machine, and
-# what they take to start is not what is measured.
+# In uWSGI the callable imports nothing: a thousand Django projects do not fit into a small machine,
+# and what they take to start is not what is measured.
 _WSGI = """
+try:
+    import uwsgi
+except ImportError:
+    import django
+    django.setup()
 def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"hello"]

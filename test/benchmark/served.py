@@ -109,7 +109,7 @@ WHAT = {
 
 def _pillar() -> dict[str, Any]:
     ways: dict[str, dict[str, Any]] = {
-        "default": {},
+        "usual": {},
         "one": {"processes": 1},
         "four": {"processes": 4},
         "threads": {"threads": 4},

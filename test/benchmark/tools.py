@@ -201,7 +201,7 @@ wanted = json.load(open("/root/bench.json"))
 for site in wanted:
     server.user(user=site["name"], system=True, create_home=False, ensure_home=False)
     for path, text in site["files"].items():
-        put = files.put(src=io.StringIO(text), dest=path)
+        put = files.put(src=io.StringIO(text), dest=path, mode="644")
         (changed if path.endswith(".conf") else units).append(put)
     changed.append(files.link(
         path=f"/etc/nginx/sites-enabled/{site['name']}.conf",
