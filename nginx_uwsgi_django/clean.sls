@@ -1,3 +1,4 @@
+#!yaml
 # Takes back, in reverse order, what the formula made.  Releases, databases and uploads stay unless
 # the pillar says `nginx_uwsgi_django:clean:data: true`.
 include:

@@ -1,3 +1,4 @@
+#!yaml
 # A Django site served by nginx through uWSGI, from the pillar `nginx_uwsgi_django`.
 # The application comes first: a page is announced by nginx once there is something to answer it,
 # and the world is let in (ec2) before a certificate authority comes to look.

@@ -1,3 +1,4 @@
+#!yaml
 # As far as it goes without a visitor noticing: fetched, built, checked, migrated, collected.
 include:
   - nginx_uwsgi_django.package

@@ -1,3 +1,4 @@
+#!yaml
 # Nothing to do on any minion but the one that the pillar's `ec2:ingress:minion` names.
 include:
   - nginx_uwsgi_django.pillar

@@ -1,3 +1,4 @@
+#!yaml
 include:
   - nginx_uwsgi_django.pillar
 

@@ -1,3 +1,4 @@
+#!yaml
 # Of the pillar alone: a host on which another state fails is the one that has to run again.
 include:
   - nginx_uwsgi_django.pillar

@@ -1,3 +1,4 @@
+#!yaml
 # From its account to its companions: what `nginx_uwsgi_django.django` does is part of it.
 include:
   - nginx_uwsgi_django.nginx.account
