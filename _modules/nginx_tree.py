@@ -17,7 +17,7 @@ default site taken out, the certificates that the formula keeps, and one file of
    (``renameat2``, ``RENAME_EXCHANGE``).  An untouched file keeps its inode and its times.
    Where that call is not possible (a mount point; a directory of a lower overlayfs layer), and
    where there is only one thing to change anyway, the files are renamed one by one, in an order in
-   which nginx accepts every step, and renamed back when one of them fails.
+   which nginx accepts every step, asked of it before, and renamed back when one of them fails.
 
 A tree that somebody else has broken is noticed as soon as one of our own changes is due, and
 by :py:mod:`nginx_process <_modules.nginx_process>`, which finds it newer than the running workers.
@@ -1309,9 +1309,9 @@ def _exchange(base: str, due: dict[str, Wanted], seen: _Snapshot) -> None:
         shutil.rmtree(stage)
 
 
-# The order in which single renames are safe: what nginx does not read yet, the formula's settings,
-# the links that go (before another site may claim what they claim), the files behind links, the
-# new links, and last what no link leads to any more.
+# The order in which single renames are likely to be safe: what nginx does not read yet, the formula's
+# settings, the links that go (before another site may claim what they claim), the files behind links,
+# the new links, and last what no link leads to any more.
 def _rank(base: str, path: str, wanted: Wanted) -> int:
     if wanted.kind == "directory":
         return 0
@@ -1323,11 +1323,47 @@ def _rank(base: str, path: str, wanted: Wanted) -> int:
     if folder == "sites-available":
         linked = os.path.lexists(os.path.join(base, "sites-enabled", posixpath.basename(path)))
         return 5 if linked else 1
+    if folder == "conf.d" and not path.endswith(".conf"):
+        return 1  # kept for whoever gives it back
     # nginx.conf before conf.d when the former is what the latter was written for.
     return 2 if path == _COMMON else 4
 
 
-def _one_by_one(base: str, due: dict[str, Wanted], seen: _Snapshot, accept: Any = None) -> None:
+def _ranked(base: str, due: dict[str, Wanted]) -> list[str]:
+    return sorted(due, key=lambda path: (_rank(base, path, due[path]), path))
+
+
+def _accepted(base: str, due: dict[str, Wanted], warnings: list[str]) -> list[str]:
+    """
+    What is due, in an order of which nginx accepts every step: one that comes too early waits.
+
+    A log format is made before, and goes after, what uses it.  There may be no such order (one that
+    gets another name): then that is a warning.
+    """
+    order: list[str] = []
+    waiting = _ranked(base, due)
+    unread = {path for path in due if _rank(base, path, due[path]) in (0, 1)}
+    while len(waiting) > 1:
+        for path in waiting:
+            verdict = None
+            if path not in unread:
+                verdict = _judge(base, {done: due[done] for done in [*order, path]})
+            if verdict is None or verdict.ok:
+                break
+        else:
+            warnings.append(
+                "file by file there is no order in which nginx accepts every step; a host that "
+                "is reset in the next moment has a tree that it refuses until the next run"
+            )
+            return order + waiting
+        order.append(path)
+        waiting.remove(path)
+    return order + waiting
+
+
+def _one_by_one(
+    base: str, due: dict[str, Wanted], seen: _Snapshot, order: list[str], accept: Any = None
+) -> None:
     """
     Rename what is due into place, file by file; all of it back when one does not go in.
 
@@ -1338,7 +1374,6 @@ def _one_by_one(base: str, due: dict[str, Wanted], seen: _Snapshot, accept: Any 
     done: list[tuple[str, str | None]] = []
     folders: set[str] = set()
     try:
-        order = sorted(due, key=lambda path: (_rank(base, path, due[path]), path))
         for number, path in enumerate(order):
             wanted, full = due[path], os.path.join(base, path)
             if wanted.kind in ("file", "link"):
@@ -1396,7 +1431,7 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 _NOT_HERE = (errno.EXDEV, errno.EBUSY, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EMLINK)
 
 
-def _swap(base: str, due: dict[str, Wanted], seen: _Snapshot) -> str:
+def _swap(base: str, due: dict[str, Wanted], seen: _Snapshot, warnings: list[str]) -> str:
     """Put what is due in place; returns how."""
     if len(due) > 1:
         try:
@@ -1405,7 +1440,7 @@ def _swap(base: str, due: dict[str, Wanted], seen: _Snapshot) -> str:
         except OSError as error:
             if error.errno not in _NOT_HERE:
                 raise
-    _one_by_one(base, due, seen)
+    _one_by_one(base, due, seen, _accepted(base, due, warnings))
     return "renames"
 
 
@@ -1488,7 +1523,7 @@ def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
                 if not _same(seen, _snapshot(base)):
                     raise _Raced
                 if verdict.tested:
-                    report["how"] = _swap(base, due, seen)
+                    report["how"] = _swap(base, due, seen, report["warnings"])
                 else:
                     report["how"] = _unproven(base, plan, due, seen, report["warnings"])
             except (_Raced, FileNotFoundError) as error:
@@ -1522,7 +1557,7 @@ def _unproven(
             _refuse(base, plan, result.stderr)
         warnings.extend(_messages(result.stderr)[1])
 
-    _one_by_one(base, due, seen, accept)
+    _one_by_one(base, due, seen, _ranked(base, due), accept)
     return "renames, tested afterwards"
 
 

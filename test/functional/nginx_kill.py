@@ -23,10 +23,10 @@ NAME = "x.compute.amazonaws.com"
 
 
 def tree(log: str, **sites: Any) -> dict[str, Any]:
-    """A pillar whose site answers, and has a log format of its own."""
-    own = {"path": "/var/log/nginx/own.log", "format": log}
-    nginx = {"log_formats": {log: {"format": "$uri"}}}
-    return pillar({"mysite": a_site(snippet=ALIVE, access_log=own), **sites}, nginx=nginx)
+    """A pillar whose site answers, and may have a log format of its own."""
+    own = {"access_log": {"path": "/var/log/nginx/own.log", "format": log}} if log else {}
+    nginx = {"log_formats": {log: {"format": "$uri"}} if log else {}}
+    return pillar({"mysite": a_site(snippet=ALIVE, **own), **sites}, nginx=nginx)
 
 
 def run(salt: Salt) -> list[dict[str, Any]]:

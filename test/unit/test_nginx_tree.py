@@ -346,7 +346,7 @@ def apply(modules: Modules) -> Any:
     plan, _ = m._plan("base")
     base = m._base()
     due = m._due(base, plan)
-    how = m._swap(base, due, m._snapshot(base)) if due else None
+    how = m._swap(base, due, m._snapshot(base), []) if due else None
     assert m._due(base, m._plan("base")[0]) == {}
     return how
 
@@ -420,7 +420,7 @@ def test_removing_gives_back_what_was_there(tree: Tree) -> None:
     apply(modules)
     m = modules.nginx_tree
     due = m._due(m._base(), m._plan_removed())
-    m._swap(m._base(), due, m._snapshot(m._base()))
+    m._swap(m._base(), due, m._snapshot(m._base()), [])
     assert {path: row[:4] for path, row in tree.rows().items()} == before
     assert m._plan_removed() == {}
 
@@ -431,7 +431,7 @@ def test_removing_does_not_give_back_what_the_formula_did_not_take(tree: Tree) -
     modules = tree.modules()
     apply(modules)
     m = modules.nginx_tree
-    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()))
+    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
     assert tree.read("nginx.conf").startswith("user nosuchuser;")
     assert os.listdir(tree.base / "sites-enabled") == []
 
@@ -455,7 +455,7 @@ def test_a_relative_default_link_is_the_distributions_too(tree: Tree) -> None:
     apply(tree.modules())
     assert sorted(os.listdir(tree.base / "sites-enabled")) == ["mysite.conf"]
     m = tree.modules().nginx_tree
-    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()))
+    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
     assert os.readlink(tree.base / "sites-enabled/default") == "../sites-available/default"
 
 
@@ -515,7 +515,7 @@ def test_a_pristine_default_conf_is_moved_aside_and_back(
     assert not os.path.exists(tree.base / "conf.d/default.conf")
     assert tree.read("conf.d/default.conf.nginx_uwsgi_django") == stock
     assert m.due() == {}
-    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()))
+    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
     assert tree.read("conf.d/default.conf") == stock
     assert os.listdir(tree.base / "conf.d") == ["default.conf"]
 
@@ -744,7 +744,7 @@ def test_a_third_partys_write_is_not_lost(
     else:
         monkeypatch.setattr(m, "_flush", interfere)
         with pytest.raises(m._Raced):
-            m._one_by_one(base, due, seen)
+            m._one_by_one(base, due, seen, m._ranked(base, due))
     assert done
     if what == "a new file":
         assert target.read_text() == "# theirs\n"
@@ -770,7 +770,7 @@ def test_renames_are_taken_back_when_one_fails(tree: Tree, monkeypatch: pytest.M
         raise CommandExecutionError("nginx says no")
 
     with pytest.raises(CommandExecutionError, match="nginx says no"):
-        m._one_by_one(base, due, seen, refuse)
+        m._one_by_one(base, due, seen, m._ranked(base, due), refuse)
     assert count == 1
     assert tree.rows() == before
     real, calls = os.rename, []
@@ -784,7 +784,7 @@ def test_renames_are_taken_back_when_one_fails(tree: Tree, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "rename", failing)
     with pytest.raises(OSError, match="No space"):
-        m._one_by_one(base, due, seen)
+        m._one_by_one(base, due, seen, m._ranked(base, due))
     assert len(calls) == 3
     assert tree.rows() == before
     assert not m._leftovers(base)
@@ -797,8 +797,7 @@ def test_the_order_of_renames(tree: Tree) -> None:
         {"old": {"absent": True}, "kept": {**other, "charset": "koi8-r"}, "new": a_site()}
     ).nginx_tree
     base, due, _ = _due(m)
-    order = sorted(due, key=lambda path: (m._rank(base, path, due[path]), path))
-    assert order == [
+    assert m._ranked(base, due) == [
         "sites-available/new.conf",
         "sites-enabled/old.conf",
         "sites-available/kept.conf",
@@ -816,8 +815,32 @@ def test_where_directories_cannot_be_exchanged(
 
     modules = tree.modules()
     monkeypatch.setattr(modules.nginx_tree, "_renameat2", not_here)
+    judged(modules.nginx_tree, monkeypatch, lambda done: True)
     assert apply(modules) == "renames"
     assert not modules.nginx_tree._leftovers(str(tree.base))
+
+
+def judged(m: Any, monkeypatch: pytest.MonkeyPatch, ok: Any) -> None:
+    """An nginx that accepts what it is asked to."""
+    monkeypatch.setattr(m, "_judge", lambda base, due: m._Verdict(True, ok(due), "", None))
+
+
+def test_a_step_that_nginx_refuses_waits_for_others(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(tree.modules({"old": a_site(), "kept": a_site(server_names=["kept.example.org"])}))
+    m = tree.modules({"old": {"absent": True}, "kept": {"absent": True}}).nginx_tree
+    base, due, _ = _due(m)
+    common, last = "conf.d/nginx_uwsgi_django.conf", "sites-enabled/old.conf"
+    assert m._ranked(base, due)[0] == common
+    judged(m, monkeypatch, lambda done: common not in done or last in done)
+    warnings: list[str] = []
+    order = m._accepted(base, due, warnings)
+    assert order.index(common) == order.index(last) + 1
+    assert (sorted(order), warnings) == (sorted(due), [])
+    judged(m, monkeypatch, lambda done: False)
+    assert m._accepted(base, due, warnings) == m._ranked(base, due)
+    assert "no order in which nginx accepts every step" in warnings[0]
 
 
 def test_disk_full_is_not_mistaken_for_it(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
