@@ -1458,7 +1458,10 @@ def _leftovers(base: str) -> list[str]:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """One run at a time: two would take each other for a third party."""
-    with open("/run/nginx_uwsgi_django-nginx_tree.lock", "ab") as lock:
+    path = "/run/nginx_uwsgi_django-nginx_tree.lock"
+    # Not to be read by others: whoever can open it can hold the lock.
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "ab") as lock:
         deadline = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
