@@ -13,7 +13,19 @@ import pytest
 
 from ..hosts.host import Host
 from . import nginx_kill as kill
-from .nginx_host import Salt, a_site, leftovers, pillar, prepare, processes, salt_words, sites
+from .nginx_host import (
+    Load,
+    Salt,
+    a_site,
+    leftovers,
+    pillar,
+    prepare,
+    processes,
+    rows,
+    salt_words,
+    sites,
+    workers,
+)
 
 pytestmark = pytest.mark.long
 
@@ -70,6 +82,58 @@ def test_killed_at_any_call_where_files_go_in_one_by_one(host: Host, salt: Salt)
             kill.sweep(host, salt, begin, other, steps, lambda: None)
     finally:
         host.run(f"umount {TREE} && rm -r /root/tree")
+
+
+def test_six_hundred_sites(host: Host, salt: Salt) -> None:
+    """One of them changed is one file, and one reload that is seen; a log of each needs files."""
+    alive = {"mysite": a_site(snippet=kill.ALIVE), "old": {"absent": True}, "new": {"absent": True}}
+    converge(salt, pillar(alive))
+    many: dict[str, Any] = {
+        f"site{n:03}": a_site(f"site{n:03}.example.org", f"www.site{n:03}.example.org")
+        for n in range(600)
+    }
+
+    def changed() -> list[dict[str, Any]]:
+        salt.pillar = pillar({**alive, **many})
+        return kill.run(salt)
+
+    with Load(host, 80, "/alive", kill.NAME) as load:
+        tree, process = changed()
+        assert len(tree) == 1201 and set(process) == {"configuration"}
+        common = host.read(f"{TREE}/conf.d/nginx_uwsgi_django.conf")
+        assert "server_names_hash_max_size 4096;" in common
+        assert not re.search("could not build|conflicting", host.run("nginx -t 2>&1").stdout)
+        assert changed() == [{}, {}]
+        before, old = rows(host), workers(host)
+        many["site299"]["client_max_body_size"] = "64m"
+        tree, process = changed()
+        path = f"{TREE}/sites-available/site299.conf"
+        assert list(tree) == [path] and set(process) == {"configuration"}
+        assert not workers(host) & old
+        after = rows(host)
+        assert {one for one in after if after[one] != before.get(one)} - {path} <= {
+            TREE,
+            f"{TREE}/sites-available",
+        }
+        assert host.get("/", host_header="site299.example.org")[0] == 502
+        # 600 logs: those of the new configuration are opened beside those of the old.
+        for name, site in many.items():
+            site["access_log"] = {"path": f"/var/log/nginx/{name}.log"}
+        changed()
+        many["site299"]["client_max_body_size"] = "32m"
+        salt.pillar = pillar({**alive, **many})
+        failed = salt.state("nginx_tree.applied")
+        assert failed["result"] is False and "Too many open files" in failed["comment"]
+        told = re.search(r"`(prlimit [^`]*)`", failed["comment"])
+        assert told
+        host.run(told[1])
+        assert [len(one) for one in changed()] == [1, 1]
+        for name in many:
+            many[name] = {"absent": True}
+        changed()
+        assert sites(host) == {"mysite.conf"}
+    print(len(load.answers), load.failures)
+    assert load.failures == []
 
 
 def test_killed_while_nginx_tests(host: Host, salt: Salt) -> None:

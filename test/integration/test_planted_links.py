@@ -174,9 +174,11 @@ def settled(host: Host) -> None:
 
 
 def test_in_the_place_of_files(host, applied):
-    files, _ = applied
+    files, folders = applied
+    # As the release's own place is taken, it is copied anew.
+    files = [*files, *(path for path in folders if path.endswith(".partial"))]
     links = Links(host)
-    links.plant(files, {path for path in files if re.search(r"/releases/\w+$|/current$", path)})
+    links.plant(files, {path for path in files if re.search(r"/releases/|/current$", path)})
     there = [path for path in files if host.exists(links.aside(path))]
     named = links.run()
     print(len(files), len(there), named)
