@@ -1479,12 +1479,13 @@ def _alone() -> Iterator[None]:
 def _refuse(base: str, plan: dict[str, Wanted], output: str) -> None:
     errors, _ = _messages(output)
     told = [_whose(base, plan, message) for message in errors] or [output or "nginx -t failed"]
-    if "Too many open files" in output:
+    limits = _limits(_service())
+    if limits and "Too many open files" in output:
         unit = f"{_lookup()['nginx_service']}.service"
         told.append(
-            "a reload opens the new logs while the old ones are open: `prlimit --nofile=65536 --pid "
-            f"$(systemctl show -P MainPID {unit})` gives the running nginx more at once, LimitNOFILE= "
-            f"of {unit} one that starts"
+            "a reload opens the new logs while the old ones are open: `prlimit "
+            f"--nofile={limits[1]}: --pid $(systemctl show -P MainPID {unit})` gives the running "
+            f"nginx more at once, LimitNOFILE= of {unit} one that starts"
         )
     raise CommandExecutionError("nginx refuses the tree as it would be:\n" + "\n".join(told))
 

@@ -89,6 +89,11 @@ def _site(name: str) -> dict[str, Any]:
     return __salt__["site_pillar.site"](name)
 
 
+def _names(site: dict[str, Any]) -> list[str]:
+    """All names that are asked for by HTTPS: those that are redirected are, too."""
+    return [*site["server_names"], *site["redirect_from"]]
+
+
 # --- reading certificates ----------------------------------------------------------------------
 
 
@@ -261,12 +266,12 @@ def _issued(name: str) -> bytes | None:
     return _head(name, "ACME") + chain + key
 
 
-def _self_signed(name: str, server_names: list[str]) -> bytes:
+def _self_signed(name: str, names: list[str]) -> bytes:
     """A certificate that nobody trusts, so that nginx has one to start with."""
-    common = server_names[0] if len(server_names[0]) <= 64 else name
+    common = names[0] if len(names[0]) <= 64 else name
     words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     words += ["-days", "3650", "-subj", f"/CN={common}"]
-    words += ["-addext", "subjectAltName=" + ",".join(f"DNS:{word}" for word in server_names)]
+    words += ["-addext", "subjectAltName=" + ",".join(f"DNS:{word}" for word in names)]
     # To the pipe: neither a file nor the list of processes ever has the key.
     pem = _openssl(*words, "-keyout", "/dev/stdout", "-out", "/dev/stdout")
     return _head(name, _PLACEHOLDER) + pem.encode()
@@ -303,7 +308,7 @@ def bundle(name: str, current: bytes | None) -> bytes | None:
     ours = current is not None and current.startswith(
         (_head(name, "ACME"), _head(name, _PLACEHOLDER))
     )
-    return current if ours else _self_signed(name, site["server_names"])
+    return current if ours else _self_signed(name, _names(site))
 
 
 def trusted(contents: bytes) -> bool:
@@ -341,7 +346,7 @@ def report() -> dict[str, dict[str, Any]]:
 
     Returns a mapping by site (of those with TLS): ``source`` (acme, pillar or path), ``path``,
     ``names``, ``issuer``, ``self_signed``, ``not_after`` (UTC), ``days_left`` (negative: it has
-    ended), ``missing_names`` (server names that it is not for); or ``error`` when there is none.
+    ended), ``missing_names`` (names of the site's that it is not for); or ``error`` when there is none.
 
     Raises CommandExecutionError when the pillar is not valid.
 
@@ -372,7 +377,7 @@ def report() -> dict[str, dict[str, Any]]:
         keys = ("names", "issuer", "self_signed", "not_after", "days_left")
         answer[name].update({key: facts[key] for key in keys})
         answer[name]["missing_names"] = [
-            word for word in site["server_names"] if not _covered(word, facts["names"])
+            word for word in _names(site) if not _covered(word, facts["names"])
         ]
     return answer
 
@@ -488,7 +493,7 @@ def _why_request(name: str, site: dict[str, Any]) -> str | None:
     if parameters is None or contents is None:
         return "there is no certificate yet"
     facts = _facts(contents)
-    if set(facts["names"]) != {word.lower() for word in site["server_names"]}:
+    if set(facts["names"]) != {word.lower() for word in _names(site)}:
         return f"the one there is is for {', '.join(facts['names'])}"
     directory = _settings()["acme"]["directory"]
     if parameters.get("server") != directory:
@@ -554,7 +559,7 @@ def request(name: str) -> str:
         command += ["--email", acme["email"], "--no-eff-email"]
     else:
         command.append("--register-unsafely-without-email")
-    for word in site["server_names"]:
+    for word in _names(site):
         command += ["--domain", word.lower()]
     environment = dict(_ENVIRONMENT)
     if acme["ca"]:

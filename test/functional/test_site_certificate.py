@@ -228,12 +228,16 @@ def test_the_hook_takes_back_what_nginx_refuses(host: Host, salt: Salt) -> None:
 
 
 def test_other_names_are_another_certificate(host: Host, salt: Salt) -> None:
-    salt.pillar = acme()
-    salt.pillar["nginx_uwsgi_django"]["sites"]["mysite"]["server_names"].append("more.example.org")
+    """Also where requests for such a name are sent to another."""
+    salt.pillar = acme(redirect_from=["more.example.org"])
     apply(salt)
     done = issued(salt)
     assert done["result"] is True, done["comment"]
     assert "more.example.org" in done["changes"]["certificate"]["new"]
+    for scheme in ("http", "https"):
+        answer = curl(host, f"{scheme}://more.example.org/a?b=c")
+        assert " 301" in answer.splitlines()[0]
+        assert f"location: https://{NAME}/a?b=c\n" in answer.lower()
     assert issued(salt)["changes"] == {}
 
 

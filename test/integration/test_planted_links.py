@@ -125,7 +125,7 @@ class Links:
             if done.ok:
                 return named
             told = "\n".join(result.comment for result in done.failed)
-            found = [path for path in self.standing() if path in told]
+            found = [path for path in self.standing() if os.path.basename(path) in told]
             assert found, told
             print(found, told)
             named += found
