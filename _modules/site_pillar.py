@@ -3254,7 +3254,8 @@ def _check_project(path: tuple, project: dict, errors: list) -> None:
             )
         )
     git = source.get("git") or {}
-    if re.match(r"ssh:|[^/]*@", git.get("url", "")):
+    url = git.get("url")
+    if isinstance(url, str) and re.match(r"ssh:|[^/]*@", url):
         if not git["host_keys"]:
             errors.append(
                 _meaning(

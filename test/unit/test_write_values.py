@@ -18,7 +18,7 @@ from ..modules import Modules
 # Every function that makes, moves, links or gives away something on the host, and why it may.
 # Anything else goes through durable_file: atomic, flushed, with owner and mode before it is seen.
 WRITERS = {
-    "durable_file": {"_sync_directory", "write", "link", "directory", "remove", "_sweep"},
+    "durable_file": {"_sync_directory", "write", "link", "directory", "remove"},
     # In a directory of a name that nobody can guess, made for it, 0700 and root's, and removed.
     "deb822_source": {"_try", "_refresh"},
     "django_release": {
