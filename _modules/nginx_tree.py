@@ -43,6 +43,7 @@ import resource
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -442,18 +443,24 @@ def _set_elsewhere(base: str, nginx_conf: list[Directive]) -> set[str]:
     return found
 
 
+def _strangers(base: str, ours: set[str]) -> list[Directive]:
+    """The directives of the files that nginx.conf includes and that are not ours."""
+    found: list[Directive] = []
+    for pattern in ("conf.d/*.conf", "sites-enabled/*"):
+        for path in glob.glob(os.path.join(glob.escape(base), pattern)):
+            if path not in ours and path != os.path.join(base, _COMMON):
+                found += _directives(_text(_read(os.path.realpath(path))))
+    return found
+
+
 def _defaulted(base: str, ours: set[str]) -> list[list[str]]:
     """Where a server of somebody else's is the default: address (* for all of IPv4) and port."""
     found = []
-    for pattern in ("conf.d/*.conf", "sites-enabled/*"):
-        for path in glob.glob(os.path.join(glob.escape(base), pattern)):
-            if path in ours or path == os.path.join(base, _COMMON):
-                continue
-            for directive in _directives(_text(_read(os.path.realpath(path)))):
-                if directive.words[0] == "listen" and "default_server" in directive.words:
-                    address, _, port = directive.words[1].rpartition(":")
-                    host = "*" if address in ("", "0.0.0.0") else address.lower()
-                    found.append([host, port])
+    for directive in _strangers(base, ours):
+        if directive.words[0] == "listen" and "default_server" in directive.words:
+            address, _, port = directive.words[1].rpartition(":")
+            host = "*" if address in ("", "0.0.0.0") else address.lower()
+            found.append([host, port])
     return found
 
 
@@ -992,15 +999,22 @@ def _addresses(directives: list[Directive]) -> list[tuple[str, str, int]]:
     return found
 
 
-def _listening() -> dict[str, tuple[int, int]]:
-    """The sockets that listen: family and port by inode (proc(5), /proc/net/tcp)."""
+def _as_kernel(family: int, address: str) -> str:
+    """An address as proc(5) writes it: words of the machine's own order."""
+    packed = socket.inet_pton(family, address)
+    return "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
+
+
+def _listening() -> dict[str, tuple[int, str, int]]:
+    """The sockets that listen: family, address and port by inode (proc(5), /proc/net/tcp)."""
     found = {}
     for family, path in ((socket.AF_INET, "/proc/net/tcp"), (socket.AF_INET6, "/proc/net/tcp6")):
         with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as rows:
             for row in rows:
                 fields = row.split()
                 if fields[3] == "0A":
-                    found[fields[9]] = (int(family), int(fields[1].rpartition(":")[2], 16))
+                    address, _, port = fields[1].rpartition(":")
+                    found[fields[9]] = (int(family), address, int(port, 16))
     return found
 
 
@@ -1017,12 +1031,12 @@ def _holders() -> dict[str, int]:
     return found
 
 
-def _conflicts(plan: dict[str, Wanted], master: int | None) -> list[str]:
+def _conflicts(base: str, plan: dict[str, Wanted], master: int | None) -> list[str]:
     """
-    The addresses of our sites that somebody else holds.
+    The addresses of our sites that somebody else holds, or that nginx itself is in the way of.
 
-    ``nginx -t`` says nothing of them, a reload drops the configuration for them, and the next
-    restart ends with no nginx at all.
+    ``nginx -t`` says nothing of them, a reload drops the configuration for them, and after the next
+    restart there may be no nginx at all.
     """
     wanted = [
         (path[len("sites-available/") : -len(".conf")], *listen)
@@ -1030,18 +1044,40 @@ def _conflicts(plan: dict[str, Wanted], master: int | None) -> list[str]:
         if path.startswith("sites-available/") and entry.kind == "file"
         for listen in _addresses(_directives(_text(entry.contents)))
     ]
+    strangers = _addresses(_strangers(base, {f"{base}/{path}" for path in plan}))
+    everywhere = {
+        (":" in address, port)
+        for _, address, port in [*(row[1:] for row in wanted), *strangers]
+        if address in ("0.0.0.0", "::")
+    }
     listening, holders = _listening(), _holders()
     # Its own, and those that systemd keeps for it; what else systemd listens on is somebody else's.
     kept = {int(address.rpartition(":")[2]) for address in __salt__["nginx_socket.held"]()}
     own = {
         listening[inode]
         for inode, pid in holders.items()
-        if inode in listening and (pid == master or (pid == 1 and listening[inode][1] in kept))
+        if inode in listening and (pid == master or (pid == 1 and listening[inode][2] in kept))
     }
     found = []
     for site, word, address, port in wanted:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        if (int(family), port) in own:
+        mine = {host for kind, host, number in own if (kind, number) == (int(family), port)}
+        every = (":" in address, port) in everywhere
+        # nginx binds all addresses of a port once, whichever of them have listens of their own.
+        future = _as_kernel(family, "::" if ":" in address else "0.0.0.0") if every else ""
+        future = future or _as_kernel(family, address)
+        if future in mine:
+            continue
+        if mine and (every or any(set(host) == {"0"} for host in mine)):
+            # Those of before are closed when the new ones are open.
+            first = "call nginx_socket.remove, then " if port in kept else ""
+            found.append(
+                f"listen {word}: nginx has port {port} open on "
+                f"{'some addresses' if every else 'all addresses'}, which cannot be open beside it, "
+                f"so that no reload does that; {first}`systemctl stop "
+                f"{_lookup()['nginx_service']}.service`, and apply again "
+                f"(from the pillar's sites:{site})"
+            )
             continue
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             # As nginx does before it binds.  Bound only: nobody can connect to it.
@@ -1053,7 +1089,7 @@ def _conflicts(plan: dict[str, Wanted], master: int | None) -> list[str]:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     continue  # nginx -t is the judge of an address that is not the host's
-                pids = {holders.get(i, 0) for i, row in listening.items() if row[1] == port} - {0}
+                pids = {holders.get(i, 0) for i, row in listening.items() if row[2] == port} - {0}
                 who = ", ".join(f"process {pid} ({_comm(pid)})" for pid in sorted(pids))
                 found.append(
                     f"listen {word}: {who or 'another process'} holds that port "
@@ -1521,7 +1557,7 @@ def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
                     report["warnings"] += _messages(verdict.output)[1]
                 if verdict.tested and not verdict.ok:
                     _refuse(base, plan, verdict.output)
-                conflicts = _conflicts(plan, verdict.master)
+                conflicts = _conflicts(base, plan, verdict.master)
                 if conflicts:
                     raise CommandExecutionError(
                         "nginx could not listen as it should:\n" + "\n".join(conflicts)

@@ -43,7 +43,7 @@ NEW = pillar(
 
 @pytest.fixture(scope="module")
 def salt(host: Host) -> Iterator[Salt]:
-    prepare(host)
+    prepare(host, "curl")
     made = Salt(host)
     yield made
     made.close()
@@ -82,6 +82,53 @@ def test_killed_at_any_call_where_files_go_in_one_by_one(host: Host, salt: Salt)
             kill.sweep(host, salt, begin, other, steps, lambda: None)
     finally:
         host.run(f"umount {TREE} && rm -r /root/tree")
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_one_address_in_the_place_of_all(host: Host, salt: Salt, held: bool) -> None:
+    """Told before anything changes; what is told to be done is all that there is to do."""
+
+    def listening(*listen: int | str) -> dict[str, Any]:
+        gone = {"old": {"absent": True}, "new": {"absent": True}}
+        site = a_site(snippet=kill.ALIVE, listen=list(listen))
+        return pillar({"mysite": site, **gone}, nginx={"socket": held})
+
+    def hold() -> None:
+        done = salt.state("nginx_socket.held")
+        assert done["result"] is True, done["comment"]
+        assert ("0.0.0.0:80" in host.run("systemctl list-units '*.socket'").stdout) is (
+            held and salt.pillar == listening(80)
+        )
+
+    def asked(address: str) -> str:
+        words = ["curl", "-s", "-H", f"Host: {kill.NAME}", f"http://{address}/alive"]
+        return str(host.run(*words, check=False).stdout)
+
+    converge(salt, listening(80))
+    hold()
+    for listen in ("127.0.0.1:80", 80):
+        serving, before = processes(host), rows(host)
+        salt.pillar = listening(listen)
+        for _ in range(2):
+            failed = salt.state("nginx_tree.applied")
+            assert failed["result"] is False, failed["comment"]
+            assert (processes(host), rows(host)) == (serving, before)
+            assert asked("127.0.0.1") == "alive"
+        told = re.search(r"`(systemctl stop [^`]*)`", failed["comment"])
+        assert told, failed["comment"]
+        assert ("call nginx_socket.remove, then" in failed["comment"]) is held
+        if held:
+            salt.call("nginx_socket.remove")
+            assert asked("127.0.0.1") == "alive"
+        host.run(told[1])
+        converge(salt, listening(listen))
+        hold()
+        assert asked("127.0.0.1") == "alive"
+        assert asked(host.address) == ("alive" if listen == 80 else "")
+        assert kill.run(salt) == [{}, {}]
+    converge(salt, listening("127.0.0.1:80", 80))
+    assert asked("127.0.0.1") == asked(host.address) == "alive"
+    assert salt.state("nginx_socket.absent")["result"] is True
 
 
 def test_six_hundred_sites(host: Host, salt: Salt) -> None:

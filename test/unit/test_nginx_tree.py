@@ -892,12 +892,30 @@ def test_a_port_that_is_held(m: Any, address: str) -> None:
         port = holder.getsockname()[1]
         word = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         plan = {"sites-available/a.conf": m.Wanted("file", f"listen {word};".encode())}
-        (told,) = m._conflicts(plan, None)
+        (told,) = m._conflicts("/nowhere", plan, None)
         assert told.startswith(f"listen {word}: process {os.getpid()} (") and "sites:a" in told
-        assert m._conflicts(plan, os.getpid()) == [], "it is nginx's own"
+        assert m._conflicts("/nowhere", plan, os.getpid()) == [], "it is nginx's own"
         other = {"sites-available/a.conf": m.Wanted("file", b"listen 203.0.113.7:80;")}
-        assert m._conflicts(other, None) == [], "an address of another host"
-    assert m._conflicts(plan, None) == []
+        assert m._conflicts("/nowhere", other, None) == [], "an address of another host"
+    assert m._conflicts("/nowhere", plan, None) == []
+
+
+def test_all_addresses_of_a_port_and_one_of_them(m: Any) -> None:
+    """nginx does not close one before it opens the other."""
+
+    def told(word: str, *more: str) -> str:
+        lines = "".join(f"listen {one}:{port};" for one in (word, *more))
+        plan = {"sites-available/a.conf": m.Wanted("file", lines.encode())}
+        return "\n".join(m._conflicts("/nowhere", plan, os.getpid()))
+
+    with socket.create_server(("0.0.0.0", 0)) as own:
+        port = own.getsockname()[1]
+        assert told("*") == told("0.0.0.0") == told("127.0.0.1", "*") == ""
+        assert f"listen 127.0.0.1:{port}: nginx has port {port} open on all" in told("127.0.0.1")
+        assert "systemctl stop nginx.service`" in told("127.0.0.1")
+    with socket.create_server(("127.0.0.1", port)):
+        assert told("127.0.0.1") == told("127.0.0.2") == ""
+        assert f"listen *:{port}: nginx has port {port} open on some" in told("*", "127.0.0.1")
 
 
 def test_limits_of_a_running_master(m: Any) -> None:
