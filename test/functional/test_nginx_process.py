@@ -254,7 +254,9 @@ def test_a_run_killed_at_any_of_its_calls(
     def survived() -> None:
         assert sites(host) in (links if what == "tree" else links[:1])
 
-    kill.sweep(host, salt, begin, new if what == "tree" else old, lambda all_: sample(all_, 1), survived)
+    kill.sweep(
+        host, salt, begin, new if what == "tree" else old, lambda all_: sample(all_, 1), survived
+    )
     assert sum("master process" in title for title in processes(host).values()) == 1
 
 

@@ -21,7 +21,18 @@ NAME = "www.example.org"
 PILLAR = yaml.safe_load((FORMULA / "pillar.example").read_text())
 HASHED = "$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1E5n0U0aDehy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1"
 CALLS = (
-    *("openat", "creat", "rename", "renameat", "renameat2", "symlink", "symlinkat", "mkdir", "mkdirat", "bind"),
+    *(
+        "openat",
+        "creat",
+        "rename",
+        "renameat",
+        "renameat2",
+        "symlink",
+        "symlinkat",
+        "mkdir",
+        "mkdirat",
+        "bind",
+    ),
 )
 # What Salt itself, and the tools of the distribution and of Python, write: not the formula's.
 THEIRS = re.compile(
@@ -87,7 +98,11 @@ class Links:
         self.targets = {path: f"/root/targets/{n}" for n, path in enumerate(paths)}
         script = ["set -e", "rm -rf /root/targets /root/aside", "mkdir /root/targets /root/aside"]
         for path, target in self.targets.items():
-            make = f"mkdir {target}; echo mine >{target}/file" if path in folders else f"echo mine >{target}"
+            make = (
+                f"mkdir {target}; echo mine >{target}/file"
+                if path in folders
+                else f"echo mine >{target}"
+            )
             script += [
                 f"{make}; chmod -R go= {target}; mkdir -p {os.path.dirname(path)}",
                 f"if [ -e {path} -o -L {path} ]; then mv {path} {self.aside(path)}; fi",
@@ -130,7 +145,9 @@ class Links:
             print(found, told)
             named += found
             for path in found:
-                self.host.run(f"rm {path}; ! [ -e {self.aside(path)} ] || mv {self.aside(path)} {path}")
+                self.host.run(
+                    f"rm {path}; ! [ -e {self.aside(path)} ] || mv {self.aside(path)} {path}"
+                )
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +187,9 @@ def settled(host: Host) -> None:
     """The site answers, and there is nothing more to do."""
     again = host.apply()
     assert again.ok and again.changed == [], again.changed
-    assert host.run("curl", "-sk", "-o/dev/null", "-w%{http_code}", f"https://{NAME}/").stdout == "401"
+    assert (
+        host.run("curl", "-sk", "-o/dev/null", "-w%{http_code}", f"https://{NAME}/").stdout == "401"
+    )
 
 
 def test_in_the_place_of_files(host, applied):

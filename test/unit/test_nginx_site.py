@@ -195,6 +195,11 @@ def test_other_names_are_sent_to_the_first(tmp_path: pathlib.Path) -> None:
     assert "return 301 $site_mysite_scheme://www.a.org$request_uri;" in text
     # They count where nginx sizes its table of names, and for nobody else.
     many = [f"n{n}.example.org" for n in range(300)]
-    assert "server_names_hash_max_size" in modules({"server_names": ["a.org"], "redirect_from": many}).nginx_site.http([])
-    (error,) = modules({"server_names": ["a.org"], "redirect_from": ["b.org"]}, {"other": a_site(server_names=["b.org"])}).site_pillar.check()
+    assert "server_names_hash_max_size" in modules(
+        {"server_names": ["a.org"], "redirect_from": many}
+    ).nginx_site.http([])
+    (error,) = modules(
+        {"server_names": ["a.org"], "redirect_from": ["b.org"]},
+        {"other": a_site(server_names=["b.org"])},
+    ).site_pillar.check()
     assert error["path"].endswith("sites:other:server_names:0")
