@@ -1767,6 +1767,10 @@ def _unpublished(name: str) -> list[str]:
     collected = _collected(name, desired(name)["id"])
     if not collected:
         return []
+    if os.path.islink(collected):
+        raise CommandExecutionError(
+            f"{collected} is a link, in the place of a release's static files: remove it"
+        )
     public = _places(name)["static"]
     found = []
     for folder, _, files in os.walk(collected):

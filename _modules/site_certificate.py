@@ -43,6 +43,8 @@ _ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
 }
 _OPENSSL_TIMEOUT = 60
+# certbot/_internal/lock.py; which lock, and so which certbot, it does not say.
+_ANOTHER = "Another instance of Certbot is already running"
 # An authority may take minutes to look at every name.
 _CERTBOT_TIMEOUT = 600
 
@@ -526,6 +528,22 @@ def prepare(name: str) -> None:
         retire(lineage, "resume")
 
 
+def _forget_half(lineage: str) -> None:
+    """
+    Remove a lineage that a killed certbot has not finished.
+
+    certbot/_internal/storage.py, new_lineage(): first comes an empty file of its name, for which
+    the next certbot would take another name (``LINEAGE-0001``), and what is in it comes last.
+    """
+    if (_parameters(lineage) or {}).get("fullchain"):
+        return
+    __salt__["durable_file.remove"](_renewal(lineage))
+    for kind in ("live", "archive"):
+        path = f"{_LETSENCRYPT}/{kind}/{lineage}"
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+
+
 def request(name: str) -> str:
     """
     Ask the authority for a site's certificate; nginx has to be serving the site by plain HTTP.
@@ -550,6 +568,7 @@ def request(name: str) -> str:
     if certbot is None:
         raise CommandExecutionError("certbot is not installed")
     _write_files()
+    _forget_half(f"{_LINEAGE}{name}")
     command = [certbot, "certonly", "--non-interactive", "--webroot", "--webroot-path", webroot()]
     command += ["--cert-name", f"{_LINEAGE}{name}", "--server", acme["directory"], "--agree-tos"]
     command += ["--key-type", "ecdsa", "--deploy-hook", f"{_hook_path()} {name}"]
@@ -576,19 +595,27 @@ def request(name: str) -> str:
 
 def _run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """certbot, to its end; a time-out is a sentence."""
-    try:
-        return subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_CERTBOT_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CommandExecutionError(f"certbot had not ended after {_CERTBOT_TIMEOUT} s") from None
+    deadline = time.monotonic() + _CERTBOT_TIMEOUT
+    while True:
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_CERTBOT_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise CommandExecutionError(
+                f"certbot had not ended after {_CERTBOT_TIMEOUT} s"
+            ) from None
+        # Its timer's, or that of a run that was killed: it ends by itself.
+        if _ANOTHER not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
 
 
 def surplus(everything: bool = False) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..hosts.host import Host
-from .nginx_host import Killed, Load, Salt, a_site, leftovers, pillar, processes, sites
+from .nginx_host import Killed, Load, Salt, a_site, leftovers, pillar, processes
 
 #: What changes a directory, starts a process, signals one, or waits.
 CALLS = (

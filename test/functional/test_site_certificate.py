@@ -189,8 +189,8 @@ def test_a_certificate_by_acme(host: Host, salt: Salt) -> None:
     assert 80 < report["days_left"] <= 90 and not report["self_signed"]
 
 
-def test_certbots_timer_renews_and_nginx_serves_it_without_salt(host: Host, salt: Salt) -> None:
-    before, old = served(host), workers(host)
+def renew(host: Host) -> None:
+    """As certbot's timer does."""
     # The command of the unit, which would wait until the end of the 90 days.
     host.run("mkdir -p /etc/systemd/system/certbot.service.d")
     host.write(
@@ -200,6 +200,11 @@ def test_certbots_timer_renews_and_nginx_serves_it_without_salt(host: Host, salt
     )
     host.run("systemctl daemon-reload && systemctl start certbot.service")
     host.run("rm /etc/systemd/system/certbot.service.d/now.conf && systemctl daemon-reload")
+
+
+def test_certbots_timer_renews_and_nginx_serves_it_without_salt(host: Host, salt: Salt) -> None:
+    before, old = served(host), workers(host)
+    renew(host)
     deadline = time.monotonic() + 20
     while same(served(host), before):
         assert time.monotonic() < deadline
