@@ -56,7 +56,12 @@ GUARDED = {"realm": "Staging area", "users": {"ann": HASHED}, "except": ["127.0.
 CLOSED = {"page": f"{SHARED}/closed.html", "except": ["127.0.0.9"]}
 BOTH = {
     "mysite": a_site(**FEATURES),
-    "other": a_site("other.example.org", basic_auth=GUARDED, headers={"X-Frame-Options": "DENY"}),
+    "other": a_site(
+        "other.example.org",
+        redirect_from=["former.example.org", "*.former.example.org"],
+        basic_auth=GUARDED,
+        headers={"X-Frame-Options": "DENY"},
+    ),
 }
 
 # A uWSGI of a few lines: it answers with the variables that nginx passes.
@@ -114,6 +119,9 @@ def test_a_second_run_changes_nothing(salt: Salt) -> None:
 
 def test_redirects(host: Host, salt: Salt) -> None:
     assert "301" in ask(host, "/old?a=1") and "Location: /new?a=1\n" in ask(host, "/old?a=1")
+    for name in ("former.example.org", "a.former.example.org"):
+        answer = ask(host, "/a%20b?c=d", name=name)
+        assert " 301 " in answer and "Location: http://other.example.org/a%20b?c=d\n" in answer
     answer = ask(host, "/blog/x%20y/z?q=%0d%0aX:1")
     assert " 308 " in answer and "Location: /articles/x%20y/z?q=%0d%0aX:1\n" in answer
 
