@@ -916,8 +916,13 @@ def _fetch(name: str) -> list[str]:
         for path in _complete(name):
             __salt__["system_account.regroup"](path, group)
         for left in _unfinished(name):
-            shutil.rmtree(left)
+            if os.path.islink(left):
+                os.unlink(left)
+            else:
+                shutil.rmtree(left)
         root, manifest = _source(name)
+        if os.path.islink(wanted["path"]):
+            os.unlink(wanted["path"])
         if not os.path.isdir(wanted["path"]):
             _copy(name, root, manifest, wanted)
             found = __salt__["release_source.obtain"](name)
@@ -1762,6 +1767,10 @@ def _unpublished(name: str) -> list[str]:
     collected = _collected(name, desired(name)["id"])
     if not collected:
         return []
+    if os.path.islink(collected):
+        raise CommandExecutionError(
+            f"{collected} is a link, in the place of a release's static files: remove it"
+        )
     public = _places(name)["static"]
     found = []
     for folder, _, files in os.walk(collected):

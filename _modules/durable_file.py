@@ -64,13 +64,27 @@ def _sync_directory(directory: str) -> None:
         os.close(handle)
 
 
-def _sweep(directory: str, name: str) -> None:
-    """Remove what a killed earlier write of the same file left behind."""
+def sweep(path: str) -> None:
+    """
+    Remove what a killed write of a file left behind; a next write of it does so by itself.
+
+    path
+        the absolute path of the file
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' durable_file.sweep /etc/motd
+    """
+    folder, name = os.path.split(path)
     prefix = _TEMPORARY.format(name=name)
-    for entry in os.listdir(directory):
+    if not os.path.isdir(folder):
+        return
+    for entry in os.listdir(folder):
         if entry.startswith(prefix):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(directory, entry))
+                os.unlink(os.path.join(folder, entry))
 
 
 def read(path: str) -> bytes | None:
@@ -171,7 +185,7 @@ def write(
     if not differs(path, contents, uid, gid, mode):
         return False
     folder, name = os.path.split(path)
-    _sweep(folder, name)
+    sweep(path)
     handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY.format(name=name), dir=folder)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -215,7 +229,7 @@ def link(path: str, target: str) -> bool:
     if os.path.islink(path) and os.readlink(path) == target:
         return False
     folder, name = os.path.split(path)
-    _sweep(folder, name)
+    sweep(path)
     temporary = os.path.join(folder, _TEMPORARY.format(name=name) + str(os.getpid()))
     os.symlink(target, temporary)
     try:
@@ -295,7 +309,7 @@ def remove(path: str) -> bool:
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):
         return False
-    _sweep(folder, name)
+    sweep(path)
     try:
         os.unlink(path)
     except FileNotFoundError:

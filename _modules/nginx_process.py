@@ -298,6 +298,19 @@ def _write_note(fingerprint: str, master: int) -> None:
     __salt__["durable_file.write"](_NOTE, text + "\n", mode="0644")
 
 
+def sweep() -> None:
+    """
+    Remove what a run has left that was killed while it wrote its note.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_process.sweep
+    """
+    __salt__["durable_file.sweep"](_NOTE)
+
+
 def _clock_was_set() -> bool:
     """
     Whether the wall clock was set since nginx started: times of files then say nothing.

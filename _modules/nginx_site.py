@@ -165,8 +165,23 @@ def _given(name: str, site: dict[str, Any]) -> dict[str, Any]:
         "nginx": nginx,
         "health": nginx["health"],
         "htpasswd": f"{_directory()}/{_htpasswd_path(name)}",
+        "moved": _moved(site),
         # nginx's variables: a dash would end their names; the contract refuses a second such name.
         "variable": f"site_{name.replace('-', '_')}",
+    }
+
+
+def _moved(site: dict[str, Any]) -> dict[str, str] | None:
+    """Where requests for the site's other names are sent to: by plain HTTP, and by HTTPS."""
+    if not site["redirect_from"]:
+        return None
+    first, tls = site["server_names"][0], site["tls"]
+    # Behind a load balancer nobody knows which port it has.
+    number = str(site["listen"][0]).split()[0].rpartition(":")[2]
+    port = "" if number == "80" or site["load_balancer"] else f":{number}"
+    return {
+        "plain": f"{first}{port}",
+        "encrypted": f"{first}{tls['port']}" if tls and not site["load_balancer"] else first,
     }
 
 
@@ -371,7 +386,11 @@ def http(
     """
     settings = __salt__["site_pillar.settings"]()
     sites = {name: site for name, site in settings["sites"].items() if not site["absent"]}
-    names = [str(word) for site in sites.values() for word in site["server_names"]]
+    names = [
+        str(word)
+        for site in sites.values()
+        for word in [*site["server_names"], *site["redirect_from"]]
+    ]
     nginx = settings["nginx"]
     templates, others = _Templates(saltenv), defaulted or []
     catch_all = nginx["catch_all"]

@@ -386,6 +386,8 @@ def let_go(addresses: list[str] | None = None) -> list[str]:
         salt '*' nginx_socket.let_go
     """
     now = held()
+    if not now:
+        return []  # without a second's look at who is connected
     going = [a for a in (status()["unused"] if addresses is None else addresses) if a in now]
     if going:
         # The anchors go with them.

@@ -17,7 +17,7 @@ default site taken out, the certificates that the formula keeps, and one file of
    (``renameat2``, ``RENAME_EXCHANGE``).  An untouched file keeps its inode and its times.
    Where that call is not possible (a mount point; a directory of a lower overlayfs layer), and
    where there is only one thing to change anyway, the files are renamed one by one, in an order in
-   which nginx accepts every step, and renamed back when one of them fails.
+   which nginx accepts every step, asked of it before, and renamed back when one of them fails.
 
 A tree that somebody else has broken is noticed as soon as one of our own changes is due, and
 by :py:mod:`nginx_process <_modules.nginx_process>`, which finds it newer than the running workers.
@@ -43,6 +43,7 @@ import resource
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -442,18 +443,24 @@ def _set_elsewhere(base: str, nginx_conf: list[Directive]) -> set[str]:
     return found
 
 
+def _strangers(base: str, ours: set[str]) -> list[Directive]:
+    """The directives of the files that nginx.conf includes and that are not ours."""
+    found: list[Directive] = []
+    for pattern in ("conf.d/*.conf", "sites-enabled/*"):
+        for path in glob.glob(os.path.join(glob.escape(base), pattern)):
+            if path not in ours and path != os.path.join(base, _COMMON):
+                found += _directives(_text(_read(os.path.realpath(path))))
+    return found
+
+
 def _defaulted(base: str, ours: set[str]) -> list[list[str]]:
     """Where a server of somebody else's is the default: address (* for all of IPv4) and port."""
     found = []
-    for pattern in ("conf.d/*.conf", "sites-enabled/*"):
-        for path in glob.glob(os.path.join(glob.escape(base), pattern)):
-            if path in ours or path == os.path.join(base, _COMMON):
-                continue
-            for directive in _directives(_text(_read(os.path.realpath(path)))):
-                if directive.words[0] == "listen" and "default_server" in directive.words:
-                    address, _, port = directive.words[1].rpartition(":")
-                    host = "*" if address in ("", "0.0.0.0") else address.lower()
-                    found.append([host, port])
+    for directive in _strangers(base, ours):
+        if directive.words[0] == "listen" and "default_server" in directive.words:
+            address, _, port = directive.words[1].rpartition(":")
+            host = "*" if address in ("", "0.0.0.0") else address.lower()
+            found.append([host, port])
     return found
 
 
@@ -992,15 +999,22 @@ def _addresses(directives: list[Directive]) -> list[tuple[str, str, int]]:
     return found
 
 
-def _listening() -> dict[str, tuple[int, int]]:
-    """The sockets that listen: family and port by inode (proc(5), /proc/net/tcp)."""
+def _as_kernel(family: int, address: str) -> str:
+    """An address as proc(5) writes it: words of the machine's own order."""
+    packed = socket.inet_pton(family, address)
+    return "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
+
+
+def _listening() -> dict[str, tuple[int, str, int]]:
+    """The sockets that listen: family, address and port by inode (proc(5), /proc/net/tcp)."""
     found = {}
     for family, path in ((socket.AF_INET, "/proc/net/tcp"), (socket.AF_INET6, "/proc/net/tcp6")):
         with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as rows:
             for row in rows:
                 fields = row.split()
                 if fields[3] == "0A":
-                    found[fields[9]] = (int(family), int(fields[1].rpartition(":")[2], 16))
+                    address, _, port = fields[1].rpartition(":")
+                    found[fields[9]] = (int(family), address, int(port, 16))
     return found
 
 
@@ -1017,12 +1031,12 @@ def _holders() -> dict[str, int]:
     return found
 
 
-def _conflicts(plan: dict[str, Wanted], master: int | None) -> list[str]:
+def _conflicts(base: str, plan: dict[str, Wanted], master: int | None) -> list[str]:
     """
-    The addresses of our sites that somebody else holds.
+    The addresses of our sites that somebody else holds, or that nginx itself is in the way of.
 
-    ``nginx -t`` says nothing of them, a reload drops the configuration for them, and the next
-    restart ends with no nginx at all.
+    ``nginx -t`` says nothing of them, a reload drops the configuration for them, and after the next
+    restart there may be no nginx at all.
     """
     wanted = [
         (path[len("sites-available/") : -len(".conf")], *listen)
@@ -1030,18 +1044,40 @@ def _conflicts(plan: dict[str, Wanted], master: int | None) -> list[str]:
         if path.startswith("sites-available/") and entry.kind == "file"
         for listen in _addresses(_directives(_text(entry.contents)))
     ]
+    strangers = _addresses(_strangers(base, {f"{base}/{path}" for path in plan}))
+    everywhere = {
+        (":" in address, port)
+        for _, address, port in [*(row[1:] for row in wanted), *strangers]
+        if address in ("0.0.0.0", "::")
+    }
     listening, holders = _listening(), _holders()
     # Its own, and those that systemd keeps for it; what else systemd listens on is somebody else's.
     kept = {int(address.rpartition(":")[2]) for address in __salt__["nginx_socket.held"]()}
     own = {
         listening[inode]
         for inode, pid in holders.items()
-        if inode in listening and (pid == master or (pid == 1 and listening[inode][1] in kept))
+        if inode in listening and (pid == master or (pid == 1 and listening[inode][2] in kept))
     }
     found = []
     for site, word, address, port in wanted:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        if (int(family), port) in own:
+        mine = {host for kind, host, number in own if (kind, number) == (int(family), port)}
+        every = (":" in address, port) in everywhere
+        # nginx binds all addresses of a port once, whichever of them have listens of their own.
+        future = _as_kernel(family, "::" if ":" in address else "0.0.0.0") if every else ""
+        future = future or _as_kernel(family, address)
+        if future in mine:
+            continue
+        if mine and (every or any(set(host) == {"0"} for host in mine)):
+            # Those of before are closed when the new ones are open.
+            first = "call nginx_socket.remove, then " if port in kept else ""
+            found.append(
+                f"listen {word}: nginx has port {port} open on "
+                f"{'some addresses' if every else 'all addresses'}, which cannot be open beside it, "
+                f"so that no reload does that; {first}`systemctl stop "
+                f"{_lookup()['nginx_service']}.service`, and apply again "
+                f"(from the pillar's sites:{site})"
+            )
             continue
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             # As nginx does before it binds.  Bound only: nobody can connect to it.
@@ -1053,7 +1089,7 @@ def _conflicts(plan: dict[str, Wanted], master: int | None) -> list[str]:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     continue  # nginx -t is the judge of an address that is not the host's
-                pids = {holders.get(i, 0) for i, row in listening.items() if row[1] == port} - {0}
+                pids = {holders.get(i, 0) for i, row in listening.items() if row[2] == port} - {0}
                 who = ", ".join(f"process {pid} ({_comm(pid)})" for pid in sorted(pids))
                 found.append(
                     f"listen {word}: {who or 'another process'} holds that port "
@@ -1309,9 +1345,9 @@ def _exchange(base: str, due: dict[str, Wanted], seen: _Snapshot) -> None:
         shutil.rmtree(stage)
 
 
-# The order in which single renames are safe: what nginx does not read yet, the formula's settings,
-# the links that go (before another site may claim what they claim), the files behind links, the
-# new links, and last what no link leads to any more.
+# The order in which single renames are likely to be safe: what nginx does not read yet, the formula's
+# settings, the links that go (before another site may claim what they claim), the files behind links,
+# the new links, and last what no link leads to any more.
 def _rank(base: str, path: str, wanted: Wanted) -> int:
     if wanted.kind == "directory":
         return 0
@@ -1323,11 +1359,47 @@ def _rank(base: str, path: str, wanted: Wanted) -> int:
     if folder == "sites-available":
         linked = os.path.lexists(os.path.join(base, "sites-enabled", posixpath.basename(path)))
         return 5 if linked else 1
+    if folder == "conf.d" and not path.endswith(".conf"):
+        return 1  # kept for whoever gives it back
     # nginx.conf before conf.d when the former is what the latter was written for.
     return 2 if path == _COMMON else 4
 
 
-def _one_by_one(base: str, due: dict[str, Wanted], seen: _Snapshot, accept: Any = None) -> None:
+def _ranked(base: str, due: dict[str, Wanted]) -> list[str]:
+    return sorted(due, key=lambda path: (_rank(base, path, due[path]), path))
+
+
+def _accepted(base: str, due: dict[str, Wanted], warnings: list[str]) -> list[str]:
+    """
+    What is due, in an order of which nginx accepts every step: one that comes too early waits.
+
+    A log format is made before, and goes after, what uses it.  There may be no such order (one that
+    gets another name): then that is a warning.
+    """
+    order: list[str] = []
+    waiting = _ranked(base, due)
+    unread = {path for path in due if _rank(base, path, due[path]) in (0, 1)}
+    while len(waiting) > 1:
+        for path in waiting:
+            verdict = None
+            if path not in unread:
+                verdict = _judge(base, {done: due[done] for done in [*order, path]})
+            if verdict is None or verdict.ok:
+                break
+        else:
+            warnings.append(
+                "file by file there is no order in which nginx accepts every step; a host that "
+                "is reset in the next moment has a tree that it refuses until the next run"
+            )
+            return order + waiting
+        order.append(path)
+        waiting.remove(path)
+    return order + waiting
+
+
+def _one_by_one(
+    base: str, due: dict[str, Wanted], seen: _Snapshot, order: list[str], accept: Any = None
+) -> None:
     """
     Rename what is due into place, file by file; all of it back when one does not go in.
 
@@ -1338,7 +1410,6 @@ def _one_by_one(base: str, due: dict[str, Wanted], seen: _Snapshot, accept: Any 
     done: list[tuple[str, str | None]] = []
     folders: set[str] = set()
     try:
-        order = sorted(due, key=lambda path: (_rank(base, path, due[path]), path))
         for number, path in enumerate(order):
             wanted, full = due[path], os.path.join(base, path)
             if wanted.kind in ("file", "link"):
@@ -1396,7 +1467,7 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 _NOT_HERE = (errno.EXDEV, errno.EBUSY, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EMLINK)
 
 
-def _swap(base: str, due: dict[str, Wanted], seen: _Snapshot) -> str:
+def _swap(base: str, due: dict[str, Wanted], seen: _Snapshot, warnings: list[str]) -> str:
     """Put what is due in place; returns how."""
     if len(due) > 1:
         try:
@@ -1405,7 +1476,7 @@ def _swap(base: str, due: dict[str, Wanted], seen: _Snapshot) -> str:
         except OSError as error:
             if error.errno not in _NOT_HERE:
                 raise
-    _one_by_one(base, due, seen)
+    _one_by_one(base, due, seen, _accepted(base, due, warnings))
     return "renames"
 
 
@@ -1423,7 +1494,10 @@ def _leftovers(base: str) -> list[str]:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """One run at a time: two would take each other for a third party."""
-    with open("/run/nginx_uwsgi_django-nginx_tree.lock", "ab") as lock:
+    path = "/run/nginx_uwsgi_django-nginx_tree.lock"
+    # Not to be read by others: whoever can open it can hold the lock.
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "ab") as lock:
         deadline = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
@@ -1441,6 +1515,14 @@ def _alone() -> Iterator[None]:
 def _refuse(base: str, plan: dict[str, Wanted], output: str) -> None:
     errors, _ = _messages(output)
     told = [_whose(base, plan, message) for message in errors] or [output or "nginx -t failed"]
+    limits = _limits(_service())
+    if limits and "Too many open files" in output:
+        unit = f"{_lookup()['nginx_service']}.service"
+        told.append(
+            "a reload opens the new logs while the old ones are open: `prlimit "
+            f"--nofile={limits[1]}: --pid $(systemctl show -P MainPID {unit})` gives the running "
+            f"nginx more at once, LimitNOFILE= of {unit} one that starts"
+        )
     raise CommandExecutionError("nginx refuses the tree as it would be:\n" + "\n".join(told))
 
 
@@ -1475,7 +1557,7 @@ def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
                     report["warnings"] += _messages(verdict.output)[1]
                 if verdict.tested and not verdict.ok:
                     _refuse(base, plan, verdict.output)
-                conflicts = _conflicts(plan, verdict.master)
+                conflicts = _conflicts(base, plan, verdict.master)
                 if conflicts:
                     raise CommandExecutionError(
                         "nginx could not listen as it should:\n" + "\n".join(conflicts)
@@ -1488,7 +1570,7 @@ def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
                 if not _same(seen, _snapshot(base)):
                     raise _Raced
                 if verdict.tested:
-                    report["how"] = _swap(base, due, seen)
+                    report["how"] = _swap(base, due, seen, report["warnings"])
                 else:
                     report["how"] = _unproven(base, plan, due, seen, report["warnings"])
             except (_Raced, FileNotFoundError) as error:
@@ -1522,7 +1604,7 @@ def _unproven(
             _refuse(base, plan, result.stderr)
         warnings.extend(_messages(result.stderr)[1])
 
-    _one_by_one(base, due, seen, accept)
+    _one_by_one(base, due, seen, _ranked(base, due), accept)
     return "renames, tested afterwards"
 
 

@@ -227,7 +227,7 @@ def alone(name: str, what: str) -> Iterator[None]:
         return
     _make_directory(name)
     path = os.path.join(directory(name), _LOCK)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

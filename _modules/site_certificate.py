@@ -43,6 +43,8 @@ _ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
 }
 _OPENSSL_TIMEOUT = 60
+# certbot/_internal/lock.py; which lock, and so which certbot, it does not say.
+_ANOTHER = "Another instance of Certbot is already running"
 # An authority may take minutes to look at every name.
 _CERTBOT_TIMEOUT = 600
 
@@ -87,6 +89,11 @@ def _settings() -> dict[str, Any]:
 
 def _site(name: str) -> dict[str, Any]:
     return __salt__["site_pillar.site"](name)
+
+
+def _names(site: dict[str, Any]) -> list[str]:
+    """All names that are asked for by HTTPS: those that are redirected are, too."""
+    return [*site["server_names"], *site["redirect_from"]]
 
 
 # --- reading certificates ----------------------------------------------------------------------
@@ -261,12 +268,12 @@ def _issued(name: str) -> bytes | None:
     return _head(name, "ACME") + chain + key
 
 
-def _self_signed(name: str, server_names: list[str]) -> bytes:
+def _self_signed(name: str, names: list[str]) -> bytes:
     """A certificate that nobody trusts, so that nginx has one to start with."""
-    common = server_names[0] if len(server_names[0]) <= 64 else name
+    common = names[0] if len(names[0]) <= 64 else name
     words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     words += ["-days", "3650", "-subj", f"/CN={common}"]
-    words += ["-addext", "subjectAltName=" + ",".join(f"DNS:{word}" for word in server_names)]
+    words += ["-addext", "subjectAltName=" + ",".join(f"DNS:{word}" for word in names)]
     # To the pipe: neither a file nor the list of processes ever has the key.
     pem = _openssl(*words, "-keyout", "/dev/stdout", "-out", "/dev/stdout")
     return _head(name, _PLACEHOLDER) + pem.encode()
@@ -303,7 +310,7 @@ def bundle(name: str, current: bytes | None) -> bytes | None:
     ours = current is not None and current.startswith(
         (_head(name, "ACME"), _head(name, _PLACEHOLDER))
     )
-    return current if ours else _self_signed(name, site["server_names"])
+    return current if ours else _self_signed(name, _names(site))
 
 
 def trusted(contents: bytes) -> bool:
@@ -341,7 +348,7 @@ def report() -> dict[str, dict[str, Any]]:
 
     Returns a mapping by site (of those with TLS): ``source`` (acme, pillar or path), ``path``,
     ``names``, ``issuer``, ``self_signed``, ``not_after`` (UTC), ``days_left`` (negative: it has
-    ended), ``missing_names`` (server names that it is not for); or ``error`` when there is none.
+    ended), ``missing_names`` (names of the site's that it is not for); or ``error`` when there is none.
 
     Raises CommandExecutionError when the pillar is not valid.
 
@@ -372,7 +379,7 @@ def report() -> dict[str, dict[str, Any]]:
         keys = ("names", "issuer", "self_signed", "not_after", "days_left")
         answer[name].update({key: facts[key] for key in keys})
         answer[name]["missing_names"] = [
-            word for word in site["server_names"] if not _covered(word, facts["names"])
+            word for word in _names(site) if not _covered(word, facts["names"])
         ]
     return answer
 
@@ -488,7 +495,7 @@ def _why_request(name: str, site: dict[str, Any]) -> str | None:
     if parameters is None or contents is None:
         return "there is no certificate yet"
     facts = _facts(contents)
-    if set(facts["names"]) != {word.lower() for word in site["server_names"]}:
+    if set(facts["names"]) != {word.lower() for word in _names(site)}:
         return f"the one there is is for {', '.join(facts['names'])}"
     directory = _settings()["acme"]["directory"]
     if parameters.get("server") != directory:
@@ -521,6 +528,22 @@ def prepare(name: str) -> None:
         retire(lineage, "resume")
 
 
+def _forget_half(lineage: str) -> None:
+    """
+    Remove a lineage that a killed certbot has not finished.
+
+    certbot/_internal/storage.py, new_lineage(): first comes an empty file of its name, for which
+    the next certbot would take another name (``LINEAGE-0001``), and what is in it comes last.
+    """
+    if (_parameters(lineage) or {}).get("fullchain"):
+        return
+    __salt__["durable_file.remove"](_renewal(lineage))
+    for kind in ("live", "archive"):
+        path = f"{_LETSENCRYPT}/{kind}/{lineage}"
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+
+
 def request(name: str) -> str:
     """
     Ask the authority for a site's certificate; nginx has to be serving the site by plain HTTP.
@@ -545,6 +568,7 @@ def request(name: str) -> str:
     if certbot is None:
         raise CommandExecutionError("certbot is not installed")
     _write_files()
+    _forget_half(f"{_LINEAGE}{name}")
     command = [certbot, "certonly", "--non-interactive", "--webroot", "--webroot-path", webroot()]
     command += ["--cert-name", f"{_LINEAGE}{name}", "--server", acme["directory"], "--agree-tos"]
     command += ["--key-type", "ecdsa", "--deploy-hook", f"{_hook_path()} {name}"]
@@ -554,7 +578,7 @@ def request(name: str) -> str:
         command += ["--email", acme["email"], "--no-eff-email"]
     else:
         command.append("--register-unsafely-without-email")
-    for word in site["server_names"]:
+    for word in _names(site):
         command += ["--domain", word.lower()]
     environment = dict(_ENVIRONMENT)
     if acme["ca"]:
@@ -571,19 +595,27 @@ def request(name: str) -> str:
 
 def _run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """certbot, to its end; a time-out is a sentence."""
-    try:
-        return subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_CERTBOT_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CommandExecutionError(f"certbot had not ended after {_CERTBOT_TIMEOUT} s") from None
+    deadline = time.monotonic() + _CERTBOT_TIMEOUT
+    while True:
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_CERTBOT_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise CommandExecutionError(
+                f"certbot had not ended after {_CERTBOT_TIMEOUT} s"
+            ) from None
+        # Its timer's, or that of a run that was killed: it ends by itself.
+        if _ANOTHER not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
 
 
 def surplus(everything: bool = False) -> dict[str, str]:

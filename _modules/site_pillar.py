@@ -2422,6 +2422,23 @@ def _site_keys() -> dict[str, _Node]:
             "one that it does not have, or any of them off EC2, adds no name.",
             example=["www.example.org", "*.example.org"],
         ),
+        "redirect_from": _List(
+            _Text(
+                "a name like example.org, *.example.org or www.example.*",
+                rf"(?:\*\.|\.)?{_HOST}|{_HOST}\.\*",
+                most=253,
+                advice=(
+                    (r"https?://.*", "a name alone, without http:// and without a path"),
+                    (r".*/.*", "a path is redirected by redirects"),
+                ),
+            ),
+            "a list of names",
+            unique=True,
+            default=[],
+            description="Names whose requests are redirected to the same path under the first of "
+            "server_names. A certificate by ACME is for them too.",
+            example=["example.org"],
+        ),
         "listen": _listens(
             [80],
             "Where nginx listens for the site: ports, or quoted texts with address and port. "
@@ -3066,32 +3083,45 @@ def _check_listen(name: str, site: dict, taken: dict, errors: list) -> None:
                         "one default_server for an address and port",
                     )
                 )
-    for number, written in enumerate(site["server_names"]):
-        lower = written.lower()
+    written = {
+        (key, number): word
+        for key in ("server_names", "redirect_from")
+        for number, word in enumerate(site[key])
+    }
+    for key, word in written.items():
+        lower = word.lower()
         # nginx takes .example.org as example.org and *.example.org.
         names = [lower[1:], f"*{lower}"] if lower.startswith(".") else [lower]
         clash = None
         for host, port in seen:
             for one in names:
-                other = taken.setdefault((one, host, port), (name, number))
-                again = other[0] == name and site["server_names"][other[1]] == written
-                if other != (name, number) and not again and clash is None:
+                other = taken.setdefault((one, host, port), (name, key))
+                again = other[0] == name and other[1][0] == key[0] and written[other[1]] == word
+                if other != (name, key) and not again and clash is None:
                     clash = (other, host, port)
         if clash is not None:
-            (other_site, other_number), host, port = clash
+            (other_site, (other_key, other_number)), host, port = clash
             where = f"port {port}" if host == "*" else f"{host}:{port}"
-            whose = (
-                f"item {other_number} of the same list"
-                if other_site == name
-                else f"the site {other_site}"
-            )
+            whose = f"the site {other_site}"
+            if other_site == name:
+                same_list = other_key == key[0]
+                whose = f"item {other_number} of {'the same list' if same_list else other_key}"
             errors.append(
                 _meaning(
-                    (*path, "server_names", number),
-                    f"{written!r}, which {whose} has on {where} too",
+                    (*path, *key),
+                    f"{word!r}, which {whose} has on {where} too",
                     "a name that is there once on its address and port",
                 )
             )
+    first = (site["server_names"] or ["localhost"])[0]
+    if site["redirect_from"] and not re.fullmatch(_HOST, first):
+        errors.append(
+            _meaning(
+                (*path, "redirect_from"),
+                f"names, while the first of server_names is {first!r}",
+                "a whole name there, as a redirect leads to it",
+            )
+        )
 
 
 #: What each of systemd's limits takes, where that is less than the shape allows.
@@ -3224,7 +3254,8 @@ def _check_project(path: tuple, project: dict, errors: list) -> None:
             )
         )
     git = source.get("git") or {}
-    if re.match(r"ssh:|[^/]*@", git.get("url", "")):
+    url = git.get("url")
+    if isinstance(url, str) and re.match(r"ssh:|[^/]*@", url):
         if not git["host_keys"]:
             errors.append(
                 _meaning(
@@ -3357,11 +3388,16 @@ def _check_acme(name: str, site: dict, acme: dict, errors: list) -> None:
         )
         if not any(error["path"] == found["path"] for error in errors):
             errors.append(found)
-    for number, word in enumerate(site["server_names"]):
+    names = [
+        (key, number, word)
+        for key in ("server_names", "redirect_from")
+        for number, word in enumerate(site[key])
+    ]
+    for key, number, word in names:
         if not re.fullmatch(rf"{_LABEL}(?:\.{_LABEL})*\.[A-Za-z][A-Za-z0-9-]*", word):
             errors.append(
                 _meaning(
-                    ("sites", name, "server_names", number),
+                    ("sites", name, key, number),
                     f"{word!r}, in a site with tls:acme",
                     "a whole domain name: a certificate for a wildcard, an address or a bare word "
                     "cannot be had by HTTP",

@@ -73,6 +73,7 @@ def current(name: str, timeout: float = 60) -> dict[str, Any]:
     if __opts__["test"]:
         return _foretold(ret, due)
     if not due:
+        __salt__["nginx_process.sweep"]()
         ret["comment"] = "It runs the binary and the configuration that are on the disk"
         return ret
 

@@ -2,8 +2,13 @@
 What the tests of nginx on a real host share.
 """
 
+import contextlib
+import http.client
 import json
 import subprocess
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from ..hosts.host import Host
@@ -44,6 +49,10 @@ def pillar(sites: dict[str, Any] | None = None, **top: Any) -> dict[str, Any]:
     return {"nginx_uwsgi_django": {"sites": sites or {"mysite": a_site()}, **top}}
 
 
+class Killed(AssertionError):
+    """Salt ended in the middle of a call."""
+
+
 # Salt, loaded once: a call of salt-call takes a second and more before it does anything.
 _CALLER = """
 import json, sys
@@ -69,17 +78,37 @@ class Salt:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.pillar = pillar()
-        words = [program("3008", "python"), "-c", _CALLER, f"{host.salt_config()}/minion"]
+        self.start()
+
+    def start(self) -> None:
+        """Begin, or begin again after it was killed."""
+        words = [program("3008", "python"), "-c", _CALLER, f"{self.host.salt_config()}/minion"]
         self.process = subprocess.Popen(
-            [*host.enter(), *words],
+            [*self.host.enter(), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
 
+    @contextlib.contextmanager
+    def traced(self, *options: str) -> Iterator[None]:
+        """With strace at it, whose counts of calls begin here; what it says is in /root/trace."""
+        pid = self.host.run("pgrep", "-f", "salt.client.Caller").stdout.strip()
+        script = 'echo $$ >/root/strace.pid; exec strace -o /root/trace -p "$@"'
+        words = [*self.host.enter(), "sh", "-c", script, "sh", pid, *options]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as strace:
+            assert strace.stderr is not None
+            assert "attached" in strace.stderr.readline()
+            yield
+            # It has ended already when Salt has.
+            self.host.run("kill $(cat /root/strace.pid)", check=False)
+
     def call(self, function: str, **given: Any) -> Any:
-        """What an execution function returns; what it raises is an AssertionError."""
+        """
+        What an execution function returns; what it raises is an AssertionError, and Killed when
+        Salt has ended.
+        """
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps([function, given]) + "\n")
         self.process.stdin.flush()
@@ -88,7 +117,7 @@ class Salt:
                 how, answer = json.loads(line[3:])
                 assert how == "returned", answer
                 return answer
-        raise AssertionError(f"Salt ended with {self.process.wait()}")
+        raise Killed(f"Salt ended with {self.process.wait()}")
 
     def state(self, function: str, test: bool = False, **given: Any) -> dict[str, Any]:
         """One state, by itself, with the pillar that is set: its result."""
@@ -104,6 +133,41 @@ class Salt:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(30)
+
+
+class Load:
+    """Requests, one after another, each on a connection of its own."""
+
+    def __init__(self, host: Host, port: int = 8080, path: str = "/", name: str = "") -> None:
+        self.address, self.port, self.path = host.address, port, path
+        self.headers = {"Host": name} if name else {}
+        self.answers: list[bytes] = []
+        self.failures: list[str] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def _work(self) -> None:
+        while not self._over.is_set():
+            try:
+                connection = http.client.HTTPConnection(self.address, self.port, timeout=10)
+                connection.request("GET", self.path, headers=self.headers)
+                answer = connection.getresponse()
+                self.answers.append(answer.read())
+                if answer.status != 200:
+                    self.failures.append(f"{answer.status}")
+                connection.close()
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+            time.sleep(0.005)
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(0.3)
+        self._over.set()
+        self._thread.join()
 
 
 def prepare(host: Host, *packages: str) -> None:
@@ -137,9 +201,14 @@ def workers(host: Host) -> set[int]:
     return {pid for pid, title in processes(host).items() if title == "nginx: worker process"}
 
 
+def sites(host: Host) -> set[str]:
+    return set(host.run("ls", "/etc/nginx/sites-enabled").stdout.split())
+
+
 def leftovers(host: Host) -> str:
-    found = host.run("find /etc -name '.nginx_uwsgi_django*' -o -name '*.durable-*'").stdout
-    return str(found)
+    places = "/etc /run/nginx_uwsgi_django /var/lib/nginx_uwsgi_django"
+    names = "-name '.nginx_uwsgi_django*' -o -name '*.durable-*'"
+    return str(host.run(f"find {places} {names} 2>/dev/null", check=False).stdout)
 
 
 def salt_words(host: Host, function: str, **given: Any) -> list[str]:

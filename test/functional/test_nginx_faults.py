@@ -6,18 +6,30 @@ on the disk, the next run finishes the work, and the one after it has nothing to
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from ..hosts.host import Host
-from .nginx_host import Salt, a_site, leftovers, pillar, prepare, processes, salt_words
+from . import nginx_kill as kill
+from .nginx_host import (
+    Load,
+    Salt,
+    a_site,
+    leftovers,
+    pillar,
+    prepare,
+    processes,
+    rows,
+    salt_words,
+    sites,
+    workers,
+)
 
 pytestmark = pytest.mark.long
 
 TREE = "/etc/nginx"
-CALLS = ("rename", "renameat2", "link", "linkat", "symlink", "mkdir", "rmdir", "unlink", "unlinkat")
 
 OLD = pillar({"mysite": a_site(), "old": a_site("old.example.org"), "new": {"absent": True}})
 NEW = pillar(
@@ -31,7 +43,7 @@ NEW = pillar(
 
 @pytest.fixture(scope="module")
 def salt(host: Host) -> Iterator[Salt]:
-    prepare(host)
+    prepare(host, "curl")
     made = Salt(host)
     yield made
     made.close()
@@ -44,70 +56,131 @@ def converge(salt: Salt, wanted: dict[str, Any]) -> None:
         assert done["result"] is True, done["comment"]
 
 
-def sites(host: Host) -> set[str]:
-    return set(host.run("ls", f"{TREE}/sites-enabled").stdout.split())
-
-
-def served(host: Host) -> None:
-    # There is no uWSGI behind it: the site's own answer is nginx's 502.
-    status, _, _ = host.get("/", host_header="x.compute.amazonaws.com")
-    assert status == 502
-
-
 def traced(host: Host, *options: str) -> "subprocess.CompletedProcess[str]":
     """One run of the tree's state as a process of its own, under strace."""
     words = salt_words(host, "state.single", fun="nginx_tree.applied", name="nginx")
     return host.run("strace", "-f", "-o", "/root/trace", *options, *words, check=False, timeout=240)
 
 
-def ordinals(host: Host) -> list[tuple[str, int]]:
-    """Each of the calls that change a directory under /etc: its name and which one of its name."""
-    counts: dict[tuple[str, str], int] = {}
-    found = []
-    for line in host.read("/root/trace").splitlines():
-        seen = re.match(r"(\d+) +(\w+)\((.*)", line)
-        if seen and seen.group(2) in CALLS:
-            pid, call, rest = seen.groups()
-            counts[pid, call] = counts.get((pid, call), 0) + 1
-            if "/etc/" in rest or "nginx_uwsgi_django" in rest or call in ("unlinkat", "rmdir"):
-                found.append((call, counts[pid, call]))
-    return found
+def test_killed_at_any_call_where_files_go_in_one_by_one(host: Host, salt: Salt) -> None:
+    """On a mount point, where each of the steps is one that nginx accepts."""
+    host.run(f"cp -a {TREE} /root/tree && mount -t tmpfs tree {TREE} && cp -a /root/tree/. {TREE}")
+    old = kill.tree("one", old=a_site("old.example.org"), new={"absent": True})
+    # Its log format comes and goes, and so does who refuses unknown names.
+    new = kill.tree("", old={"absent": True}, new={"absent": True})
+
+    def steps(found: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        return [point for point in found if "fork" not in point[0] and "sleep" not in point[0]]
+
+    try:
+        for one, other in ((old, new), (new, old)):
+
+            def begin(wanted: dict[str, Any] = one) -> None:
+                salt.pillar = wanted
+                kill.run(salt)
+
+            kill.sweep(host, salt, begin, other, steps, lambda: None)
+    finally:
+        host.run(f"umount {TREE} && rm -r /root/tree")
 
 
-def test_killed_at_each_change_of_a_directory(host: Host, salt: Salt, full: bool) -> None:
-    converge(salt, OLD)
-    host.set_pillar(NEW)
-    done = traced(host, f"-etrace={','.join(CALLS)}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    points = ordinals(host)
-    exchange = [point for point in points if point[0] == "renameat2"]
-    assert exchange and len(points) > 20, points
-    if not full:
-        # The exchange itself, the first and last of each kind around it, and one in the middle.
-        chosen = {exchange[0], points[0], points[-1], points[len(points) // 2]}
-        at = points.index(exchange[0])
-        chosen |= {points[at - 1], points[at + 1]}
-        points = [point for point in points if point in chosen]
-    killed = 0
-    for call, number in points:
-        converge(salt, OLD)
-        host.set_pillar(NEW)
-        before = processes(host)
-        done = traced(host, f"-etrace={call}", f"-einject={call}:signal=KILL:when={number}")
-        killed += done.returncode != 0
-        # Old or new, never in between; nobody was signalled; a reboot would bring it up.
-        assert sites(host) in ({"mysite.conf", "old.conf"}, {"mysite.conf", "new.conf"})
-        host.run("nginx", "-t")
-        assert processes(host) == before
-        served(host)
-        converge(salt, NEW)
-        assert sites(host) == {"mysite.conf", "new.conf"}
-        assert not leftovers(host), (call, number)
-        assert host.get("/", host_header="new.example.org", port=8081)[0] == 502
-        for function in ("nginx_tree.applied", "nginx_process.current"):
-            assert salt.state(function)["changes"] == {}, (call, number)
-    # Salt's own calls before may be one more or less from run to run: a point may be missed.
-    assert killed >= len(points) - 2, (killed, len(points))
+@pytest.mark.parametrize("held", [False, True])
+def test_one_address_in_the_place_of_all(host: Host, salt: Salt, held: bool) -> None:
+    """Told before anything changes; what is told to be done is all that there is to do."""
+
+    def listening(*listen: int | str) -> dict[str, Any]:
+        gone = {"old": {"absent": True}, "new": {"absent": True}}
+        site = a_site(snippet=kill.ALIVE, listen=list(listen))
+        return pillar({"mysite": site, **gone}, nginx={"socket": held})
+
+    def hold() -> None:
+        done = salt.state("nginx_socket.held")
+        assert done["result"] is True, done["comment"]
+        assert ("0.0.0.0:80" in host.run("systemctl list-units '*.socket'").stdout) is (
+            held and salt.pillar == listening(80)
+        )
+
+    def asked(address: str) -> str:
+        words = ["curl", "-s", "-H", f"Host: {kill.NAME}", f"http://{address}/alive"]
+        return str(host.run(*words, check=False).stdout)
+
+    converge(salt, listening(80))
+    hold()
+    for listen in ("127.0.0.1:80", 80):
+        serving, before = processes(host), rows(host)
+        salt.pillar = listening(listen)
+        for _ in range(2):
+            failed = salt.state("nginx_tree.applied")
+            assert failed["result"] is False, failed["comment"]
+            assert (processes(host), rows(host)) == (serving, before)
+            assert asked("127.0.0.1") == "alive"
+        told = re.search(r"`(systemctl stop [^`]*)`", failed["comment"])
+        assert told, failed["comment"]
+        assert ("call nginx_socket.remove, then" in failed["comment"]) is held
+        if held:
+            salt.call("nginx_socket.remove")
+            assert asked("127.0.0.1") == "alive"
+        host.run(told[1])
+        converge(salt, listening(listen))
+        hold()
+        assert asked("127.0.0.1") == "alive"
+        assert asked(host.address) == ("alive" if listen == 80 else "")
+        assert kill.run(salt) == [{}, {}]
+    converge(salt, listening("127.0.0.1:80", 80))
+    assert asked("127.0.0.1") == asked(host.address) == "alive"
+    assert salt.state("nginx_socket.absent")["result"] is True
+
+
+def test_six_hundred_sites(host: Host, salt: Salt) -> None:
+    """One of them changed is one file, and one reload that is seen; a log of each needs files."""
+    alive = {"mysite": a_site(snippet=kill.ALIVE), "old": {"absent": True}, "new": {"absent": True}}
+    converge(salt, pillar(alive))
+    many: dict[str, Any] = {
+        f"site{n:03}": a_site(f"site{n:03}.example.org", f"www.site{n:03}.example.org")
+        for n in range(600)
+    }
+
+    def changed() -> list[dict[str, Any]]:
+        salt.pillar = pillar({**alive, **many})
+        return kill.run(salt)
+
+    with Load(host, 80, "/alive", kill.NAME) as load:
+        tree, process = changed()
+        assert len(tree) == 1201 and set(process) == {"configuration"}
+        common = host.read(f"{TREE}/conf.d/nginx_uwsgi_django.conf")
+        assert "server_names_hash_max_size 4096;" in common
+        assert not re.search("could not build|conflicting", host.run("nginx -t 2>&1").stdout)
+        assert changed() == [{}, {}]
+        before, old = rows(host), workers(host)
+        many["site299"]["client_max_body_size"] = "64m"
+        tree, process = changed()
+        path = f"{TREE}/sites-available/site299.conf"
+        assert list(tree) == [path] and set(process) == {"configuration"}
+        assert not workers(host) & old
+        after = rows(host)
+        assert {one for one in after if after[one] != before.get(one)} - {path} <= {
+            TREE,
+            f"{TREE}/sites-available",
+        }
+        assert host.get("/", host_header="site299.example.org")[0] == 502
+        # 600 logs: those of the new configuration are opened beside those of the old.
+        for name, site in many.items():
+            site["access_log"] = {"path": f"/var/log/nginx/{name}.log"}
+        changed()
+        many["site299"]["client_max_body_size"] = "32m"
+        salt.pillar = pillar({**alive, **many})
+        failed = salt.state("nginx_tree.applied")
+        assert failed["result"] is False and "Too many open files" in failed["comment"]
+        told = re.search(r"`(prlimit [^`]*)`", failed["comment"])
+        assert told
+        host.run(told[1])
+        assert [len(one) for one in changed()] == [1, 1]
+        for name in many:
+            many[name] = {"absent": True}
+        changed()
+        assert sites(host) == {"mysite.conf"}
+    print(len(load.answers), load.failures)
+    assert load.failures == []
 
 
 def test_killed_while_nginx_tests(host: Host, salt: Salt) -> None:

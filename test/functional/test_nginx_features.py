@@ -56,7 +56,12 @@ GUARDED = {"realm": "Staging area", "users": {"ann": HASHED}, "except": ["127.0.
 CLOSED = {"page": f"{SHARED}/closed.html", "except": ["127.0.0.9"]}
 BOTH = {
     "mysite": a_site(**FEATURES),
-    "other": a_site("other.example.org", basic_auth=GUARDED, headers={"X-Frame-Options": "DENY"}),
+    "other": a_site(
+        "other.example.org",
+        redirect_from=["former.example.org", "*.former.example.org"],
+        basic_auth=GUARDED,
+        headers={"X-Frame-Options": "DENY"},
+    ),
 }
 
 # A uWSGI of a few lines: it answers with the variables that nginx passes.
@@ -70,6 +75,9 @@ class Handler(socketserver.StreamRequestHandler):
             size = int.from_bytes(rest[:2], "little")
             found.append(rest[2:2 + size].decode())
             rest = rest[2 + size:]
+        with open("/run/uwsgi/asked", "a") as log:
+            log.write(" ".join(found) + "\\n")
+        self.rfile.read(int(dict(zip(found[::2], found[1::2])).get("CONTENT_LENGTH") or 0))
         body = "".join(f"{a}={b}\\n" for a, b in zip(found[::2], found[1::2])).encode()
         answer = b"HTTP/1.1 200 OK\\r\\nX-Frame-Options: SAMEORIGIN\\r\\nContent-Length: "
         self.wfile.write(answer + str(len(body)).encode() + b"\\r\\n\\r\\n" + body)
@@ -114,6 +122,9 @@ def test_a_second_run_changes_nothing(salt: Salt) -> None:
 
 def test_redirects(host: Host, salt: Salt) -> None:
     assert "301" in ask(host, "/old?a=1") and "Location: /new?a=1\n" in ask(host, "/old?a=1")
+    for name in ("former.example.org", "a.former.example.org"):
+        answer = ask(host, "/a%20b?c=d", name=name)
+        assert " 301 " in answer and "Location: http://other.example.org/a%20b?c=d\n" in answer
     answer = ask(host, "/blog/x%20y/z?q=%0d%0aX:1")
     assert " 308 " in answer and "Location: /articles/x%20y/z?q=%0d%0aX:1\n" in answer
 
@@ -257,6 +268,30 @@ def test_waits(host: Host, salt: Salt) -> None:
     # Half a head, and an idle connection: nginx's own are 60 and 65 or 75 seconds.
     assert silent(b"GET / HTTP/1.1\r\nX: ") < 20
     assert silent(b"GET /page/ HTTP/1.1\r\nHost: x.compute.amazonaws.com\r\n\r\n") < 20
+
+
+def test_a_slow_upload_waits_at_nginx_or_goes_through(host: Host, salt: Salt) -> None:
+    """Buffered, it occupies no worker of the application before it is whole."""
+
+    def asked(path: str) -> bool:
+        return path in host.run("cat", "/run/uwsgi/asked").stdout
+
+    for name, path, buffered in (
+        ("x.compute.amazonaws.com", "/upload/through", False),
+        ("other.example.org", "/upload/buffered", True),
+    ):
+        head = f"POST {path} HTTP/1.1\r\nHost: {name}\r\nContent-Length: 100000\r\n"
+        # ann:secret
+        head += "Authorization: Basic YW5uOnNlY3JldA==\r\n\r\n"
+        with socket.create_connection((host.address, 80), timeout=30) as connection:
+            connection.sendall(head.encode() + b"x" * 20000)
+            deadline = time.monotonic() + (1 if buffered else 20)
+            while not asked(path) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert asked(path) is not buffered
+            if buffered:
+                connection.sendall(b"x" * 80000)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ") and asked(path)
 
 
 def test_texts_are_compressed(host: Host, salt: Salt) -> None:

@@ -2,16 +2,26 @@
 The running nginx is the one on the disk: asked of the host, and proven after each signal.
 """
 
-import http.client
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from ..hosts.host import Host
-from .nginx_host import Salt, a_site, leftovers, pillar, prepare, processes, rows, workers
+from . import nginx_kill as kill
+from .nginx_host import (
+    Load,
+    Salt,
+    a_site,
+    leftovers,
+    pillar,
+    prepare,
+    processes,
+    rows,
+    sites,
+    workers,
+)
 
 PROBE = "/etc/nginx/conf.d/probe.conf"
 NOTE = "/run/nginx_uwsgi_django/nginx_process.json"
@@ -50,37 +60,6 @@ def settled(host: Host, salt: Salt) -> dict[int, str]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return processes(host)
-
-
-class Load:
-    """Requests, one after another, each on a connection of its own."""
-
-    def __init__(self, host: Host, port: int = 8080) -> None:
-        self.address, self.port = host.address, port
-        self.answers: list[bytes] = []
-        self.failures: list[str] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work)
-
-    def _work(self) -> None:
-        while not self._over.is_set():
-            try:
-                connection = http.client.HTTPConnection(self.address, self.port, timeout=10)
-                connection.request("GET", "/")
-                self.answers.append(connection.getresponse().read())
-                connection.close()
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-            time.sleep(0.005)
-
-    def __enter__(self) -> "Load":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        time.sleep(0.3)
-        self._over.set()
-        self._thread.join()
 
 
 def test_started_and_enabled(host: Host, salt: Salt) -> None:
@@ -255,6 +234,30 @@ def test_a_replaced_binary_takes_over(host: Host, salt: Salt, settled: dict[int,
     host.run("systemctl stop nginx")
     assert not processes(host)
     host.run("systemctl start nginx")
+
+
+@pytest.mark.parametrize("what", ["tree", "binary"])
+def test_a_run_killed_at_any_of_its_calls(
+    host: Host, salt: Salt, settled: dict[int, str], sample: Callable, what: str
+) -> None:
+    """Old or new, never in between; the next run finishes the work, the third has none."""
+    old = kill.tree("one", old=a_site("old.example.org"), new={"absent": True})
+    new = kill.tree("two", old={"absent": True}, new=a_site("new.example.org", listen=[80, 8081]))
+    links = [{"mysite.conf", "old.conf"}, {"mysite.conf", "new.conf"}]
+
+    def begin() -> None:
+        salt.pillar = old
+        kill.run(salt)
+        if what == "binary":
+            replace_the_binary(host)
+
+    def survived() -> None:
+        assert sites(host) in (links if what == "tree" else links[:1])
+
+    kill.sweep(
+        host, salt, begin, new if what == "tree" else old, lambda all_: sample(all_, 1), survived
+    )
+    assert sum("master process" in title for title in processes(host).values()) == 1
 
 
 @pytest.mark.long

@@ -248,6 +248,18 @@ def test_a_port_that_somebody_else_holds_is_foreseen(
     assert salt.state("nginx_tree.applied")["result"] is True
 
 
+def test_what_nginx_itself_is_in_the_way_of_is_foreseen(
+    host: Host, salt: Salt, applied: dict[str, list]
+) -> None:
+    """It passes `nginx -t`; a reload cannot bind one address while all of them are open."""
+    salt.pillar = pillar({"mysite": a_site(listen=["127.0.0.1:80"])})
+    done = salt.state("nginx_tree.applied")
+    assert done["result"] is False and "sites:mysite" in done["comment"]
+    assert "listen 127.0.0.1:80: nginx has port 80 open on all addresses" in done["comment"]
+    assert "systemctl stop nginx.service" in done["comment"]
+    assert rows(host) == applied
+
+
 def test_two_sites_and_one_that_goes(host: Host, salt: Salt, applied: dict[str, list]) -> None:
     both = {"mysite": a_site(), "other": a_site("other.example.org")}
     salt.pillar = pillar(both)

@@ -189,8 +189,8 @@ def test_a_certificate_by_acme(host: Host, salt: Salt) -> None:
     assert 80 < report["days_left"] <= 90 and not report["self_signed"]
 
 
-def test_certbots_timer_renews_and_nginx_serves_it_without_salt(host: Host, salt: Salt) -> None:
-    before, old = served(host), workers(host)
+def renew(host: Host) -> None:
+    """As certbot's timer does."""
     # The command of the unit, which would wait until the end of the 90 days.
     host.run("mkdir -p /etc/systemd/system/certbot.service.d")
     host.write(
@@ -200,6 +200,11 @@ def test_certbots_timer_renews_and_nginx_serves_it_without_salt(host: Host, salt
     )
     host.run("systemctl daemon-reload && systemctl start certbot.service")
     host.run("rm /etc/systemd/system/certbot.service.d/now.conf && systemctl daemon-reload")
+
+
+def test_certbots_timer_renews_and_nginx_serves_it_without_salt(host: Host, salt: Salt) -> None:
+    before, old = served(host), workers(host)
+    renew(host)
     deadline = time.monotonic() + 20
     while same(served(host), before):
         assert time.monotonic() < deadline
@@ -228,12 +233,16 @@ def test_the_hook_takes_back_what_nginx_refuses(host: Host, salt: Salt) -> None:
 
 
 def test_other_names_are_another_certificate(host: Host, salt: Salt) -> None:
-    salt.pillar = acme()
-    salt.pillar["nginx_uwsgi_django"]["sites"]["mysite"]["server_names"].append("more.example.org")
+    """Also where requests for such a name are sent to another."""
+    salt.pillar = acme(redirect_from=["more.example.org"])
     apply(salt)
     done = issued(salt)
     assert done["result"] is True, done["comment"]
     assert "more.example.org" in done["changes"]["certificate"]["new"]
+    for scheme in ("http", "https"):
+        answer = curl(host, f"{scheme}://more.example.org/a?b=c")
+        assert " 301" in answer.splitlines()[0]
+        assert f"location: https://{NAME}/a?b=c\n" in answer.lower()
     assert issued(salt)["changes"] == {}
 
 

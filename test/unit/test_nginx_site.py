@@ -1,13 +1,14 @@
 """What a site may ask of nginx: what is refused, each by its path, and who is whose default."""
 
 import copy
+import pathlib
 from typing import Any
 
 import pytest
 
 from ..hosts.paths import FORMULA
 from ..modules import Modules
-from .test_nginx_tree import a_site, with_files
+from .test_nginx_tree import a_site, parsed, with_files
 
 
 def modules(site: dict[str, Any] | None = None, others: Any = None, **nginx: Any) -> Modules:
@@ -111,6 +112,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "rate_limits:0:path",
         "each once",
     ),
+    "a redirect to no one name": (
+        {"server_names": ["*.a.org"], "redirect_from": ["a.org"]},
+        "redirect_from",
+        "'*.a.org'",
+    ),
+    "a redirect from itself": (
+        {"server_names": ["a.org"], "redirect_from": ["A.org"]},
+        "redirect_from:0",
+        "item 0 of server_names",
+    ),
+    "a redirect of a path": ({"redirect_from": ["a.org/b"]}, "redirect_from:0", "redirects"),
     "a variable": ({"headers": {"X-A": "$host"}}, "headers:X-A", "dollar"),
 }
 
@@ -158,3 +170,36 @@ def test_the_site_without_the_new_features_is_as_it_was() -> None:
         "map ",
     ):
         assert word not in text, word
+
+
+def test_other_names_are_sent_to_the_first(tmp_path: pathlib.Path) -> None:
+    def moved(**site: Any) -> list[tuple[str, ...]]:
+        names = {"server_names": ["www.a.org", "b.org"], "redirect_from": ["a.org", "*.a.net"]}
+        path = tmp_path / "mysite.conf"
+        path.write_text(modules({**names, **site}).nginx_site.render("mysite"))
+        *_, last = [one for one in parsed(path) if one["directive"] == "server"]
+        body = [one for one in last["block"] if "comment" not in one]
+        assert ["a.org", "*.a.net"] in [one["args"] for one in body]
+        listens = [tuple(one["args"]) for one in body if one["directive"] == "listen"]
+        return [*listens, tuple(body[-1]["block"][0]["args"])]
+
+    assert moved(listen=["80 default_server", 8080]) == [
+        ("80",),
+        ("8080",),
+        ("301", "http://www.a.org$request_uri"),
+    ]
+    assert moved(listen=[8080])[-1] == ("301", "http://www.a.org:8080$request_uri")
+    balanced = {"load_balancer": {"addresses": ["10.0.0.0/8"]}, "listen": [8080]}
+    names = {"server_names": ["www.a.org"], "redirect_from": ["a.org"]}
+    text = modules({**names, **balanced}).nginx_site.render("mysite")
+    assert "return 301 $site_mysite_scheme://www.a.org$request_uri;" in text
+    # They count where nginx sizes its table of names, and for nobody else.
+    many = [f"n{n}.example.org" for n in range(300)]
+    assert "server_names_hash_max_size" in modules(
+        {"server_names": ["a.org"], "redirect_from": many}
+    ).nginx_site.http([])
+    (error,) = modules(
+        {"server_names": ["a.org"], "redirect_from": ["b.org"]},
+        {"other": a_site(server_names=["b.org"])},
+    ).site_pillar.check()
+    assert error["path"].endswith("sites:other:server_names:0")

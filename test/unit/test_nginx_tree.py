@@ -346,7 +346,7 @@ def apply(modules: Modules) -> Any:
     plan, _ = m._plan("base")
     base = m._base()
     due = m._due(base, plan)
-    how = m._swap(base, due, m._snapshot(base)) if due else None
+    how = m._swap(base, due, m._snapshot(base), []) if due else None
     assert m._due(base, m._plan("base")[0]) == {}
     return how
 
@@ -420,7 +420,7 @@ def test_removing_gives_back_what_was_there(tree: Tree) -> None:
     apply(modules)
     m = modules.nginx_tree
     due = m._due(m._base(), m._plan_removed())
-    m._swap(m._base(), due, m._snapshot(m._base()))
+    m._swap(m._base(), due, m._snapshot(m._base()), [])
     assert {path: row[:4] for path, row in tree.rows().items()} == before
     assert m._plan_removed() == {}
 
@@ -431,7 +431,7 @@ def test_removing_does_not_give_back_what_the_formula_did_not_take(tree: Tree) -
     modules = tree.modules()
     apply(modules)
     m = modules.nginx_tree
-    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()))
+    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
     assert tree.read("nginx.conf").startswith("user nosuchuser;")
     assert os.listdir(tree.base / "sites-enabled") == []
 
@@ -455,7 +455,7 @@ def test_a_relative_default_link_is_the_distributions_too(tree: Tree) -> None:
     apply(tree.modules())
     assert sorted(os.listdir(tree.base / "sites-enabled")) == ["mysite.conf"]
     m = tree.modules().nginx_tree
-    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()))
+    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
     assert os.readlink(tree.base / "sites-enabled/default") == "../sites-available/default"
 
 
@@ -515,7 +515,7 @@ def test_a_pristine_default_conf_is_moved_aside_and_back(
     assert not os.path.exists(tree.base / "conf.d/default.conf")
     assert tree.read("conf.d/default.conf.nginx_uwsgi_django") == stock
     assert m.due() == {}
-    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()))
+    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
     assert tree.read("conf.d/default.conf") == stock
     assert os.listdir(tree.base / "conf.d") == ["default.conf"]
 
@@ -744,7 +744,7 @@ def test_a_third_partys_write_is_not_lost(
     else:
         monkeypatch.setattr(m, "_flush", interfere)
         with pytest.raises(m._Raced):
-            m._one_by_one(base, due, seen)
+            m._one_by_one(base, due, seen, m._ranked(base, due))
     assert done
     if what == "a new file":
         assert target.read_text() == "# theirs\n"
@@ -770,7 +770,7 @@ def test_renames_are_taken_back_when_one_fails(tree: Tree, monkeypatch: pytest.M
         raise CommandExecutionError("nginx says no")
 
     with pytest.raises(CommandExecutionError, match="nginx says no"):
-        m._one_by_one(base, due, seen, refuse)
+        m._one_by_one(base, due, seen, m._ranked(base, due), refuse)
     assert count == 1
     assert tree.rows() == before
     real, calls = os.rename, []
@@ -784,7 +784,7 @@ def test_renames_are_taken_back_when_one_fails(tree: Tree, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "rename", failing)
     with pytest.raises(OSError, match="No space"):
-        m._one_by_one(base, due, seen)
+        m._one_by_one(base, due, seen, m._ranked(base, due))
     assert len(calls) == 3
     assert tree.rows() == before
     assert not m._leftovers(base)
@@ -797,8 +797,7 @@ def test_the_order_of_renames(tree: Tree) -> None:
         {"old": {"absent": True}, "kept": {**other, "charset": "koi8-r"}, "new": a_site()}
     ).nginx_tree
     base, due, _ = _due(m)
-    order = sorted(due, key=lambda path: (m._rank(base, path, due[path]), path))
-    assert order == [
+    assert m._ranked(base, due) == [
         "sites-available/new.conf",
         "sites-enabled/old.conf",
         "sites-available/kept.conf",
@@ -816,8 +815,32 @@ def test_where_directories_cannot_be_exchanged(
 
     modules = tree.modules()
     monkeypatch.setattr(modules.nginx_tree, "_renameat2", not_here)
+    judged(modules.nginx_tree, monkeypatch, lambda done: True)
     assert apply(modules) == "renames"
     assert not modules.nginx_tree._leftovers(str(tree.base))
+
+
+def judged(m: Any, monkeypatch: pytest.MonkeyPatch, ok: Any) -> None:
+    """An nginx that accepts what it is asked to."""
+    monkeypatch.setattr(m, "_judge", lambda base, due: m._Verdict(True, ok(due), "", None))
+
+
+def test_a_step_that_nginx_refuses_waits_for_others(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(tree.modules({"old": a_site(), "kept": a_site(server_names=["kept.example.org"])}))
+    m = tree.modules({"old": {"absent": True}, "kept": {"absent": True}}).nginx_tree
+    base, due, _ = _due(m)
+    common, last = "conf.d/nginx_uwsgi_django.conf", "sites-enabled/old.conf"
+    assert m._ranked(base, due)[0] == common
+    judged(m, monkeypatch, lambda done: common not in done or last in done)
+    warnings: list[str] = []
+    order = m._accepted(base, due, warnings)
+    assert order.index(common) == order.index(last) + 1
+    assert (sorted(order), warnings) == (sorted(due), [])
+    judged(m, monkeypatch, lambda done: False)
+    assert m._accepted(base, due, warnings) == m._ranked(base, due)
+    assert "no order in which nginx accepts every step" in warnings[0]
 
 
 def test_disk_full_is_not_mistaken_for_it(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -869,12 +892,30 @@ def test_a_port_that_is_held(m: Any, address: str) -> None:
         port = holder.getsockname()[1]
         word = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         plan = {"sites-available/a.conf": m.Wanted("file", f"listen {word};".encode())}
-        (told,) = m._conflicts(plan, None)
+        (told,) = m._conflicts("/nowhere", plan, None)
         assert told.startswith(f"listen {word}: process {os.getpid()} (") and "sites:a" in told
-        assert m._conflicts(plan, os.getpid()) == [], "it is nginx's own"
+        assert m._conflicts("/nowhere", plan, os.getpid()) == [], "it is nginx's own"
         other = {"sites-available/a.conf": m.Wanted("file", b"listen 203.0.113.7:80;")}
-        assert m._conflicts(other, None) == [], "an address of another host"
-    assert m._conflicts(plan, None) == []
+        assert m._conflicts("/nowhere", other, None) == [], "an address of another host"
+    assert m._conflicts("/nowhere", plan, None) == []
+
+
+def test_all_addresses_of_a_port_and_one_of_them(m: Any) -> None:
+    """nginx does not close one before it opens the other."""
+
+    def told(word: str, *more: str) -> str:
+        lines = "".join(f"listen {one}:{port};" for one in (word, *more))
+        plan = {"sites-available/a.conf": m.Wanted("file", lines.encode())}
+        return "\n".join(m._conflicts("/nowhere", plan, os.getpid()))
+
+    with socket.create_server(("0.0.0.0", 0)) as own:
+        port = own.getsockname()[1]
+        assert told("*") == told("0.0.0.0") == told("127.0.0.1", "*") == ""
+        assert f"listen 127.0.0.1:{port}: nginx has port {port} open on all" in told("127.0.0.1")
+        assert "systemctl stop nginx.service`" in told("127.0.0.1")
+    with socket.create_server(("127.0.0.1", port)):
+        assert told("127.0.0.1") == told("127.0.0.2") == ""
+        assert f"listen *:{port}: nginx has port {port} open on some" in told("*", "127.0.0.1")
 
 
 def test_limits_of_a_running_master(m: Any) -> None:

@@ -37,6 +37,7 @@ RIGHT = {
     "ports:0": [80, 443.0],
     "ranges:0": ["0.0.0.0/0", "2001:db8::/32"],
     "server_names:0": ["a.org", "*.a.org", ".b.org", "mail.*", "_", "192.0.2.1", "A.net"],
+    "redirect_from:0": ["b.net", "*.b.net", ".c.net", "d.*"],
     "exclude:0": ["*.pyc", "media/*"],
     "git:key": ["-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"],
     "host_keys:0": ["a.org ssh-ed25519 AAAA", "b.org ecdsa-sha2-nistp256 AAAA=="],

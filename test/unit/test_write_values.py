@@ -18,18 +18,19 @@ from ..modules import Modules
 # Every function that makes, moves, links or gives away something on the host, and why it may.
 # Anything else goes through durable_file: atomic, flushed, with owner and mode before it is seen.
 WRITERS = {
-    "durable_file": {"_sync_directory", "write", "link", "directory", "remove", "_sweep"},
+    "durable_file": {"_sync_directory", "write", "link", "directory", "remove"},
     # In a directory of a name that nobody can guess, made for it, 0700 and root's, and removed.
     "deb822_source": {"_try", "_refresh"},
     "django_release": {
         "_make_inside",  # by descriptors, each opened with O_NOFOLLOW
         "_copy_file",  # O_EXCL and O_NOFOLLOW, in a directory that root has just made
         "_copy",  # renames that directory into its place, flushed
-        "switch",  # renames a release of root's aside to remove it
+        "_switch",  # renames a release of root's aside to remove it
     },
     # The tree that is made beside nginx's, of hard links and of files by O_EXCL and O_NOFOLLOW.
     "nginx_tree": {"_renameat2", "_place", "_stage", "_exchange", "_one_by_one", "_alone"},
     "python_venv": {"_hand_over"},  # by descriptors; links themselves, not what they lead to
+    "release_record": {"alone"},  # by O_NOFOLLOW, in a directory of root's
     # Below this minion's own cache, in a directory of root's, 0700; what a source says is written
     # by O_EXCL and O_NOFOLLOW, links last.
     "release_source": {
