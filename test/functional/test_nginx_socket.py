@@ -2,8 +2,6 @@
 nginx's listening sockets held by systemd: a restart and a reinstalled package refuse nobody.
 """
 
-import http.client
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 
 from ..hosts.host import Host
-from .nginx_host import Salt, a_site, leftovers, pillar, prepare, processes
+from .nginx_host import Load, Salt, a_site, leftovers, pillar, prepare, processes
 
 DROP_IN = "/etc/systemd/system/nginx.service.d/zz-nginx_uwsgi_django.conf"
 SITES = {"mysite": a_site(listen=[80, "[::]:80", 8081])}
@@ -54,45 +52,6 @@ def nothing_to_do(host: Host, salt: Salt) -> None:
             assert (again["result"], again["changes"]) == (True, {}), again
     assert processes(host) == serving
     assert not leftovers(host)
-
-
-class Load:
-    """Requests on new connections, from several clients at once."""
-
-    def __init__(self, host: Host, *ports: int) -> None:
-        self.address, self.ports = host.address, ports
-        self.answered = 0
-        self.failures: list[str] = []
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._work, args=(port,)) for port in ports * 2]
-
-    def _work(self, port: int) -> None:
-        while not self._over.is_set():
-            connection = http.client.HTTPConnection(self.address, port, timeout=30)
-            try:
-                connection.request("GET", "/", headers={"Host": "x.compute.amazonaws.com"})
-                answer = connection.getresponse()
-                answer.read()
-                # No uWSGI is behind it: 502 is nginx's own.
-                assert answer.status == 502
-                self.answered += 1
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(f"{port}: {error!r}")
-            finally:
-                connection.close()
-            time.sleep(0.005)
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        time.sleep(0.3)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        time.sleep(0.5)
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def blocking(host: Host) -> list[str]:
