@@ -106,6 +106,8 @@ def installed(name: str) -> dict:
         outcome = __states__["pkg.installed"](name=name, pkgs=packages)
         ret.update({key: outcome[key] for key in ("result", "comment")})
         ret["changes"].update(outcome["changes"])
+        if name == "nginx" and outcome["result"]:
+            __salt__["nginx_socket.newly_installed"]()
     except (CommandExecutionError, OSError, ValueError) as error:
         ret["result"] = False
         ret["comment"] = str(error)

@@ -2,7 +2,6 @@
 nginx goes over to another package source, and back, under load: a PPA, nginx.org, the distribution.
 """
 
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -135,4 +134,181 @@ def test_to_nginx_org_and_back(sources: Sources) -> None:
     sources.reach("distro")
     assert sources.version() == stock
     assert host.read("/etc/nginx/nginx.conf") == tree
+    sources.converged()
+
+
+def test_a_hold_is_honoured(sources: Sources) -> None:
+    host, salt = sources.host, sources.salt
+    stock = sources.version()
+    host.run("apt-mark hold nginx-common")
+    try:
+        sources.wants("distro")
+        done = sources.run()["nginx_package.current"]
+        assert (done["result"], done["changes"]) == (True, {})
+        assert "on hold (apt-mark), and not touched: nginx-common" in done["comment"]
+        sources.wants("ppa")
+        dry = salt.state("nginx_package.current", test=True)
+        assert dry["result"] is False and "on hold" in dry["comment"]
+        serving = processes(host)
+        for _ in range(2):
+            done = sources.run()["nginx_package.current"]
+            assert (done["result"], done["changes"]) == (False, {})
+            assert "nginx_uwsgi_django:nginx:repo is ppa" in done["comment"]
+            assert "'apt-mark unhold nginx-common' lets it follow" in done["comment"]
+        assert sources.version() == stock and processes(host) == serving
+        # Back in the pillar, all is well: nothing is owed.
+        sources.wants("distro")
+        assert all(state["result"] is True for state in sources.run().values())
+    finally:
+        host.run("apt-mark unhold nginx-common")
+    sources.converged()
+
+
+def test_a_pin_is_honoured(sources: Sources) -> None:
+    host = sources.host
+    stock = sources.version()
+    # Its name comes before the formula's file's.
+    theirs = "/etc/apt/preferences.d/00mine"
+    host.write(theirs, f"Package: nginx\nPin: version {stock}\nPin-Priority: 950\n")
+    serving = processes(host)
+    try:
+        sources.wants("ppa")
+        done = sources.run()["nginx_package.current"]
+        assert (done["result"], done["changes"]) == (False, {})
+        assert f"apt prefers {stock} of http" in done["comment"]
+        assert "by its priority 950" in done["comment"]
+        assert sources.version() == stock and processes(host) == serving
+    finally:
+        host.run("rm", theirs)
+    # What was asked for is still owed.
+    sources.reach("ppa")
+    assert sources.version() == host.ppa.version
+    sources.reach("distro")
+    sources.converged()
+
+
+def test_an_older_version_that_nobody_asked_for(sources: Sources) -> None:
+    """The operator has a newer one of their own; the PPA is the default of Ubuntu alone."""
+    host, salt = sources.host, sources.salt
+    host.run("mkdir -p /root/own && cd /root/own && apt-get -q download nginx nginx-common")
+    script = """
+set -e
+cd /root/own
+for deb in *.deb; do
+    dpkg-deb --raw-extract $deb tree
+    sed -i 's/1[.]22[.]1-9+deb12u[0-9]*/9.0-1/g' tree/DEBIAN/control
+    dpkg-deb --root-owner-group -Zgzip --build tree new-$deb
+    rm -r tree
+done
+dpkg --install new-*.deb
+"""
+    host.run(script)
+    assert sources.version() == "9.0-1"
+    sources.wants(None)
+    done = sources.run()["nginx_package.current"]
+    assert (done["result"], done["changes"]) == (False, {})
+    assert f"the newest there is {host.ppa.version}, which is older: it stays" in done["comment"]
+    assert sources.version() == "9.0-1"
+    # Nobody else's version is replaced where the pillar does not ask for another source.
+    sources.wants("distro")
+    assert all(state["result"] is True for state in sources.run().values())
+    sources.converged()
+    assert sources.version() == "9.0-1"
+    sources.reach("ppa")
+    assert sources.version() == host.ppa.version
+    sources.reach("distro")
+    sources.converged()
+    assert salt.call("nginx_package.due") == {}
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_module_that_would_be_lost(sources: Sources, used: bool) -> None:
+    host = sources.host
+    stock = sources.version()
+    host.run("apt-get -q -y install libnginx-mod-http-geoip", timeout=300)
+    theirs = "/etc/nginx/conf.d/geo.conf"
+    if used:
+        host.write(theirs, "geoip_proxy 10.0.0.0/8;\n")
+    try:
+        sources.wants("distro")
+        assert all(state["result"] is True for state in sources.run().values())
+        if used:
+            sources.wants("nginx.org")
+            serving = processes(host)
+            for test in (False, True, False):
+                done = sources.run(test)["nginx_package.current"]
+                assert (done["result"], done["changes"]) == (False, {})
+                assert "without libnginx-mod-http-geoip, which apt would remove" in done["comment"]
+                assert 'unknown directive "geoip_proxy"' in done["comment"]
+            assert sources.version() == stock and processes(host) == serving
+            assert sources.version("libnginx-mod-http-geoip")
+            sources.wants("distro")
+            sources.run()
+        else:
+            done = sources.reach("nginx.org")["nginx_package.current"]
+            assert done["changes"]["libnginx-mod-http-geoip"]["new"] == ""
+            sources.converged()
+            sources.reach("distro")
+    finally:
+        host.run("rm", "-f", theirs)
+        host.run("apt-get -q -y purge libnginx-mod-http-geoip", timeout=300)
+        sources.run()
+    sources.converged()
+
+
+def test_their_policy_is_asked_and_given_back(sources: Sources) -> None:
+    host = sources.host
+    theirs = '#!/bin/sh\necho "$*" >> /run/asked\nexit 0\n'
+    host.write(POLICY, theirs)
+    host.run("chmod", "755", POLICY)
+    try:
+        sources.reach("ppa")
+        assert host.read(POLICY) == theirs
+        assert "nginx status" in host.read("/run/asked")
+        assert "nginx.service" not in host.read("/run/asked")
+        assert not host.exists(f"{POLICY}.nginx_uwsgi_django")
+    finally:
+        host.run("rm", POLICY)
+    sources.reach("distro")
+    sources.converged()
+
+
+# Where apt and all that it started are killed: before the first change, with one package unpacked
+# and none configured, in the middle of the scripts.
+MOMENTS = ("Unpacking nginx-common", "Setting up nginx-common", "Setting up nginx ")
+
+
+@pytest.mark.parametrize("repo", ["ppa", "nginx.org"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_in_the_middle(sources: Sources, moment: str, repo: str) -> None:
+    """The old nginx serves on, and the next run finishes it."""
+    host, salt = sources.host, sources.salt
+    stock = sources.version()
+    # dpkg writes its status to the log before it does the step.
+    word = {
+        "Unpacking nginx-common": "status half-installed nginx",
+        "Setting up nginx-common": "status unpacked nginx",
+        "Setting up nginx ": "status half-configured nginx",
+    }[moment]
+    sources.wants(repo)
+    for function in STATES[:4]:
+        assert salt.state(function)["result"] is True
+    script = f"""
+tail -n 0 -F /var/log/dpkg.log | grep -m 1 '{word}' > /dev/null
+pkill -KILL -x apt-get; pkill -KILL -x dpkg
+"""
+    killer = subprocess.Popen([*host.enter(), "bash", "-c", script])
+    time.sleep(0.5)
+    with Load(host, 80, 8081) as load:
+        done = salt.state("nginx_package.current")
+        killer.wait(60)
+        assert done["result"] is False, done["comment"]
+        assert host.run("dpkg", "--audit").stdout
+        for function, state in sources.run().items():
+            assert state["result"] is True, (function, state["comment"])
+    assert load.failures == [] and load.answered > 100
+    assert sources.version() == (host.ppa.version if repo == "ppa" else sources.org.version)
+    sources.converged()
+    sources.reach("distro")
+    assert sources.version() == stock
     sources.converged()
