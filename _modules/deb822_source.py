@@ -457,7 +457,9 @@ def _refresh(kind: str) -> None:
 
 def in_place() -> str:
     """
-    Which source is in place: ``ppa``, ``nginx.org``, or ``distro`` where none of the formula's is.
+    Which source is in place.
+
+    Returns ``ppa`` or ``nginx.org`` and its address, or ``distro`` where none of the formula's is.
 
     CLI Example:
 
@@ -465,7 +467,31 @@ def in_place() -> str:
 
         salt '*' deb822_source.in_place
     """
-    return next((kind for kind in _KINDS if os.path.lexists(_paths(kind)[0])), "distro")
+    for kind in _KINDS:
+        text = (_existing(_paths(kind)[0]) or b"").decode("utf-8", "replace")
+        address = re.search(r"^URIs: (\S+)$", text, re.MULTILINE)
+        if address:
+            return f"{kind} {address[1]}"
+    return "distro"
+
+
+def wanted(name: str) -> str:
+    """
+    Which source is to be in place, as :py:func:`in_place` says it.
+
+    name
+        as in :py:func:`due`
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' deb822_source.wanted nginx
+    """
+    kind = _kind(name)
+    if kind == "distro":
+        return kind
+    return f"{kind} {__salt__['site_pillar.settings']()['lookup']['repos'][kind]['uris']}"
 
 
 def due(name: str, saltenv: str = "base") -> dict[str, Any]:
@@ -547,7 +573,7 @@ def apply(name: str, saltenv: str = "base", test: bool = False) -> dict[str, Any
         _try(kind, files)
     if test:
         return changes
-    if in_place() != kind:
+    if in_place() != wanted(kind):
         __salt__["nginx_package.leave"](in_place())
     before = {path: _existing(path) for path in [*files, *superfluous]}
     try:

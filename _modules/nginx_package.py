@@ -95,7 +95,7 @@ def leave(origin: str) -> None:
     Note that nginx, where it is installed, came from a source that is about to be left.
 
     origin
-        ``ppa``, ``nginx.org`` or ``distro``
+        as :py:func:`deb822_source.in_place` says it
 
     A note that is there stays: nginx is then still from the source that it names.
 
@@ -232,13 +232,13 @@ def due() -> dict[str, Any]:
     note, settings = _note(), _settings()
     kind, package = settings["nginx"]["repo"], settings["lookup"]["nginx_package"]
     found = _packages()
-    if not note or package not in found or (note["from"] == kind and not note["installing"]):
+    if not note or package not in found:
+        return {}
+    if note["from"] == __salt__["deb822_source.wanted"](kind) and not note["installing"]:
         return {}
     installed = found[package]
     table = _policy(sorted(found))
-    ours = {
-        name: [row[0] for row in rows if _is_of(kind, row[2])] for name, rows in table.items()
-    }
+    ours = {name: [row[0] for row in rows if _is_of(kind, row[2])] for name, rows in table.items()}
     if installed.whole and installed.version in ours.get(package, []):
         return {}
     told = f"{_PILLAR} is {kind}, and {package} {installed.version} is not from there"
@@ -376,7 +376,9 @@ def _modules_of(packages: list[str]) -> list[str]:
     """The paths in nginx's tree with which packages' modules are loaded."""
     folder = "modules-enabled"
     base = os.path.realpath(_settings()["lookup"]["nginx_dir"])
-    files = set(_ask("dpkg-query", "--listfiles", *packages).stdout.splitlines() if packages else [])
+    files = set(
+        _ask("dpkg-query", "--listfiles", *packages).stdout.splitlines() if packages else []
+    )
     try:
         names = os.listdir(os.path.join(base, folder))
     except FileNotFoundError:
@@ -452,7 +454,8 @@ def _guarded() -> Iterator[None]:
 
 def settle() -> bool:
     """
-    Finish what a killed run left half-way: packages that are unpacked and not configured.
+    Finish what a killed run left half-way: packages that are unpacked and not configured, and those
+    that were to come with them.
 
     Returns True when there was something.
 
@@ -484,8 +487,10 @@ def settle() -> bool:
                     break
                 else:
                     raise
-        with _staged({}) as stage:
-            _apt(stage, "--fix-broken", "install")
+        # With the pins, or apt would rather remove what is newer than what it would go back to.
+        plan = due()
+        with _staged(plan.get("pins", {})) as stage:
+            _apt(stage, "--fix-broken", "install", *plan.get("names", []))
     return True
 
 

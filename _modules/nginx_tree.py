@@ -593,9 +593,7 @@ def _plan(saltenv: str, version: str | None = None) -> tuple[dict[str, Wanted], 
     if record:
         lines.append(_RECORD + json.dumps(record, sort_keys=True))
     defaulted = _defaulted(base, {base + "/" + path for path in plan})
-    common = __salt__["nginx_site.http"](
-        sorted(elsewhere), saltenv, defaulted, forgotten, version
-    )
+    common = __salt__["nginx_site.http"](sorted(elsewhere), saltenv, defaulted, forgotten, version)
     lines.append(common.rstrip("\n"))
     if not any(posixpath.dirname(path) == "sites-enabled" for path in includes):
         lines.append(f"include {quote(shown)}/sites-enabled/*.conf;")
@@ -1607,9 +1605,7 @@ def due(saltenv: str = "base") -> dict[str, Any]:
     return _changes(base, _shown(), _due(base, _plan(saltenv)[0]))
 
 
-def apply(
-    saltenv: str = "base", test: bool = False, version: str | None = None
-) -> dict[str, Any]:
+def apply(saltenv: str = "base", test: bool = False, version: str | None = None) -> dict[str, Any]:
     """
     Bring the tree to what the pillar wants: all of it, or nothing.
 
