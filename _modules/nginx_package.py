@@ -487,10 +487,10 @@ def settle() -> bool:
                     break
                 else:
                     raise
-        # With the pins, or apt would rather remove what is newer than what it would go back to.
-        plan = due()
-        with _staged(plan.get("pins", {})) as stage:
-            _apt(stage, "--fix-broken", "install", *plan.get("names", []))
+        # With the pins, or apt would rather remove what is newer than what it would go back to.  And
+        # with no names: what apt is asked for by name must not be broken.
+        with _staged(due().get("pins", {})) as stage:
+            _apt(stage, "--fix-broken", "install")
     return True
 
 

@@ -289,7 +289,7 @@ def test_killed_in_the_middle(sources: Sources, moment: str, repo: str) -> None:
     for function in STATES[:4]:
         assert salt.state(function)["result"] is True
     script = f"""
-tail -n 0 -F /var/log/dpkg.log | grep -m 1 '{moment}' > /dev/null
+grep -m 1 '{moment}' < <(exec tail --pid=$$ -n 0 -F /var/log/dpkg.log)
 pkill -KILL -x apt-get; pkill -KILL -x dpkg
 """
     killer = subprocess.Popen([*host.enter(), "bash", "-c", script])
@@ -298,7 +298,6 @@ pkill -KILL -x apt-get; pkill -KILL -x dpkg
         done = salt.state("nginx_package.current")
         killer.wait(60)
         assert done["result"] is False, done["comment"]
-        assert host.run("dpkg", "--audit").stdout
         for function, state in sources.run().items():
             assert state["result"] is True, (function, state["comment"])
     assert load.failures == [] and load.answered > 100
