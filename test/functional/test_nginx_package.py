@@ -111,6 +111,12 @@ def test_to_the_ppa_and_back(sources: Sources) -> None:
     assert sources.version() == host.ppa.version == sources.version("nginx-common")
     sources.converged()
 
+    sources.wants("distro")
+    assert sources.salt.state("deb822_source.present")["result"] is True
+    serving = processes(host)
+    dry = sources.salt.state("nginx_package.current", test=True)
+    assert dry["result"] is None and processes(host) == serving
+    assert dry["changes"]["nginx"] == {"old": host.ppa.version, "new": stock}
     # An older version, by the change of the source alone.
     done = sources.reach("distro")
     assert done["nginx_package.current"]["changes"]["nginx"]["new"] == stock
