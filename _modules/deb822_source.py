@@ -362,7 +362,7 @@ def _update(configuration: str) -> None:
     try:
         result = subprocess.run(
             ["apt-get", "--config-file", configuration, "-q", "update"],
-            env={**_proxies(), **_ENVIRONMENT},
+            env=environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -385,9 +385,19 @@ def _update(configuration: str) -> None:
         raise CommandExecutionError("apt refuses the source:\n" + "\n".join(told))
 
 
-def _proxies() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """
+    The environment that apt and dpkg are run in: nothing of Salt's own but its proxies.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' deb822_source.environment
+    """
     names = ("http_proxy", "https_proxy", "no_proxy")
-    return {key: value for key, value in os.environ.items() if key.lower() in names}
+    proxies = {key: value for key, value in os.environ.items() if key.lower() in names}
+    return {**proxies, **_ENVIRONMENT}
 
 
 _CLEAR = """
@@ -443,6 +453,45 @@ def _refresh(kind: str) -> None:
 
 
 # --- what the state calls ----------------------------------------------------------------------
+
+
+def in_place() -> str:
+    """
+    Which source is in place.
+
+    Returns ``ppa`` or ``nginx.org`` and its address, or ``distro`` where none of the formula's is.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' deb822_source.in_place
+    """
+    for kind in _KINDS:
+        text = (_existing(_paths(kind)[0]) or b"").decode("utf-8", "replace")
+        address = re.search(r"^URIs: (\S+)$", text, re.MULTILINE)
+        if address:
+            return f"{kind} {address[1]}"
+    return "distro"
+
+
+def wanted(name: str) -> str:
+    """
+    Which source is to be in place, as :py:func:`in_place` says it.
+
+    name
+        as in :py:func:`due`
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' deb822_source.wanted nginx
+    """
+    kind = _kind(name)
+    if kind == "distro":
+        return kind
+    return f"{kind} {__salt__['site_pillar.settings']()['lookup']['repos'][kind]['uris']}"
 
 
 def due(name: str, saltenv: str = "base") -> dict[str, Any]:
@@ -524,6 +573,8 @@ def apply(name: str, saltenv: str = "base", test: bool = False) -> dict[str, Any
         _try(kind, files)
     if test:
         return changes
+    if in_place() != wanted(kind):
+        __salt__["nginx_package.leave"](in_place())
     before = {path: _existing(path) for path in [*files, *superfluous]}
     try:
         for path, content in files.items():
@@ -571,4 +622,5 @@ def remove(name: str, test: bool = False) -> dict[str, Any]:
         # The sources before the keyrings that they name.
         for path in sorted(there, key=lambda path: not path.endswith(".sources")):
             __salt__["durable_file.remove"](path)
+        __salt__["nginx_package.forget"]()
     return changes

@@ -25,6 +25,10 @@ def __virtual__() -> str:
     return __virtualname__
 
 
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+
+
 class _Templates:
     """
     The templates on the fileserver; each is asked for once.
@@ -34,10 +38,10 @@ class _Templates:
     """
 
     _prefix = "nginx_uwsgi_django/files"
-    _version: tuple[int, ...] = ()
 
-    def __init__(self, saltenv: str) -> None:
+    def __init__(self, saltenv: str, version: str | None = None) -> None:
         self.saltenv = saltenv
+        self._version = _numbers(version) if version else ()
         self.texts: dict[str, str | None] = {}
         # Compiling takes a hundred times as long as rendering.
         self.compiled: dict[str, jinja2.Template] = {}
@@ -54,14 +58,16 @@ class _Templates:
         self.environment.filters["nginx_words"] = _quote_words
 
     def version(self) -> tuple[int, ...]:
-        """The installed nginx's version: asked once, and only where the words depend on it."""
+        """
+        The version that is written for: the installed nginx's where no other was given, asked once,
+        and only where the words depend on it.
+        """
         if not self._version:
-            numbers = re.findall(r"\d+", __salt__["nginx_tree.version"]())
-            self._version = tuple(int(number) for number in numbers[:3])
+            self._version = _numbers(__salt__["nginx_tree.version"]())
         return self._version
 
     def http2_directive(self) -> bool:
-        """Whether the installed nginx has ``http2 on`` (1.25.1), not only a ``listen``'s http2."""
+        """Whether that nginx has ``http2 on`` (1.25.1), not only a ``listen``'s http2."""
         return self.version() >= (1, 25, 1)
 
     def render(self, *names: str, **given: Any) -> tuple[str, str]:
@@ -312,12 +318,14 @@ def render(name: str, saltenv: str = "base") -> str:
     return _rendered(name, _Templates(saltenv), _certificate(name)[1])
 
 
-def files(saltenv: str = "base") -> dict[str, dict[str, Any]]:
+def files(saltenv: str = "base", version: str | None = None) -> dict[str, dict[str, Any]]:
     """
     The files of all sites that are to be there.
 
     saltenv
         the fileserver's environment to take the templates from
+    version
+        of the nginx that they are for; by default the installed one's
 
     Returns by the path in nginx's tree: ``text``; ``secret``, whether no diff may show it; and
     where it is not 0644 of root, ``mode`` and ``group``.
@@ -330,7 +338,7 @@ def files(saltenv: str = "base") -> dict[str, dict[str, Any]]:
 
         salt '*' nginx_site.files
     """
-    templates = _Templates(saltenv)
+    templates = _Templates(saltenv, version)
     found: dict[str, dict[str, Any]] = {}
     settings = __salt__["site_pillar.settings"]()
     for name, site in settings["sites"].items():
@@ -361,6 +369,7 @@ def http(
     saltenv: str = "base",
     defaulted: list[list[Any]] | None = None,
     forgotten: int = 0,
+    version: str | None = None,
 ) -> str:
     """
     What stands at the level of ``http`` for all sites together.
@@ -373,6 +382,8 @@ def http(
         ``[address, port]`` where somebody else's server is the default
     forgotten
         how many sites stay that the pillar does not name any more
+    version
+        as in :py:func:`files`
 
     Returns some lines of configuration.
 
@@ -392,7 +403,7 @@ def http(
         for word in [*site["server_names"], *site["redirect_from"]]
     ]
     nginx = settings["nginx"]
-    templates, others = _Templates(saltenv), defaulted or []
+    templates, others = _Templates(saltenv, version), defaulted or []
     catch_all = nginx["catch_all"]
     if catch_all is None:
         catch_all = len(sites) + forgotten > 1

@@ -12,9 +12,10 @@ by their numbers in the variable ``NGINX``
   ``nginx -s`` do not see them, and without held sockets nginx starts as packaged.  nginx asks each
   socket for its address, so their order does not matter.
 - Which addresses: those that the running nginx has, asked of the kernel.
-- systemd cannot bind what nginx has bound by itself (a port that was added by a reload).  Such a
-  socket goes over the next time that nginx is started: the drop-in orders its unit between the stop
-  and the start.  Until then the state says that it is not in force.
+- systemd cannot bind what nginx has bound by itself (before the formula came, or a port that was
+  added by a reload).  Such a socket goes over the next time that nginx is started: the drop-in orders
+  its unit between the stop and the start.  Until then the state says that it is not in force.  Only
+  an nginx that this very run has installed, on which nobody relies yet, is restarted for it.
 - A held socket that nginx does not have would keep it from binding that address in a reload, and
   its clients would wait for nobody: it is let go before.
 - To let go loses nothing: nginx has the socket open, too.
@@ -28,7 +29,6 @@ import os
 import re
 import socket
 import struct
-import time
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -51,6 +51,9 @@ _HAND_OVER = (
     'until [ "$$(cat PID_FILE 2>/dev/null)" = $$! ]; do '
     "kill -0 $$! 2>/dev/null || { wait $$!; exit; }; sleep 0.05; done"
 )
+
+
+_NEW = "nginx_socket.newly_installed"
 
 
 def __virtual__() -> str:
@@ -311,14 +314,17 @@ TimeoutStopSec=5
     return files
 
 
-def _idle(ports: set[str]) -> bool:
-    """Whether nobody is connected to any of these ports, looked at for a second."""
-    for _ in range(20):
-        for address, state in _sockets().values():
-            if state == "01" and address.rpartition(":")[2] in ports:
-                return False
-        time.sleep(0.05)
-    return True
+def newly_installed() -> None:
+    """
+    Know for the rest of this run that it has installed nginx: it may be restarted.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_socket.newly_installed
+    """
+    __context__[_NEW] = True
 
 
 def status() -> dict[str, Any]:
@@ -329,8 +335,7 @@ def status() -> dict[str, Any]:
     outlive nginx), ``own`` (addresses that nginx has bound by itself: they go over when it is
     started next), ``several`` (addresses with a socket for each worker, ``listen … reuseport``:
     those are never held), ``others`` (unix sockets and UDP's, never held either), ``unused``
-    (held, but nginx does not have them), ``idle`` (nobody was connected to any for a second;
-    looked at where some are its own).
+    (held, but nginx does not have them).
 
     Raises CommandExecutionError when systemd does not answer.
 
@@ -349,7 +354,6 @@ def status() -> dict[str, Any]:
         "several": [],
         "others": [],
         "unused": [],
-        "idle": True,
     }
     if master is None:
         return answer
@@ -363,8 +367,6 @@ def status() -> dict[str, Any]:
             answer["own"].append(address)
     answer["others"] = _others(master)
     answer["unused"] = sorted(set(now) - set(answer["held"]))
-    ports = {address.rpartition(":")[2] for address in listening}
-    answer["idle"] = not answer["own"] or _idle(ports)
     return answer
 
 
@@ -419,7 +421,7 @@ def due() -> dict[str, Any]:
             changes[f"{_unit_dir()}/{unit}"] = {"old": f"listens on {address}", "new": None}
     for address in now["unused"]:
         changes[address] = {"old": "held, and nginx does not have it", "new": "let go"}
-    if now["own"] and now["idle"]:
+    if now["own"] and __context__.get(_NEW):
         changes["held"] = {"old": now["held"], "new": wanted}
     return changes
 
@@ -428,8 +430,8 @@ def apply() -> dict[str, Any]:
     """
     Let systemd hold what the running nginx listens on, as far as that loses no request.
 
-    A socket that nginx has bound by itself goes over at once, by a restart, only while nobody is
-    connected; else when nginx is started next.
+    A socket that nginx has bound by itself goes over at once, by a restart, where this run has
+    installed nginx; else when nginx is started next.
 
     Returns the changes.
 

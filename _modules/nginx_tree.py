@@ -79,8 +79,10 @@ _TEST_TIMEOUT = 120
 _LOCK_TIMEOUT = 120
 
 # Runs in the private mount namespace.  "staged" tells nginx's own failure from one before it.
+_MODULES = "/usr/lib/nginx/modules"
 _TEST_SCRIPT = """
-base=$1 nginx=$2; shift 2
+base=$1 nginx=$2 modules=$3; shift 3
+{ [ -z "$modules" ] || mount --bind "$modules" MODULES; } &&
 mount -t tmpfs -o mode=0755 nginx_tree "$base" &&
 tar -x -p --numeric-owner -f - -C "$base" || exit 1
 while [ "$1" != -- ]; do
@@ -95,7 +97,7 @@ done
 shift
 echo staged
 exec "$nginx" -t "$@"
-"""
+""".replace("MODULES", _MODULES)
 
 
 class Directive(NamedTuple):
@@ -518,8 +520,13 @@ def _wanted(text: str, secret: bool = False, mode: str = "", group: str = "") ->
     return Wanted("file", text.encode(), secret=secret, access=access)
 
 
-def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
-    """What is to be where, and which of the paths in sites-enabled are not the formula's."""
+def _plan(saltenv: str, version: str | None = None) -> tuple[dict[str, Wanted], list[str]]:
+    """
+    What is to be where, and which of the paths in sites-enabled are not the formula's.
+
+    version
+        of the nginx that it is written for; by default the installed one's
+    """
     settings = __salt__["site_pillar.settings"]()
     base, shown = _base(), _shown()
     sites = [name for name, site in settings["sites"].items() if not site.get("absent")]
@@ -559,7 +566,7 @@ def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
             plan["conf.d/default.conf"] = Wanted("absent")
             plan["conf.d/default.conf.nginx_uwsgi_django"] = Wanted("file", _read(stock) or b"")
 
-    for path, file in __salt__["nginx_site.files"](saltenv).items():
+    for path, file in __salt__["nginx_site.files"](saltenv, version).items():
         plan[path] = _wanted(**file)
     for name in sites:
         plan[f"sites-enabled/{name}.conf"] = Wanted(
@@ -593,7 +600,7 @@ def _plan(saltenv: str) -> tuple[dict[str, Wanted], list[str]]:
     if record:
         lines.append(_RECORD + json.dumps(record, sort_keys=True))
     defaulted = _defaulted(base, {base + "/" + path for path in plan})
-    common = __salt__["nginx_site.http"](sorted(elsewhere), saltenv, defaulted, forgotten)
+    common = __salt__["nginx_site.http"](sorted(elsewhere), saltenv, defaulted, forgotten, version)
     lines.append(common.rstrip("\n"))
     if not any(posixpath.dirname(path) == "sites-enabled" for path in includes):
         lines.append(f"include {quote(shown)}/sites-enabled/*.conf;")
@@ -732,8 +739,8 @@ def _binary() -> str | None:
     return shutil.which("nginx", path=_PATH)
 
 
-def _run_nginx(*arguments: str) -> subprocess.CompletedProcess[str]:
-    binary = _binary()
+def _run_nginx(*arguments: str, binary: str | None = None) -> subprocess.CompletedProcess[str]:
+    binary = binary or _binary()
     if binary is None:
         raise CommandExecutionError("nginx is not installed")
     return subprocess.run(
@@ -748,9 +755,12 @@ def _run_nginx(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def version() -> str:
+def version(binary: str | None = None) -> str:
     """
-    The version of the installed nginx, as ``nginx -v`` says it.
+    The version of nginx, as ``nginx -v`` says it.
+
+    binary
+        a path; by default the installed nginx
 
     Returns e.g. ``1.22.1``.
 
@@ -762,16 +772,19 @@ def version() -> str:
 
         salt '*' nginx_tree.version
     """
-    result = _run_nginx("-v")
+    result = _run_nginx("-v", binary=binary)
     found = re.search(r"nginx/(\S+)", result.stderr)
     if result.returncode or not found:
         raise CommandExecutionError(f"nginx -v: {result.stderr.strip() or result.returncode}")
     return found.group(1)
 
 
-def compiled() -> dict[str, str]:
+def compiled(binary: str | None = None) -> dict[str, str]:
     """
-    The paths that the installed nginx was built with.
+    The paths that nginx was built with.
+
+    binary
+        as in :py:func:`version`
 
     Returns a dictionary: ``{"pid-path": "/run/nginx.pid", "error-log-path": …}``.
 
@@ -783,7 +796,7 @@ def compiled() -> dict[str, str]:
 
         salt '*' nginx_tree.compiled
     """
-    result = _run_nginx("-V")
+    result = _run_nginx("-V", binary=binary)
     if result.returncode:
         raise CommandExecutionError(f"nginx -V: {result.stderr.strip() or result.returncode}")
     return dict(re.findall(r"--([a-z-]+-path|prefix)=(\S+)", result.stderr))
@@ -935,21 +948,24 @@ class _Verdict(NamedTuple):
     master: int | None  # the running nginx
 
 
-def _judge(base: str, due: dict[str, Wanted]) -> _Verdict:
-    """Let the installed nginx test the future tree where it will be."""
-    binary = _binary()
+def _judge(
+    base: str, due: dict[str, Wanted], binary: str | None = None, modules: str | None = None
+) -> _Verdict:
+    """Let nginx, the installed one or another, test the future tree where it will be."""
+    binary = binary or _binary()
     if binary is None:
         raise CommandExecutionError("nginx is not installed")
     service = _service()
     archive, directives = _archive(base, due)
-    paths = compiled()
+    paths = compiled(binary)
     prefix = paths.get("prefix", "/usr/share/nginx")
     covered = _covered(directives, paths, prefix)
     pid_files = [d.words[1] for d in directives if d.words[0] == "pid" and len(d.words) > 1]
     pid_file = os.path.join(prefix, (pid_files or [paths.get("pid-path", "/run/nginx.pid")])[0])
     had_pid_file = os.path.lexists(pid_file)
     command = ["unshare", "--mount", "--propagation", "private", "--"]
-    command += ["sh", "-c", _TEST_SCRIPT, "sh", base, binary, *covered, "--"]
+    bound = modules if modules and os.path.isdir(_MODULES) else ""
+    command += ["sh", "-c", _TEST_SCRIPT, "sh", base, binary, bound, *covered, "--"]
     command += _global_directives(service)
     limits = _limits(service)
     with subprocess.Popen(
@@ -1172,6 +1188,48 @@ def _whose(base: str, plan: dict[str, Wanted], message: str) -> str:
         if quoted == __salt__["site_pillar.settings"]()["nginx"]["user"]:
             return f"{message} (from the pillar's nginx:user)"
     return message
+
+
+def foresee(
+    binary: str, modules: str | None = None, gone: list[str] | None = None, saltenv: str = "base"
+) -> dict[str, Any]:
+    """
+    Let an nginx that is not installed yet test the tree, written as both it and the installed one
+    understand it.
+
+    binary, modules
+        where that nginx and the directory of its modules are
+    gone
+        paths in the tree that will not be there any more
+    saltenv
+        the fileserver's environment to take templates from
+
+    Returns ``{"tested": bool, "errors": […], "version": the older of both}``; ``tested`` is False
+    where a mount namespace may not be made, or that nginx cannot be run yet; ``errors`` then say why.
+
+    Raises CommandExecutionError when a site cannot be rendered.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.foresee /root/unpacked/usr/sbin/nginx
+    """
+    base = _base()
+    try:
+        older = min(
+            version(), version(binary), key=lambda text: [int(n) for n in re.findall(r"\d+", text)]
+        )
+    except (CommandExecutionError, OSError) as error:
+        return {"tested": False, "errors": [f"{error}"], "version": version()}
+    plan = _plan(saltenv, older)[0]
+    due = _due(base, plan) | {path: Wanted("absent") for path in gone or []}
+    verdict = _judge(base, due, binary, modules)
+    if not verdict.tested:
+        return {"tested": False, "errors": [verdict.output], "version": older}
+    errors = [] if verdict.ok else _messages(verdict.output)[0] or ["nginx -t failed"]
+    told = [_whose(base, plan, message) for message in errors]
+    return {"tested": True, "errors": told, "version": older}
 
 
 def check() -> dict[str, Any]:
@@ -1629,7 +1687,7 @@ def due(saltenv: str = "base") -> dict[str, Any]:
     return _changes(base, _shown(), _due(base, _plan(saltenv)[0]))
 
 
-def apply(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
+def apply(saltenv: str = "base", test: bool = False, version: str | None = None) -> dict[str, Any]:
     """
     Bring the tree to what the pillar wants: all of it, or nothing.
 
@@ -1637,6 +1695,8 @@ def apply(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
         the fileserver's environment to take templates from
     test
         judge the future tree, change nothing
+    version
+        write it as for this version of nginx, an older one than the installed
 
     Returns ``{"changes": …, "warnings": nginx's, "strangers": enabled but not the formula's,
     "tested": by nginx before it went in, "how": exchange or renames}``.
@@ -1650,7 +1710,7 @@ def apply(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
 
         salt '*' nginx_tree.apply test=True
     """
-    return _transact(lambda: _plan(saltenv), test)
+    return _transact(lambda: _plan(saltenv, version), test)
 
 
 def remove(test: bool = False) -> dict[str, Any]:

@@ -2761,12 +2761,12 @@ _PILLAR = _Mapping(
                     "at the level of http", "map $http_x_kind $kind { default 0; }\n"
                 ),
                 "socket": _Switch(
-                    default=False,
+                    default=True,
                     description="systemd holds nginx's listening sockets, so that a restart or an "
-                    "upgrade of its package refuses no connection. Off unless asked for: it changes "
-                    "how nginx's unit starts it. Addresses with `reuseport` are not held; one that "
-                    "nginx has bound by itself is taken over when nginx is started next. While "
-                    "nginx is stopped, clients wait instead of being refused.",
+                    "upgrade of its package refuses no connection. Addresses with `reuseport` are "
+                    "not held; one that nginx has bound by itself is taken over when nginx is "
+                    "started next. While nginx is stopped, clients wait instead of being refused, "
+                    "and nobody else can have the port: false, where that is not wanted.",
                 ),
             },
             description="nginx as a whole.",

@@ -26,8 +26,8 @@ def _remarks(now: dict[str, Any]) -> str:
     lines = [f"held by systemd: {', '.join(now['held']) or 'none'}"]
     if now["own"]:
         lines.append(
-            f"not in force yet for {', '.join(now['own'])}: nginx has bound it by itself, and "
-            "clients are connected; systemd takes it over when nginx is started next"
+            f"not in force yet for {', '.join(now['own'])}: nginx has bound it by itself; systemd "
+            "takes it over when nginx is started next ('systemctl restart nginx', once)"
         )
     if now["several"]:
         lines.append(
@@ -58,6 +58,8 @@ def held(name: str) -> dict[str, Any]:
         if not now["running"]:
             ret["result"] = None if __opts__["test"] else False
             ret["comment"] = "nginx does not run: what it listens on is not known"
+            if __opts__["test"]:
+                ret["changes"] = {"held": {"old": [], "new": "what nginx will listen on"}}
             return ret
         obstacle = __salt__["nginx_socket.obstacle"]()
         if obstacle:

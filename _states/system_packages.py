@@ -89,6 +89,8 @@ def installed(name: str) -> dict:
         if not packages:
             ret["comment"] = "nothing is needed from the distribution"
             return ret
+        if name == "nginx" and not __opts__["test"] and __salt__["nginx_package.settle"]():
+            ret["changes"]["dpkg"] = {"old": "interrupted", "new": "finished"}
         missing = sorted(set(packages) - set(__salt__["pkg.list_pkgs"]()))
         if not missing:
             ret["comment"] = f"{', '.join(packages)}: installed"
@@ -102,7 +104,10 @@ def installed(name: str) -> dict:
         # Before installing: a run killed in between still knows that they were ours.
         _remember(record, sorted({*_recorded(record), *missing}))
         outcome = __states__["pkg.installed"](name=name, pkgs=packages)
-        ret.update({key: outcome[key] for key in ("result", "changes", "comment")})
+        ret.update({key: outcome[key] for key in ("result", "comment")})
+        ret["changes"].update(outcome["changes"])
+        if name == "nginx" and outcome["result"]:
+            __salt__["nginx_socket.newly_installed"]()
     except (CommandExecutionError, OSError, ValueError) as error:
         ret["result"] = False
         ret["comment"] = str(error)

@@ -14,6 +14,13 @@ include:
     - require:
       - nginx_tree: 'nginx: its tree is the one of the pillar'
 
+# After what this run brings is served: the packages' tree is then what both nginx are asked about.
+'nginx: its package is from the source of the pillar':
+  nginx_package.current:
+    - name: nginx
+    - require:
+      - nginx_process: 'nginx: it runs what is on disk'
+
 'nginx: who holds its listening sockets':
   nginx_socket.held:
     - name: nginx

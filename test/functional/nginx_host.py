@@ -216,3 +216,42 @@ def salt_words(host: Host, function: str, **given: Any) -> list[str]:
     words = [program("3008", "salt-call"), "--local", f"--config-dir={host.salt_config()}"]
     words += ["--out=json", "--retcode-passthrough", "--log-level=warning", function]
     return [*words, *(f"{key}={value}" for key, value in given.items())]
+
+
+class Load:
+    """Requests on new connections, from several clients at once."""
+
+    def __init__(self, host: Host, *ports: int) -> None:
+        self.address, self.ports = host.address, ports
+        self.answered = 0
+        self.failures: list[str] = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._work, args=(port,)) for port in ports * 2]
+
+    def _work(self, port: int) -> None:
+        while not self._over.is_set():
+            connection = http.client.HTTPConnection(self.address, port, timeout=30)
+            try:
+                connection.request("GET", "/", headers={"Host": "x.compute.amazonaws.com"})
+                answer = connection.getresponse()
+                answer.read()
+                # No uWSGI is behind it: 502 is nginx's own.
+                assert answer.status == 502
+                self.answered += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(f"{port}: {error!r}")
+            finally:
+                connection.close()
+            time.sleep(0.005)
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        time.sleep(0.3)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        time.sleep(0.5)
+        self._over.set()
+        for thread in self._threads:
+            thread.join()

@@ -2,8 +2,6 @@
 nginx's listening sockets held by systemd: a restart and a reinstalled package refuse nobody.
 """
 
-import http.client
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 
 from ..hosts.host import Host
-from .nginx_host import Salt, a_site, leftovers, pillar, prepare, processes
+from .nginx_host import Load, Salt, a_site, leftovers, pillar, prepare, processes
 
 DROP_IN = "/etc/systemd/system/nginx.service.d/zz-nginx_uwsgi_django.conf"
 SITES = {"mysite": a_site(listen=[80, "[::]:80", 8081])}
@@ -32,14 +30,9 @@ def salt(host: Host) -> Iterator[Salt]:
     made.close()
 
 
-def on(sites: dict[str, Any], **top: Any) -> dict[str, Any]:
-    """The pillar with the switch turned on: it is off by default."""
-    return pillar(sites, **{"nginx": {"socket": True}, **top})
-
-
 def converge(salt: Salt, sites: dict[str, Any] | None = None, **top: Any) -> dict[str, Any]:
     """The three states of nginx; the result of the last, which is green and stays."""
-    salt.pillar = on(sites or SITES, **top)
+    salt.pillar = pillar(sites or SITES, **top)
     for function in ("nginx_tree.applied", "nginx_process.current", "nginx_socket.held"):
         done = salt.state(function)
         assert done["result"] is True, done["comment"]
@@ -54,45 +47,6 @@ def nothing_to_do(host: Host, salt: Salt) -> None:
             assert (again["result"], again["changes"]) == (True, {}), again
     assert processes(host) == serving
     assert not leftovers(host)
-
-
-class Load:
-    """Requests on new connections, from several clients at once."""
-
-    def __init__(self, host: Host, *ports: int) -> None:
-        self.address, self.ports = host.address, ports
-        self.answered = 0
-        self.failures: list[str] = []
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._work, args=(port,)) for port in ports * 2]
-
-    def _work(self, port: int) -> None:
-        while not self._over.is_set():
-            connection = http.client.HTTPConnection(self.address, port, timeout=30)
-            try:
-                connection.request("GET", "/", headers={"Host": "x.compute.amazonaws.com"})
-                answer = connection.getresponse()
-                answer.read()
-                # No uWSGI is behind it: 502 is nginx's own.
-                assert answer.status == 502
-                self.answered += 1
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(f"{port}: {error!r}")
-            finally:
-                connection.close()
-            time.sleep(0.005)
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        time.sleep(0.3)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        time.sleep(0.5)
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def blocking(host: Host) -> list[str]:
@@ -111,14 +65,19 @@ for line in shown.splitlines():
     return [line for line in listening if line.startswith("waits")]
 
 
-def test_held_at_once_while_nobody_is_connected(host: Host, salt: Salt) -> None:
-    salt.pillar = on(SITES)
+def test_a_running_nginx_is_not_restarted_for_it(host: Host, salt: Salt) -> None:
+    salt.pillar = pillar(SITES)
     assert salt.state("nginx_tree.applied")["result"] is True
     assert salt.state("nginx_process.current")["result"] is True
     serving = processes(host)
     dry = salt.state("nginx_socket.held", test=True)
     assert dry["result"] is None and DROP_IN in dry["changes"]
     assert not host.exists(DROP_IN) and processes(host) == serving
+    done = converge(salt)
+    assert "not in force yet for 0.0.0.0:80, 0.0.0.0:8081, [::]:80" in done["comment"]
+    assert processes(host) == serving
+    nothing_to_do(host, salt)
+    host.run("systemctl restart nginx")
     done = converge(salt)
     assert "held by systemd: 0.0.0.0:80, 0.0.0.0:8081, [::]:80" in done["comment"]
     assert "not in force" not in done["comment"]
@@ -185,7 +144,7 @@ def test_listens_come_and_go(host: Host, salt: Salt) -> None:
 def test_a_held_socket_that_nginx_does_not_have_is_no_obstacle(host: Host, salt: Salt) -> None:
     """A run was killed after a reload, before it let go; then the address is wanted again."""
     converge(salt)
-    salt.pillar = on({"mysite": a_site(listen=[80])})
+    salt.pillar = pillar({"mysite": a_site(listen=[80])})
     for function in ("nginx_tree.applied", "nginx_process.current"):
         assert salt.state(function)["result"] is True
     assert "0.0.0.0:8081" in salt.call("nginx_socket.status")["unused"]
@@ -225,6 +184,7 @@ def test_a_unit_that_takes_no_sockets_is_told_and_left_alone(host: Host, salt: S
         host.run("rm", theirs)
         host.run("systemctl daemon-reload")
     converge(salt)
+    host.run("systemctl restart nginx")
     nothing_to_do(host, salt)
 
 
@@ -251,7 +211,7 @@ def test_after_a_reboot(host: Host, salt: Salt) -> None:
     host.reboot()
     assert host.get("/", host_header="x.compute.amazonaws.com", port=8081)[0] == 502
     salt.__init__(host)  # type: ignore[misc]
-    salt.pillar = on(SITES)
+    salt.pillar = pillar(SITES)
     assert set(salt.call("nginx_socket.held")) == {"0.0.0.0:80", "0.0.0.0:8081", "[::]:80"}
     nothing_to_do(host, salt)
 
@@ -264,7 +224,7 @@ def test_another_socket_of_systemd_is_a_conflict(host: Host, salt: Salt) -> None
     host.write("/run/systemd/system/theirs@.service", "[Service]\nExecStart=/bin/true\n")
     host.run("systemctl daemon-reload && systemctl start theirs.socket")
     try:
-        salt.pillar = on({"mysite": a_site(listen=[80, 8083])})
+        salt.pillar = pillar({"mysite": a_site(listen=[80, 8083])})
         done = salt.state("nginx_tree.applied")
         assert done["result"] is False
         assert "listen 8083: process 1 (systemd) holds that port" in done["comment"]
@@ -279,8 +239,7 @@ def test_as_packaged_again_and_back(host: Host, salt: Salt, how: str) -> None:
     serving = processes(host)
     with Load(host, 80, 8081) as load:
         if how == "switched off":
-            # By default it is off.
-            salt.pillar = pillar(SITES)
+            salt.pillar = pillar(SITES, nginx={"socket": False})
         function = "nginx_socket.held" if how == "switched off" else "nginx_socket.absent"
         dry = salt.state(function, test=True)
         assert dry["result"] is None and host.exists(DROP_IN)
@@ -294,4 +253,5 @@ def test_as_packaged_again_and_back(host: Host, salt: Salt, how: str) -> None:
     host.run("systemctl restart nginx")
     assert salt.call("nginx_socket.held") == {}
     converge(salt)
+    host.run("systemctl restart nginx")
     assert "0.0.0.0:80" in salt.call("nginx_socket.held")

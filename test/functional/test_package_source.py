@@ -9,7 +9,7 @@ import pytest
 
 from ..hosts.repository import SigningKey
 from ..hosts.ubuntu import UbuntuHost
-from .nginx_host import Salt, pillar, rows
+from .nginx_host import Load, Salt, pillar, processes, rows
 
 SOURCES = "/etc/apt/sources.list.d/nginx_uwsgi_django-ppa.sources"
 KEYRING = "/etc/apt/keyrings/nginx_uwsgi_django-ppa.gpg"
@@ -111,6 +111,25 @@ def test_the_source_and_nginx_from_it(ubuntu_host: UbuntuHost, salt: Salt) -> No
     assert salt.call("nginx_tree.version")
     installed = host.run("dpkg-query", "-W", "-f", "${Version}", "nginx").stdout
     assert installed == host.ppa.version
+
+
+def test_nginx_goes_back_to_the_distribution_and_nobody_notices(
+    ubuntu_host: UbuntuHost, salt: Salt
+) -> None:
+    host = ubuntu_host
+    host.run("useradd --system --shell /usr/sbin/nologin deploy")
+    salt.pillar = with_source(host)
+    for function in ("nginx_tree.applied", "nginx_process.current"):
+        assert salt.state(function)["result"] is True
+    assert present(salt, with_source(host, "distro"))["result"] is True
+    serving = processes(host)
+    with Load(host, 80, 80) as load:
+        done = salt.state("nginx_package.current")
+    assert done["result"] is True, done["comment"]
+    assert load.failures == [] and load.answered > 20
+    installed = host.run("dpkg-query", "-W", "-f", "${Version}", "nginx").stdout
+    assert done["changes"]["nginx"] == {"old": host.ppa.version, "new": installed}
+    assert installed < host.ppa.version and not set(serving) & set(processes(host))
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,28 @@ ExecStop=/bin/sh -c "/bin/kill -s TERM $(/bin/cat /run/nginx.pid)"
 [Install]
 WantedBy=multi-user.target
 """
+# Theirs starts it, or lets the new binary take over, by the init script, and asks no policy-rc.d.
+_INIT = """\
+#!/bin/sh
+### BEGIN INIT INFO
+# Provides: nginx
+# Required-Start: $network $remote_fs $local_fs
+# Required-Stop: $network $remote_fs $local_fs
+# Default-Start: 2 3 4 5
+# Default-Stop: 0 1 6
+### END INIT INFO
+pid=$(cat /run/nginx.pid 2> /dev/null)
+case "$1" in
+    start) exec systemctl start nginx.service ;;
+    stop) exec systemctl stop nginx.service ;;
+    upgrade)
+        kill -s USR2 "$pid"
+        sleep 1
+        [ -f /run/nginx.pid.oldbin ] && kill -s QUIT "$(cat /run/nginx.pid.oldbin)"
+        ;;
+    status) kill -0 "$pid" ;;
+esac
+"""
 _POSTINST = """\
 #!/bin/sh
 set -e
@@ -92,7 +114,13 @@ if [ "$1" = configure ]; then
     mkdir -p /var/log/nginx /var/cache/nginx /var/lib/nginx
     deb-systemd-helper enable nginx.service > /dev/null
     systemctl --system daemon-reload > /dev/null
-    deb-systemd-invoke start nginx.service > /dev/null
+    if [ -x /etc/init.d/nginx ]; then
+        if [ -f /run/nginx.pid ] && kill -0 "$(cat /run/nginx.pid)" > /dev/null; then
+            /etc/init.d/nginx upgrade || echo "Binary upgrade failed"
+        else
+            invoke-rc.d nginx start || true
+        fi
+    fi
 fi
 """
 _PRERM = """\
@@ -129,6 +157,7 @@ def build(archives: pathlib.Path, target: pathlib.Path, version: str) -> pathlib
         texts = {
             "etc/nginx/nginx.conf": _NGINX_CONF,
             "etc/nginx/conf.d/default.conf": _DEFAULT_CONF,
+            "etc/init.d/nginx": _INIT,
             "usr/lib/systemd/system/nginx.service": _SERVICE,
             "usr/share/nginx/html/index.html": "<h1>Welcome to nginx!</h1>\n",
             "usr/share/nginx/html/50x.html": "<h1>An error occurred.</h1>\n",
@@ -138,8 +167,9 @@ def build(archives: pathlib.Path, target: pathlib.Path, version: str) -> pathlib
                 f"Package: nginx\nVersion: {version}\nArchitecture: amd64\n"
                 "Maintainer: NGINX Packaging <nginx-packaging@f5.com>\nSection: httpd\n"
                 f"Priority: optional\nDepends: {', '.join(depends)}, adduser, "
-                "init-system-helpers\nProvides: httpd\nConflicts: nginx-common\n"
-                "Replaces: nginx-common\nDescription: high performance web server\n"
+                "init-system-helpers\nProvides: httpd, nginx\n"
+                "Conflicts: nginx-common, nginx-core\nReplaces: nginx-common, nginx-core\n"
+                "Description: high performance web server\n"
             ),
         }
         texts |= {
@@ -152,6 +182,8 @@ def build(archives: pathlib.Path, target: pathlib.Path, version: str) -> pathlib
             path = tree / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
+        (tree / "etc/init.d/nginx").chmod(0o755)
+        (tree / "etc/nginx/modules").symlink_to("/usr/lib/nginx/modules")
         for name in ("postinst", "prerm"):
             (tree / "DEBIAN" / name).chmod(0o755)
         made = target / f"nginx_{version}_amd64.deb"

@@ -2,6 +2,7 @@
 Package repositories made on the test machine: really signed, served over HTTP to the hosts.
 """
 
+import contextlib
 import email.utils
 import gzip
 import hashlib
@@ -50,7 +51,10 @@ class SigningKey:
     def close(self) -> None:
         """End the agent that gpg started and forget the key."""
         run("gpgconf", "--homedir", self._home, "--kill", "all")
-        shutil.rmtree(self._home)
+        while os.path.exists(self._home):
+            # The agent takes its sockets away while it ends.
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self._home)
 
 
 class Repository:

@@ -1,0 +1,571 @@
+"""
+nginx's package follows its source, on a server that goes on serving.
+
+When the pillar names another source (``nginx:repo``), the installed package is the old one's still,
+and ``pkg.installed`` calls that right.  This brings nginx to what apt prefers of the new source,
+newer or older, and nothing else is ever upgraded: a newer version of the same source is left to
+``apt upgrade``.
+
+- *When.*  :py:mod:`deb822_source <_modules.deb822_source>` notes, before it changes the source,
+  where nginx came from.  The note stays until nginx is from the pillar's source, so a run that was
+  killed is finished by the next; without one nothing here asks apt anything.
+- *Which version.*  The one of the highest priority, what is installed left aside: apt's own rule for
+  a package that is not there (apt_preferences(5)).  So every pin counts, but for apt's unwillingness
+  to go back, which is what a change of the source to an older one asks for.
+- *Tried before.*  The packages are downloaded and unpacked aside, and the nginx in them tests the
+  tree, without the modules whose packages apt would remove.  The tree is first written as both
+  versions understand it (``http2``): whichever nginx is started in between, it serves.
+- *The running nginx goes on.*  The packages' scripts stop and start it (115 to 159 requests lost) by
+  way of ``policy-rc.d``, which says no for the time, to the scripts of this one apt and to no others:
+  they are told by a variable of their environment.  Then the new binary takes over from the old one
+  (:py:func:`nginx_process.upgrade`).
+
+.. versionadded:: 0.1.0
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "nginx_package"
+
+_MARKER = "# Managed by the Salt formula nginx_uwsgi_django: changes made here are overwritten."
+_PATTERNS = ("nginx", "nginx-*", "libnginx-mod-*")
+_PILLAR = "nginx_uwsgi_django:nginx:repo"
+
+_POLICY = "/usr/sbin/policy-rc.d"
+# An operator's own, while ours is in its place.
+_THEIRS = f"{_POLICY}.nginx_uwsgi_django"
+_VARIABLE = "NGINX_UWSGI_DJANGO_SWITCH"
+
+# In an image being built, on a slow mirror.
+_APT_TIMEOUT = 1800
+_LOCK_TIMEOUT = 120
+
+
+class _Package(NamedTuple):
+    version: str
+    whole: bool  # unpacked and configured
+    held: bool
+
+
+# A version that apt knows: its priority, and the addresses that it can be had from.
+_Row = tuple[str, int, list[str]]
+
+
+def __virtual__() -> str | tuple[bool, str]:
+    if not shutil.which("apt-get"):
+        return False, "there is no apt-get on this system"
+    return __virtualname__
+
+
+def _settings() -> dict[str, Any]:
+    settings: dict[str, Any] = __salt__["site_pillar.settings"]()
+    return settings
+
+
+# --- the note of where nginx came from ---------------------------------------------------------
+
+
+def _note_path() -> str:
+    return os.path.join(_settings()["lookup"]["state_dir"], "nginx_package.json")
+
+
+def _note() -> dict[str, Any]:
+    content = __salt__["durable_file.read"](_note_path())
+    return json.loads(content) if content else {}
+
+
+def _write_note(origin: str, installing: bool) -> None:
+    __salt__["durable_file.directory"](os.path.dirname(_note_path()))
+    text = json.dumps({"from": origin, "installing": installing}, sort_keys=True)
+    __salt__["durable_file.write"](_note_path(), text + "\n")
+
+
+def leave(origin: str) -> None:
+    """
+    Note that nginx, where it is installed, came from a source that is about to be left.
+
+    origin
+        as :py:func:`deb822_source.in_place` says it
+
+    A note that is there stays: nginx is then still from the source that it names.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_package.leave distro
+    """
+    if not _note() and _settings()["lookup"]["nginx_package"] in _packages():
+        _write_note(origin, installing=False)
+
+
+def forget() -> bool:
+    """
+    Let nginx stay what it is, whichever source it came from.
+
+    Returns True when it was to follow another source.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_package.forget
+    """
+    return bool(__salt__["durable_file.remove"](_note_path()))
+
+
+# --- what dpkg and apt say ---------------------------------------------------------------------
+
+
+def _ask(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words,
+        env=__salt__["deb822_source.environment"](),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=60,
+        check=False,
+    )
+
+
+def _packages() -> dict[str, _Package]:
+    """nginx's packages that are on the host, by name."""
+    form = "${binary:Package}\\t${db:Status-Abbrev}\\t${Version}\\n"
+    # It fails for a pattern that nothing matches, and lists the matches of the others.
+    listing = _ask("dpkg-query", "--show", f"--showformat={form}", *_PATTERNS).stdout
+    found = {}
+    for line in listing.splitlines():
+        name, status, version = line.split("\t")
+        # dpkg-query(1): what is wanted, what is (n, c: no more than configuration files), errors.
+        if status[1] not in "nc":
+            whole = status[1] == "i" and status[2] == " "
+            found[name.partition(":")[0]] = _Package(version, whole, status[0] == "h")
+    return found
+
+
+def _policy(names: list[str]) -> dict[str, list[_Row]]:
+    """The versions that apt knows of packages, newest first."""
+    result = _ask("apt-cache", "policy", *names)
+    if result.returncode:
+        raise CommandExecutionError(f"apt-cache policy: {result.stderr.strip()}")
+    found: dict[str, list[_Row]] = {}
+    rows: list[_Row] = []
+    for line in result.stdout.splitlines():
+        name = re.fullmatch(r"(\S+):", line)
+        version = re.match(r" (?:\*\*\*|   ) (\S+) (-?\d+)", line)
+        source = re.match(r" {7,}-?\d+ (\S+)", line)
+        if name:
+            rows = found.setdefault(name[1], [])
+        elif version:
+            rows.append((version[1], int(version[2]), []))
+        elif source and source[1] != "/var/lib/dpkg/status":
+            rows[-1][2].append(source[1])
+    return found
+
+
+def _is_of(kind: str, addresses: list[str]) -> bool:
+    """Whether a version can be had from a source; the distribution's are all the others."""
+    if kind == "distro":
+        return bool(addresses)
+    wanted = _settings()["lookup"]["repos"][kind]["uris"].rstrip("/")
+    return any(address.rstrip("/") == wanted for address in addresses)
+
+
+def _preferred(rows: list[_Row]) -> _Row | None:
+    """What apt would take if nothing were installed: of the highest priority the newest."""
+    wanted = [row for row in rows if row[2] and row[1] > 0]
+    return max(wanted, key=lambda row: row[1]) if wanted else None
+
+
+def _older(one: str, other: str) -> bool:
+    return _ask("dpkg", "--compare-versions", one, "lt", other).returncode == 0
+
+
+def _explicit() -> bool:
+    """Whether the pillar itself names the source, and not a default."""
+    nginx = (__pillar__.get("nginx_uwsgi_django") or {}).get("nginx")
+    return isinstance(nginx, dict) and "repo" in nginx
+
+
+def held() -> list[str]:
+    """
+    nginx's packages that are on hold (``apt-mark hold``).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_package.held
+    """
+    return sorted(name for name, package in _packages().items() if package.held)
+
+
+def due() -> dict[str, Any]:
+    """
+    What it takes for nginx to be from the pillar's source.
+
+    Returns ``{}`` when it is, else: ``package``, ``kind`` (the source), ``old`` and ``new`` (the
+    versions), ``pins`` (the version of each of nginx's packages, by name), ``names`` (what apt is
+    asked for).
+
+    Raises CommandExecutionError when it cannot or may not be: a package is on hold, a pin prefers
+    another source, it would go back to an older version without a word of the pillar's.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_package.due
+    """
+    note, settings = _note(), _settings()
+    kind, package = settings["nginx"]["repo"], settings["lookup"]["nginx_package"]
+    found = _packages()
+    if not note or package not in found:
+        return {}
+    if note["from"] == __salt__["deb822_source.wanted"](kind) and not note["installing"]:
+        return {}
+    installed = found[package]
+    table = _policy(sorted(found))
+    ours = {name: [row[0] for row in rows if _is_of(kind, row[2])] for name, rows in table.items()}
+    if installed.whole and installed.version in ours.get(package, []):
+        return {}
+    told = f"{_PILLAR} is {kind}, and {package} {installed.version} is not from there"
+    kept = sorted(name for name, one in found.items() if one.held)
+    if kept:
+        raise CommandExecutionError(
+            f"{told}: on hold (apt-mark): {', '.join(kept)}; it stays. "
+            f"'apt-mark unhold {' '.join(kept)}' lets it follow"
+        )
+    row = _preferred(table.get(package, []))
+    if not ours.get(package) or row is None:
+        raise CommandExecutionError(f"{told}: apt knows no {package} of that source")
+    new = row[0]
+    if new not in ours[package]:
+        raise CommandExecutionError(
+            f"{told}: apt prefers {new} of {', '.join(row[2])}, by its priority {row[1]}, which a "
+            "pin in /etc/apt/preferences or /etc/apt/preferences.d sets; it stays "
+            f"(see 'apt-cache policy {package}')"
+        )
+    if _older(new, installed.version) and note["from"] == "distro" and not _explicit():
+        raise CommandExecutionError(
+            f"{told}; the newest there is {new}, which is older: it stays, as {kind} is only the "
+            f"default. Set {_PILLAR}: {kind} to go back to it, or the source that it is from"
+        )
+    pins = {}
+    for name in found:
+        best = _preferred(table.get(name, []))
+        if best is not None and best[0] in ours[name]:
+            pins[name] = best[0]
+    # Those that were not asked for by name come along as dependencies, and stay marked as such.
+    automatic = _ask("apt-mark", "showauto", *found).stdout.split()
+    return {
+        "package": package,
+        "kind": kind,
+        "old": installed.version,
+        "new": new,
+        "pins": pins,
+        "names": sorted({package, *(name for name in pins if name not in automatic)}),
+    }
+
+
+# --- apt ---------------------------------------------------------------------------------------
+
+
+def _stage() -> str:
+    return os.path.join(_settings()["lookup"]["state_dir"], ".nginx_package")
+
+
+@contextlib.contextmanager
+def _staged(pins: dict[str, str]) -> Iterator[str]:
+    """A directory for the downloads, and for the pins that let apt go back."""
+    stage = _stage()
+    if os.path.lexists(stage):
+        shutil.rmtree(stage)
+    __salt__["durable_file.directory"](os.path.dirname(stage))
+    try:
+        # apt downloads as a user of its own.
+        for folder in ("", "archives", "archives/partial", "tree"):
+            os.mkdir(os.path.join(stage, folder), 0o755)
+            os.chmod(os.path.join(stage, folder), 0o755)
+        # Above 1000, where apt goes back.  The first record that fits counts: before the host's own.
+        text = "".join(
+            f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n\n"
+            for name, version in pins.items()
+        )
+        own = __salt__["durable_file.read"]("/etc/apt/preferences") or b""
+        with open(os.path.join(stage, "preferences"), "wb") as stream:
+            stream.write(text.encode() + own)
+        yield stage
+    finally:
+        shutil.rmtree(stage)
+
+
+def _run(words: list[str], what: str, lines: int = 12) -> str:
+    """A program that changes packages; raises with its last words."""
+    environment = {
+        **__salt__["deb822_source.environment"](),
+        "APT_LISTBUGS_FRONTEND": "none",
+        "APT_LISTCHANGES_FRONTEND": "none",
+        # It would restart nginx, for the binary that was replaced.
+        "NEEDRESTART_SUSPEND": "1",
+        _VARIABLE: "1",
+    }
+    try:
+        result = subprocess.run(
+            words,
+            cwd="/",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_APT_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CommandExecutionError(f"{what}: not done within {_APT_TIMEOUT} s") from None
+    if result.returncode:
+        told = [line for line in result.stdout.splitlines() if line.startswith(("E:", "dpkg:"))]
+        told = told or result.stdout.strip().splitlines()
+        raise CommandExecutionError(f"{what}:\n" + "\n".join(told[-lines:]))
+    return result.stdout
+
+
+_KEEP = ["--force-confdef", "--force-confold"]
+
+
+def _apt(stage: str, *words: str) -> str:
+    options = [
+        f"Dir::Etc::preferences={stage}/preferences",
+        f"Dir::Cache::archives={stage}/archives",
+        f"DPkg::Lock::Timeout={_LOCK_TIMEOUT}",
+        "Dpkg::Use-Pty=0",
+        *(f"Dpkg::Options::={option}" for option in _KEEP),
+    ]
+    command = ["apt-get", "-q", "-y", "--allow-downgrades"]
+    command += [word for option in options for word in ("-o", option)]
+    return _run([*command, *words], f"apt-get {' '.join(words)}")
+
+
+def _planned(stage: str, names: list[str]) -> tuple[dict[str, str], list[str]]:
+    """What apt would do: the new version of each package, and which would be removed."""
+    comes, goes = {}, []
+    for line in _apt(stage, "--simulate", "install", *names).splitlines():
+        words = re.match(r"(Inst|Remv) (\S+) (?:\[\S+\] )?(?:\((\S+))?", line)
+        if words and words[1] == "Inst":
+            comes[words[2]] = words[3]
+        elif words:
+            goes.append(words[2])
+    return comes, goes
+
+
+def _modules_of(packages: list[str]) -> list[str]:
+    """The paths in nginx's tree with which packages' modules are loaded."""
+    folder = "modules-enabled"
+    base = os.path.realpath(_settings()["lookup"]["nginx_dir"])
+    files = set(
+        _ask("dpkg-query", "--listfiles", *packages).stdout.splitlines() if packages else []
+    )
+    try:
+        names = os.listdir(os.path.join(base, folder))
+    except FileNotFoundError:
+        return []
+    return [
+        f"{folder}/{name}"
+        for name in sorted(names)
+        if os.path.realpath(os.path.join(base, folder, name)) in files
+    ]
+
+
+def _foreseen(stage: str, goes: list[str], saltenv: str) -> dict[str, Any]:
+    """What the nginx that was downloaded says to the tree."""
+    tree = os.path.join(stage, "tree")
+    for name in sorted(os.listdir(os.path.join(stage, "archives"))):
+        if name.endswith(".deb") and name.startswith(("nginx", "libnginx-mod-")):
+            _run(["dpkg-deb", "--extract", os.path.join(stage, "archives", name), tree], name)
+    binary = os.path.join(tree, "usr/sbin/nginx")
+    if not os.path.exists(binary):
+        raise CommandExecutionError("there is no /usr/sbin/nginx in what apt would install")
+    modules = os.path.join(tree, "usr/lib/nginx/modules")
+    answer: dict[str, Any] = __salt__["nginx_tree.foresee"](
+        binary, modules if os.path.isdir(modules) else None, _modules_of(goes), saltenv
+    )
+    return answer
+
+
+# --- the scripts of the packages ---------------------------------------------------------------
+
+
+def _policy_text() -> str:
+    return f"""\
+#!/bin/sh
+{_MARKER}
+# https://people.debian.org/~hmh/invokerc.d-policyrc.d-specification.txt: 101 is no.
+# nginx goes on while its package is replaced; nobody but that apt has the variable.
+if [ -n "${_VARIABLE}" ]; then
+    case " $* " in
+        *" nginx status "*) ;;
+        *" nginx "* | *" nginx.service "*) exit 101 ;;
+    esac
+fi
+[ ! -x {_THEIRS} ] || exec {_THEIRS} "$@"
+"""
+
+
+def _is_ours() -> bool:
+    return _MARKER.encode() in (__salt__["durable_file.read"](_POLICY) or b"")
+
+
+def _unguard() -> None:
+    if os.path.lexists(_THEIRS):
+        os.rename(_THEIRS, _POLICY)
+    elif _is_ours():
+        __salt__["durable_file.remove"](_POLICY)
+
+
+@contextlib.contextmanager
+def _guarded() -> Iterator[None]:
+    """While this lasts, the scripts of the packages leave the running nginx alone."""
+    _unguard()
+    if os.path.lexists(_POLICY):
+        os.link(_POLICY, _THEIRS, follow_symlinks=False)
+    try:
+        __salt__["durable_file.write"](_POLICY, _policy_text(), mode="0755")
+        yield
+    finally:
+        _unguard()
+
+
+# --- acting ------------------------------------------------------------------------------------
+
+
+def settle() -> bool:
+    """
+    Finish what a killed run left half-way: packages that are unpacked and not configured, and those
+    that were to come with them.
+
+    Returns True when there was something.
+
+    Raises CommandExecutionError, with dpkg's and apt's words, when it cannot be finished.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_package.settle
+    """
+    _unguard()
+    if os.path.lexists(_stage()):
+        shutil.rmtree(_stage())
+    if not _note().get("installing") or not _interrupted():
+        return False
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    with _guarded():
+        while True:
+            try:
+                _run(["dpkg", "--configure", "--pending", *_KEEP], "dpkg --configure")
+                break
+            except CommandExecutionError as error:
+                # The dpkg of the killed run is at work still.
+                if "lock" in f"{error}" and time.monotonic() < deadline:
+                    time.sleep(1)
+                elif "depend" in f"{error}":
+                    # One of them was not unpacked yet.
+                    break
+                else:
+                    raise
+        # With the pins, or apt would rather remove what is newer than what it would go back to.  And
+        # with no names: what apt is asked for by name must not be broken.
+        with _staged(due().get("pins", {})) as stage:
+            _apt(stage, "--fix-broken", "install")
+    return True
+
+
+def _interrupted() -> bool:
+    """Whether dpkg has begun something that it has not finished."""
+    audit = _ask("dpkg", "--audit").stdout.strip()
+    journal = any(name.isdigit() for name in os.listdir("/var/lib/dpkg/updates"))
+    return bool(audit) or journal
+
+
+def switch(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
+    """
+    Install nginx from the pillar's source, under a running nginx that goes on.
+
+    saltenv
+        the fileserver's environment to take templates from
+    test
+        download the packages and let the nginx in them test the tree, but change nothing
+
+    Returns ``{"changes": the packages' versions, "warnings": …}``, without changes when nginx is
+    from there.  The binary that is on the disk is then to take over: :py:func:`nginx_process.due`.
+
+    Raises CommandExecutionError as :py:func:`due` does; when apt would remove a package that is not
+    nginx's, or nginx refuses the tree (nothing has changed then); with apt's own words.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_package.switch test=True
+    """
+    report: dict[str, Any] = {"changes": {}, "warnings": []}
+    plan = due()
+    if not plan:
+        if not test:
+            forget()
+        return report
+    before = _packages()
+    with _staged(plan["pins"]) as stage:
+        comes, goes = _planned(stage, plan["names"])
+        strangers = [name for name in goes if name not in before]
+        if strangers:
+            raise CommandExecutionError(
+                f"{_PILLAR} is {plan['kind']}, and with nginx from there apt would remove "
+                f"{', '.join(strangers)}: remove it first, or keep the source"
+            )
+        report["changes"] = {
+            **{name: {"old": before[name].version, "new": ""} for name in goes},
+            **{
+                name: {"old": before[name].version if name in before else "", "new": version}
+                for name, version in comes.items()
+            },
+        }
+        _apt(stage, "--download-only", "install", *plan["names"])
+        verdict = _foreseen(stage, goes, saltenv)
+        if verdict["errors"] and verdict["tested"]:
+            lost = [name for name in goes if name.startswith("libnginx-mod-")]
+            without = f", without {', '.join(lost)}, which apt would remove" if lost else ""
+            raise CommandExecutionError(
+                f"{_PILLAR} is {plan['kind']}, and the nginx from there ({plan['new']}{without}) "
+                "refuses the tree; nothing was changed:\n" + "\n".join(verdict["errors"])
+            )
+        report["warnings"] += [f"not tested before: {words}" for words in verdict["errors"]]
+        if test:
+            return report
+        older = __salt__["nginx_tree.apply"](saltenv, version=verdict["version"])
+        if older["changes"] and __salt__["nginx_process.status"](lines=0)["running"]:
+            __salt__["nginx_process.reload"]()
+        _write_note(_note()["from"], installing=True)
+        with _guarded():
+            _apt(stage, "--no-download", "install", *plan["names"])
+    rest = due()
+    if rest:
+        raise CommandExecutionError(
+            f"{plan['package']} is {rest['old']} after apt-get, not {plan['new']}"
+        )
+    forget()
+    return report
