@@ -351,7 +351,7 @@ def test_the_health_question_comes_as_visitors_do(modules, more):
     pillar["nginx_uwsgi_django"]["sites"]["mysite"].update(more)
     m, asked = modules(pillar=pillar), []
 
-    def get(*place, timeout, variables):
+    def get(variables, **place):
         asked.append(variables)
         return {"status": 200, "seconds": 0.1}
 
