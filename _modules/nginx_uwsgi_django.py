@@ -323,7 +323,9 @@ def _units_of_sites() -> dict[str, dict[str, dict[str, str]]]:
     found: dict[str, dict[str, dict[str, str]]] = {}
     shown = __salt__["systemd_unit.show"](["uwsgi-*.socket", "uwsgi-*.service"], _PROPERTIES)
     for unit, properties in shown.items():
-        if match := _UNIT.fullmatch(unit):
+        match = _UNIT.fullmatch(unit)
+        # Systemd knows the names of units, too, that others only speak of.
+        if match and properties.get("LoadState") != "not-found":
             key = match[2] or {"socket": "socket", "service": "anchor"}[match[3]]
             found.setdefault(match[1], {})[key] = properties
     return found
