@@ -103,17 +103,23 @@ def test_a_master_that_is_restarted_in_the_middle_is_waited_for(edge: Fleet) -> 
 def test_the_bar_on_a_terminal_and_the_events_for_others(edge: Fleet) -> None:
     edge.set_pillar(pillar(uwsgi={"processes": 6}))
     tag = "nginx_uwsgi_django/rollout/*"
-    watch = edge.runner_command("state.event", f"tagmatch={tag}", "quiet=True")
+    watch = edge.runner_command("state.event", f"tagmatch={tag}")
     ours, theirs = pty.openpty()
+    lines: list[str] = []
+
+    def listen(stream: Any) -> None:
+        for line in stream:
+            lines.append(line)
+
     with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as others:
         try:
-            # It listens when an event of somebody else's has come through.
-            assert others.stdout is not None
-            heard = threading.Thread(target=lambda: lines.extend(others.stdout))
-            lines: list[str] = []
+            heard = threading.Thread(target=listen, args=(others.stdout,))
             heard.start()
-            while not lines:
-                edge.runner("rollout_jobs.fire", "nginx_uwsgi_django/rollout/test", "{}")
+            # It listens when an event of somebody else's has come through.
+            for _ in range(30):
+                if not lines:
+                    edge.runner("rollout_jobs.fire", "nginx_uwsgi_django/rollout/test", "{}")
+            assert lines
             with subprocess.Popen(
                 edge.runner_command("rollout.apply", HOST), stdout=subprocess.PIPE, stderr=theirs
             ) as run:
@@ -136,7 +142,6 @@ def test_the_bar_on_a_terminal_and_the_events_for_others(edge: Fleet) -> None:
     # Each line takes the bar away and puts it below again.
     assert f"\r\x1b[K{HOST}: changed and well\r\n[{'#' * 24}] 1/1  1 done, 0 failed, 0 left" in text
     assert f"\r\x1b[K[{'.' * 24}] 0/1  0 done, 0 failed, 1 left" in text
-    assert max(len(line.rpartition("\r")[2]) for line in text.split("\n") if "[" in line) < 400
     found = [line.partition("\t")[0].rpartition("/")[2] for line in lines if said["id"] in line]
     assert found == ["new", "dry", "batch", "host", "ret"]
     host = next(line for line in lines if f"{said['id']}/host" in line)
