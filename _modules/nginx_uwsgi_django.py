@@ -282,7 +282,7 @@ def _short(words: str) -> str:
 
 def _look(answer: dict[str, Any], sites: dict[str, Any] | None, ask: bool, patience: float) -> None:
     """Fill a report with what can be seen without a run."""
-    units = _units_of_sites()
+    units = _units_of_sites(sites or {})
     if sites is None:
         # What runs does so whatever becomes of the pillar.
         for name, there in units.items():
@@ -318,10 +318,12 @@ def _look(answer: dict[str, Any], sites: dict[str, Any] | None, ask: bool, patie
         )
 
 
-def _units_of_sites() -> dict[str, dict[str, dict[str, str]]]:
-    """The units of all sites that systemd has in memory: by site, by socket, anchor and digest."""
+def _units_of_sites(sites: dict[str, Any]) -> dict[str, dict[str, dict[str, str]]]:
+    """The units of all sites: by site, by socket, anchor and digest."""
     found: dict[str, dict[str, dict[str, str]]] = {}
-    shown = __salt__["systemd_unit.show"](["uwsgi-*.socket", "uwsgi-*.service"], _PROPERTIES)
+    # A pattern stands for what systemd has in memory, and it forgets what is stopped.
+    names = ["uwsgi-*.socket", "uwsgi-*.service", *(f"uwsgi-{name}.socket" for name in sites)]
+    shown = __salt__["systemd_unit.show"](names, _PROPERTIES)
     for unit, properties in shown.items():
         match = _UNIT.fullmatch(unit)
         # Systemd knows the names of units, too, that others only speak of.

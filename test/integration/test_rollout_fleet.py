@@ -100,7 +100,7 @@ def test_a_bad_release_touches_the_canary_alone_and_loses_nothing_there(nodes: F
 def test_the_fleet_in_one_table_and_on_one_page(nodes: Fleet, tmp_path: pathlib.Path) -> None:
     page = tmp_path / "fleet.html"
     nodes.daemons["node7"].terminate()
-    nodes.hosts["node5"].run("systemctl", "stop", "uwsgi-mysite.service")
+    nodes.hosts["node5"].run("systemctl", "stop", "uwsgi-mysite.socket", "uwsgi-mysite.service")
     nodes.hosts["node3"].run("rm", "/etc/nginx/sites-enabled/mysite.conf")
     code, said, lines = nodes.runner(
         "rollout.report", "node*", html=str(page), ping=10, timeout=LONG
@@ -110,7 +110,10 @@ def test_the_fleet_in_one_table_and_on_one_page(nodes: Fleet, tmp_path: pathlib.
     assert list(said["hosts"]) == [
         "node5", "node7", "node3", "node1", "node2", "node4", "node6", "node8",
     ]  # fmt: skip
-    assert said["hosts"]["node5"]["errors"] == ["mysite: no generation of uWSGI runs"]
+    assert said["hosts"]["node5"]["errors"] == [
+        "mysite: systemd does not hold its socket",
+        "mysite: no generation of uWSGI runs",
+    ]
     assert said["hosts"]["node7"]["errors"] == ["its minion did not answer within 10 s"]
     assert said["hosts"]["node3"]["drift"] == {"/etc/nginx/sites-enabled/mysite.conf": "is gone"}
     known = {name: host for name, host in said["hosts"].items() if name != "node7"}

@@ -141,7 +141,7 @@ def test_the_bar_on_a_terminal_and_the_events_for_others(edge: Fleet) -> None:
     text = shown.decode()
     # Each line takes the bar away and puts it below again.
     assert f"\r\x1b[K{HOST}: changed and well\r\n[{'#' * 24}] 1/1  1 done, 0 failed, 0 left" in text
-    assert f"\r\x1b[K[{'.' * 24}] 0/1  0 done, 0 failed, 1 left" in text
+    assert f"\r\n[{'.' * 24}] 0/1  0 done, 0 failed, 1 left\r\x1b[K" in text
     found = [line.partition("\t")[0].rpartition("/")[2] for line in lines if said["id"] in line]
     assert found == ["new", "dry", "batch", "host", "ret"]
     host = next(line for line in lines if f"{said['id']}/host" in line)
