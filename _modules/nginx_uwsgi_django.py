@@ -482,9 +482,15 @@ def _foretell(answer: dict[str, Any]) -> None:
     changes: list[str] = []
     failed: list[str] = []
     if isinstance(returned, dict):
-        rows = [row for row in returned.values() if isinstance(row, dict)]
-        for row in sorted(rows, key=lambda row: row.get("__run_num__", 0)):
-            label = str(row.get("__id__"))
+        # By tag, STATE_|-ID_|-NAME_|-FUNCTION: a state that runs others gives them its own __id__,
+        # and says no more of them than they do.
+        rows = [
+            (tag.split("_|-")[1], row) for tag, row in returned.items() if isinstance(row, dict)
+        ]
+        told = {row.get("__id__") for label, row in rows if row.get("__id__") != label}
+        for label, row in sorted(rows, key=lambda one: one[1].get("__run_num__", 0)):
+            if label in told:
+                continue
             if row.get("result") is False:
                 failed.append(_short(f"{label}: {row.get('comment', '')}"))
             elif row.get("result") is None or row.get("changes"):
