@@ -6,6 +6,7 @@ how they do in one table and on one page.
 import json
 import pathlib
 import subprocess
+import time
 from typing import Any
 
 import pytest
@@ -168,6 +169,9 @@ def test_a_host_that_is_cut_off_in_the_middle_is_left_out_and_finished_later(nod
         assert load.lost == {name: [] for name in load.lost}
     finally:
         cut.plug_in()
+    deadline = time.monotonic() + 120
+    while not nodes.runner("rollout_jobs.find", "node2")[1]["node2"]:
+        assert time.monotonic() < deadline
     code, said, lines = nodes.runner("rollout.apply", "node*", timeout=LONG)
     assert (code, said["status"]) == (0, "done"), (said, lines)
     assert cut.get("/", "a.compute.amazonaws.com")[0] == 200
