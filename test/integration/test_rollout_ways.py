@@ -135,8 +135,8 @@ def test_the_bar_on_a_terminal_and_the_events_for_others(edge: Fleet) -> None:
                 time.sleep(0.1)
         finally:
             others.terminate()
+            heard.join()
             os.close(ours)
-    heard.join()
     assert said["hosts"] == {HOST: "done"}, said
     text = shown.decode()
     # Each line takes the bar away and puts it below again.
