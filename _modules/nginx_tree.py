@@ -1666,6 +1666,80 @@ def _unproven(
     return "renames, tested afterwards"
 
 
+# --- what was applied --------------------------------------------------------------------------
+
+
+def _note_path() -> str:
+    return f"{_lookup()['state_dir']}/nginx_tree.json"
+
+
+def _as_is(base: str, path: str) -> str | None:
+    """An entry of the tree in a word: where a link leads, the digest of a file, None for nothing."""
+    target = _link_target(base, path)
+    if target is not None:
+        return f"-> {target}"
+    contents = _read(os.path.join(base, path))
+    return None if contents is None else hashlib.sha256(contents).hexdigest()
+
+
+def _note() -> None:
+    """Note what of the tree is the formula's, as it is just now that it was brought there."""
+    base, shown = _base(), _shown()
+    # Not the certificates: certbot renews them between two runs.
+    ours = [
+        path
+        for path in [*_entries(base, "sites-available"), _COMMON]
+        if not path.endswith(".pem") and _owned(_read(os.path.join(base, path)))
+    ]
+    leads = {f"-> {shown}/{path}" for path in ours}
+    links = [path for path in _entries(base, "sites-enabled") if _as_is(base, path) in leads]
+    if not ours:
+        __salt__["durable_file.remove"](_note_path())
+        return
+    __salt__["durable_file.directory"](os.path.dirname(_note_path()))
+    text = json.dumps({path: _as_is(base, path) for path in [*ours, *links]}, indent=1) + "\n"
+    __salt__["durable_file.write"](_note_path(), text, mode="0600")
+
+
+def drift() -> dict[str, str]:
+    """
+    What of the formula's own files and links somebody else has changed since the formula was last
+    applied, whatever the pillar says by now.  Of a file only the content counts, and certificates
+    do not: certbot renews them.
+
+    Returns by path what has become of it; empty also where the formula was never applied.
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.drift
+    """
+    base, shown = _base(), _shown()
+    try:
+        noted = json.loads(_read(_note_path()) or b"{}")
+    except ValueError as error:
+        return {_note_path(): f"cannot be read: {error}"}
+    found = {}
+    for path, was in noted.items():
+        now = _as_is(base, path)
+        if now is None:
+            found[f"{shown}/{path}"] = "is gone"
+        elif now != was:
+            leads = now.startswith("-> ")
+            found[f"{shown}/{path}"] = f"leads to {now[3:]}" if leads else "was edited"
+    return found
+
+
+def _noted(make_plan: Any, test: bool) -> dict[str, Any]:
+    report = _transact(make_plan, test)
+    if not test:
+        _note()
+    return report
+
+
 def due(saltenv: str = "base") -> dict[str, Any]:
     """
     What :py:func:`apply` would change, without asking nginx for its judgement.  Writes nothing.
@@ -1710,7 +1784,7 @@ def apply(saltenv: str = "base", test: bool = False, version: str | None = None)
 
         salt '*' nginx_tree.apply test=True
     """
-    return _transact(lambda: _plan(saltenv, version), test)
+    return _noted(lambda: _plan(saltenv, version), test)
 
 
 def remove(test: bool = False) -> dict[str, Any]:
@@ -1730,7 +1804,7 @@ def remove(test: bool = False) -> dict[str, Any]:
 
         salt '*' nginx_tree.remove test=True
     """
-    return _transact(lambda: (_plan_removed(), []), test)
+    return _noted(lambda: (_plan_removed(), []), test)
 
 
 def keep(path: str) -> None:
@@ -1812,4 +1886,4 @@ def restore(path: str, test: bool = False) -> dict[str, Any]:
 
         salt '*' nginx_tree.restore /root/nginx.tar test=True
     """
-    return _transact(lambda: (_plan_kept(path), []), test)
+    return _noted(lambda: (_plan_kept(path), []), test)

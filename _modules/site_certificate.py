@@ -15,6 +15,7 @@ a run or, when certbot's timer has renewed one between runs, by a deploy hook.
 .. versionadded:: 0.1.0
 """
 
+import calendar
 import hashlib
 import os
 import re
@@ -188,27 +189,64 @@ def _first(pem: bytes) -> str | None:
     return found.group() if found else None
 
 
+def _elements(der: bytes) -> list[tuple[int, bytes]]:
+    """Tag and content of the elements that DER (X.690, 8.1) is a row of."""
+    found = []
+    while der:
+        tag, length, head = der[0], der[1], 2
+        if length & 0x80:
+            head += length & 0x7F
+            length = int.from_bytes(der[2:head], "big")
+        if len(der) < head + length:
+            raise IndexError
+        found.append((tag, der[head : head + length]))
+        der = der[head + length :]
+    return found
+
+
+def _validity(own: str) -> tuple[float, float]:
+    """From when until when a certificate is good (RFC 5280, 4.1.2.5), without a process for it."""
+    try:
+        certificate = _elements(ssl.PEM_cert_to_DER_cert(own))[0][1]
+        fields = _elements(_elements(certificate)[0][1])
+        # Behind serial number, algorithm and issuer, and the version where there is one.
+        validity = _elements(fields[4 if fields[0][0] == 0xA0 else 3][1])
+        times = []
+        for tag, text in validity[:2]:
+            # UTCTime has two digits for the year: below 50 they are of this century.
+            century = "" if tag == 0x18 else "20" if text < b"5" else "19"
+            moment = time.strptime(century + text.decode("ascii"), "%Y%m%d%H%M%SZ")
+            times.append(float(calendar.timegm(moment)))
+        since, until = times
+    except (IndexError, ValueError) as error:
+        raise CommandExecutionError(f"this is not a certificate: {error}") from error
+    return since, until
+
+
 def _facts(pem: bytes) -> dict[str, Any]:
     """What a certificate says of itself."""
     own = _first(pem)
     if own is None:
         raise CommandExecutionError("there is no certificate in it")
-    words = ["-noout", "-dates", "-subject", "-issuer", "-ext", "subjectAltName"]
+    since, until = _validity(own)
+    words = ["-noout", "-subject", "-issuer", "-ext", "subjectAltName"]
     text = _openssl("x509", *words, given=own.encode())
     lines = dict(line.split("=", 1) for line in text.splitlines() if re.match(r"[a-zA-Z]+=", line))
-    try:
-        since, until = (ssl.cert_time_to_seconds(lines[key]) for key in ("notBefore", "notAfter"))
-    except (KeyError, ValueError) as error:
-        raise CommandExecutionError(f"openssl x509 said {text!r}") from error
     return {
         "names": sorted(re.findall(r"(?:DNS|IP Address):([^,\s]+)", text)),
         "issuer": lines["issuer"].strip(),
         "self_signed": lines["issuer"] == lines["subject"],
-        "not_after": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until)),
-        "days_left": int((until - time.time()) // 86400),
+        **_end(until),
         "lifetime": until - since,
         "left": until - time.time(),
         "sha256": hashlib.sha256(ssl.PEM_cert_to_DER_cert(own)).hexdigest(),
+    }
+
+
+def _end(until: float) -> dict[str, Any]:
+    return {
+        "not_after": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until)),
+        "days_left": int((until - time.time()) // 86400),
     }
 
 
@@ -358,16 +396,9 @@ def report() -> dict[str, dict[str, Any]]:
 
         salt '*' site_certificate.report
     """
-    settings = _settings()
     answer: dict[str, dict[str, Any]] = {}
-    for name, site in settings["sites"].items():
-        tls = site["tls"]
-        if site["absent"] or not tls["source"]:
-            continue
-        path = tls["certificate"]
-        if tls["source"] != "path":
-            path = f"{settings['lookup']['nginx_dir']}/sites-available/{name}.pem"
-        answer[name] = {"source": tls["source"], "path": path}
+    for name, (site, path) in _served().items():
+        answer[name] = {"source": site["tls"]["source"], "path": path}
         contents = _contents(path)
         try:
             if contents is None:
@@ -381,6 +412,49 @@ def report() -> dict[str, dict[str, Any]]:
         answer[name]["missing_names"] = [
             word for word in _names(site) if not _covered(word, facts["names"])
         ]
+    return answer
+
+
+def _served() -> dict[str, tuple[dict[str, Any], str]]:
+    """The sites with TLS, each with the certificate file that nginx reads for it."""
+    settings = _settings()
+    found = {}
+    for name, site in settings["sites"].items():
+        if site["absent"] or not site["tls"]["source"]:
+            continue
+        path = site["tls"]["certificate"]
+        if site["tls"]["source"] != "path":
+            path = f"{settings['lookup']['nginx_dir']}/sites-available/{name}.pem"
+        found[name] = (site, path)
+    return found
+
+
+def ends() -> dict[str, dict[str, Any]]:
+    """
+    When the certificates that the sites serve end: what :py:func:`report` says of that, without a
+    process for each.
+
+    Returns a mapping by site (of those with TLS): ``not_after`` (UTC), ``days_left`` (negative: it
+    has ended) and ``placeholder`` (the self-signed one until the first arrives); or ``error``.
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.ends
+    """
+    answer: dict[str, dict[str, Any]] = {}
+    for name, (_, path) in _served().items():
+        contents = _contents(path)
+        own = contents and _first(contents)
+        try:
+            if contents is None or not own:
+                raise CommandExecutionError(f"there is no certificate in {path}")
+            answer[name] = {**_end(_validity(own)[1]), "placeholder": not trusted(contents)}
+        except CommandExecutionError as error:
+            answer[name] = {"error": f"{error}"}
     return answer
 
 

@@ -439,7 +439,7 @@ def _wanted(name: str) -> dict[str, Any]:
         "venv": {"digest": venv["digest"], "path": venv["path"]},
         "programs": _programs(venv, plugin),
     }
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    digest = _digest(parts)
     return {
         "digest": digest,
         "parts": parts,
@@ -1019,17 +1019,40 @@ def _last_words(lines: list[str]) -> str:
     return "\nThe journal's last lines:\n" + "\n".join(f"  {line}" for line in lines or ["(none)"])
 
 
-def _answer(site: dict[str, Any], socket: str) -> dict[str, Any]:
-    """The answer to the site's question, as nginx asks it: by HTTPS where visitors come so."""
+def _question(site: dict[str, Any], socket: str) -> dict[str, Any]:
+    """The site's question, as nginx asks it: by HTTPS where visitors come so."""
     health, secure = site["health"], site["tls"]["source"] or site["load_balancer"]
     variables = {"HTTPS": "on", "REQUEST_SCHEME": "https", "HTTP_X_FORWARDED_PROTO": "https"}
-    return __salt__["uwsgi_request.get"](
-        socket,
-        health["path"],
-        health["host"],
-        timeout=health["timeout"],
-        variables=variables if secure else None,
-    )
+    return {
+        "socket_path": socket,
+        "path": health["path"],
+        "host": health["host"],
+        "timeout": health["timeout"],
+        "variables": variables if secure else None,
+    }
+
+
+def question(name: str) -> dict[str, Any]:
+    """
+    What a site's uWSGI is asked to tell whether it is well.
+
+    name
+        the site
+
+    Returns the arguments of :py:func:`uwsgi_request.get`, for the socket of the pillar.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.question mysite
+    """
+    site = _site(name)
+    return _question(site, site["socket"]["path"])
+
+
+def _answer(site: dict[str, Any], socket: str) -> dict[str, Any]:
+    return __salt__["uwsgi_request.get"](**_question(site, socket))
 
 
 def _health(site: dict[str, Any], socket: str) -> float:
@@ -1418,6 +1441,57 @@ def list_(name: str) -> list[dict[str, Any]]:
             }
         )
     return sorted(answer, key=lambda one: one["created"] or "", reverse=True)
+
+
+def made_of(name: str, digest: str) -> dict[str, Any]:
+    """
+    What a generation on this host was made of, and whether its files still are what they were.
+
+    Its name is the digest of all that, so that the host itself tells what somebody has edited.
+
+    name
+        the site
+    digest
+        the generation
+
+    Returns ``release`` and ``venv`` (their digests; None when that is not known any more) and
+    ``drift``, by path what has become of a file.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.made_of mysite 4f2a9c01d7e3
+    """
+    paths = _paths(name, digest)
+    texts = {
+        key: __salt__["durable_file.read"](paths[key]) for key in ("parts", "ini", "env", "unit")
+    }
+    drift = {paths[key]: "is gone" for key, text in texts.items() if text is None}
+    try:
+        parts = json.loads(texts["parts"] or b"{}")
+    except ValueError:
+        parts = {}
+    parts.pop("site", None)
+    if texts["parts"] is not None and _digest(parts) != digest:
+        drift[paths["parts"]] = "was edited"
+        parts = {}
+    for key, part in (("ini", "ini"), ("env", "environment"), ("unit", "unit")):
+        text = texts[key]
+        if text is not None and parts:
+            # As it was before the digest was known.
+            text = text.replace(digest.encode(), _DIGEST.encode())
+            if hashlib.sha256(text).hexdigest() != parts[part]:
+                drift[paths[key]] = "was edited"
+    return {
+        "release": parts.get("release", {}).get("id"),
+        "venv": parts.get("venv", {}).get("digest"),
+        "drift": drift,
+    }
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def status(name: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A client of the uwsgi protocol: asks a site what nginx would ask it, without ngi
 .. versionadded:: 0.1.0
 """
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -207,3 +208,44 @@ def stats(socket_path: str, timeout: float = 10) -> dict[str, Any]:
         raise CommandExecutionError(
             f"what answers on {socket_path} is not uWSGI's statistics: {answer[:80]!r}"
         ) from None
+
+
+def together(
+    questions: list[dict[str, Any]], at_once: int = 16, patience: float = 60
+) -> list[dict[str, Any]]:
+    """
+    Ask many uWSGIs at the same time.
+
+    questions
+        the arguments of :py:func:`get`, or of :py:func:`stats` where there is no ``path`` among them
+    at_once
+        how many are asked at the same time
+    patience
+        seconds for all of them
+
+    Returns a list in the order of the questions: what each was answered, or ``error`` alone, why it
+    was not.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_request.together '[{"socket_path": "/run/uwsgi/mysite.sock", "path": "/"}]'
+    """
+    deadline = time.monotonic() + patience
+
+    def ask(question: dict[str, Any]) -> dict[str, Any]:
+        # The functions of this module as they are: by way of Salt's loader two threads would enter
+        # one context (LazyLoader.run), which Python refuses.
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return {"error": f"not asked: {patience:g} s were not enough for all"}
+        timeout = min(left, question.get("timeout", 10))
+        try:
+            answer = get if "path" in question else stats
+            return answer(**{**question, "timeout": timeout})
+        except CommandExecutionError as error:
+            return {"error": str(error)}
+
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(ask, questions))

@@ -9,16 +9,19 @@ failure everything that was switched is put back.
     salt-run rollout.show
     salt-run rollout.resume
     salt-run rollout.revert
+    salt-run rollout.report 'web*' html=/srv/www/fleet.html
 
 The master finds it by ``runner_dirs`` (the checkout's ``_runners``) or after
 ``salt-run saltutil.sync_runners``. It is one of several runner modules that the loader gives to each
 other as ``__salt__``: what is decided (``rollout_plan``, ``rollout_gate``), what is remembered
-(``rollout_record``), what is asked (``rollout_jobs``), what is shown (``rollout_progress``).
+(``rollout_record``), what is asked (``rollout_jobs``), what is shown (``rollout_progress``,
+``rollout_table``, ``rollout_page``).
 
 .. versionadded:: 0.1.0
 """
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +39,9 @@ _AT_ONCE = 50
 # Of ``queue``: a number waits in all supported versions. ``True`` puts the run away in Salt 3008,
 # where saltutil.find_job does not see it.
 _QUEUE = 20
+
+# What a report says of a host in a word, the worst first.
+_VERDICTS = ("error", "silent", "warning", "pending", "well", "unmanaged")
 
 # States of a host in the record that a rollout has nothing more to do for.
 _OVER = ("done", "unchanged", "skipped")
@@ -615,3 +621,105 @@ def show(rollout: str | None = None) -> dict[str, Any]:
         return record
     except SaltInvocationError as error:
         return _refused(error)
+
+
+# --- How the fleet does --------------------------------------------------------------------------
+
+
+def report(
+    tgt: Any = "*",
+    tgt_type: str = "glob",
+    html: str | None = None,
+    dry_run: bool = False,
+    ask: bool = True,
+    refresh: bool = True,
+    timeout: float = 300,
+    ping: float = 15,
+) -> Any:
+    """
+    How hosts do, the worst first. Changes nothing but the minions' caches.
+
+    tgt, tgt_type
+        the hosts, as ``salt`` takes them
+    html
+        also write a page to this path of the master: one file, without need of a server or network
+    dry_run
+        let each host make a dry run, too, to tell what a run would change there
+    ask
+        False: the sites are not asked for anything
+    refresh
+        False: with the modules and the pillar that the minions have, be they old or none
+    timeout
+        seconds for each host and each thing that it is asked for
+    ping
+        seconds to wait for hosts that do not answer at all
+
+    Returns a table for a person; with ``--out=json`` (or any other, or when it is not called by
+    ``salt-run``) a dictionary: ``target``, ``at``, ``summary`` (how many hosts there are of each
+    verdict) and ``hosts``, by id what ``nginx_uwsgi_django.report`` says there; of one that did not
+    answer, ``verdict`` (``silent``) and ``errors``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run rollout.report
+        salt-run rollout.report 'web*' dry_run=True --out=json
+        salt-run rollout.report html=/srv/www/fleet.html
+    """
+    try:
+        there = __salt__["rollout_jobs.find"](tgt, tgt_type, ping)
+        if not there:
+            raise SaltInvocationError(f"no accepted minion matches {tgt!r}")
+        silent = f"its minion did not answer within {ping:g} s"
+        hosts = {name: _unseen("silent", silent) for name, up in there.items() if not up}
+        hosts.update(_seen([name for name in there if there[name]], dry_run, ask, refresh, timeout))
+        names = __salt__["rollout_plan.order"](dict.fromkeys(there))
+        names.sort(key=lambda name: _VERDICTS.index(hosts[name]["verdict"]))
+        verdicts = [hosts[name]["verdict"] for name in names]
+        told = {
+            "target": f"{tgt}",
+            "at": __salt__["rollout_record.now"](),
+            "summary": {one: verdicts.count(one) for one in _VERDICTS if one in verdicts},
+            "hosts": {name: hosts[name] for name in names},
+        }
+        if html:
+            __salt__["rollout_record.put"](html, __salt__["rollout_page.render"](told))
+    except (SaltInvocationError, CommandExecutionError, OSError) as error:
+        return _refused(error)
+    # ``fun`` is in the options of a command line alone, ``output`` where that has an --out.
+    if __opts__.get("fun") != "rollout.report" or __opts__.get("output"):
+        return told
+    width = min(max(shutil.get_terminal_size((100, 24)).columns, 60), 160)
+    return {"outputter": "txt", "data": __salt__["rollout_table.render"](told, width)}
+
+
+def _unseen(verdict: str, reason: str) -> dict[str, Any]:
+    return {"verdict": verdict, "errors": [reason]}
+
+
+def _seen(
+    names: list[str], dry_run: bool, ask: bool, refresh: bool, timeout: float
+) -> dict[str, dict[str, Any]]:
+    """What hosts say of themselves; of one that does not, why."""
+    progress = __salt__["rollout_progress.begin"](len(names))
+    hosts: dict[str, dict[str, Any]] = {}
+
+    def run(some: list[str], function: str, **keywords: Any) -> dict[str, Any]:
+        said = __salt__["rollout_jobs.run"](some, function, [], keywords, timeout=timeout)
+        for name, answer in said.items():
+            if answer["error"]:
+                verdict = "silent" if answer["lost"] else "error"
+                hosts[name] = _unseen(verdict, answer["error"])
+        return {name: answer["return"] for name, answer in said.items() if not answer["error"]}
+
+    for start in range(0, len(names), _AT_ONCE):
+        some = names[start : start + _AT_ONCE]
+        if refresh:
+            some = list(run(some, "saltutil.sync_modules"))
+            some = list(run(some, "saltutil.refresh_pillar", wait=True))
+        hosts.update(run(some, "nginx_uwsgi_django.report", dry_run=dry_run, ask=ask))
+        progress["done"] = len(hosts)
+        __salt__["rollout_progress.show"](progress)
+    __salt__["rollout_progress.end"](progress)
+    return hosts

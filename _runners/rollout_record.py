@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import re
+import stat
 import tempfile
 import time
 import uuid
@@ -96,12 +97,34 @@ def write(record: dict[str, Any]) -> None:
 
         salt-run rollout_record.write '{"id": "20261125-103000-4f2a"}'
     """
-    path = _path(record["id"])
-    handle, temporary = tempfile.mkstemp(prefix=".half-", dir=folder())
+    put(_path(record["id"]), json.dumps(record, indent=1) + "\n")
+
+
+def put(path: str, text: str) -> None:
+    """
+    Make a file hold a text, durably: whoever is interrupted leaves the old one or the new one.
+
+    path
+        of a directory that exists; a file that is there keeps its mode, a new one is its owner's
+        alone
+    text
+        the whole of it
+
+    Raises OSError as the system says it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run rollout_record.put /root/note hello
+    """
+    home = os.path.dirname(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(prefix=".half-", dir=home)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(record, stream, indent=1)
-            stream.write("\n")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as stream:
+            with contextlib.suppress(FileNotFoundError):
+                os.fchmod(handle, stat.S_IMODE(os.stat(path).st_mode))
+            stream.write(text)
             stream.flush()
             os.fsync(handle)
         os.rename(temporary, path)
@@ -109,7 +132,7 @@ def write(record: dict[str, Any]) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    directory = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY)
+    directory = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

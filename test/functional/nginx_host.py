@@ -218,7 +218,7 @@ def salt_words(host: Host, function: str, **given: Any) -> list[str]:
     return [*words, *(f"{key}={value}" for key, value in given.items())]
 
 
-class Load:
+class Clients:
     """Requests on new connections, from several clients at once."""
 
     def __init__(self, host: Host, *ports: int) -> None:
@@ -244,7 +244,7 @@ class Load:
                 connection.close()
             time.sleep(0.005)
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> "Clients":
         for thread in self._threads:
             thread.start()
         time.sleep(0.3)

@@ -11,7 +11,7 @@ import pytest
 
 from ..hosts.nginx_org import build
 from ..hosts.ubuntu import Archive, UbuntuHost
-from .nginx_host import Load, Salt, a_site, leftovers, pillar, prepare, processes
+from .nginx_host import Clients, Salt, a_site, leftovers, pillar, prepare, processes
 
 pytestmark = pytest.mark.long
 
@@ -69,7 +69,7 @@ class Sources:
     def reach(self, repo: str) -> dict[str, dict[str, Any]]:
         """Go to a source under load; nobody notices."""
         self.wants(repo)
-        with Load(self.host, 80, 8081) as load:
+        with Clients(self.host, 80, 8081) as load:
             done = self.run()
         assert load.failures == [] and load.answered > 50
         for function, state in done.items():
@@ -300,7 +300,7 @@ pkill -KILL -x apt-get; pkill -KILL -x dpkg
 """
     killer = subprocess.Popen([*host.enter(), "bash", "-c", script])
     time.sleep(0.5)
-    with Load(host, 80, 8081) as load:
+    with Clients(host, 80, 8081) as load:
         done = salt.state("nginx_package.current")
         killer.wait(60)
         assert done["result"] is False, done["comment"]

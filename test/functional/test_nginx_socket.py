@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ..hosts.host import Host
-from .nginx_host import Load, Salt, a_site, leftovers, pillar, prepare, processes
+from .nginx_host import Clients, Salt, a_site, leftovers, pillar, prepare, processes
 
 DROP_IN = "/etc/systemd/system/nginx.service.d/zz-nginx_uwsgi_django.conf"
 SITES = {"mysite": a_site(listen=[80, "[::]:80", 8081])}
@@ -100,7 +100,7 @@ def test_a_running_nginx_is_not_restarted_for_it(host: Host, salt: Salt) -> None
 def test_nobody_is_refused(host: Host, salt: Salt, event: str) -> None:
     converge(salt)
     before = set(processes(host))
-    with Load(host, 80, 8081) as load:
+    with Clients(host, 80, 8081) as load:
         host.run(event, timeout=300)
     assert load.failures == [] and load.answered > 20
     assert not before & set(processes(host))
@@ -111,7 +111,7 @@ def test_nobody_is_refused(host: Host, salt: Salt, event: str) -> None:
 def test_a_replaced_binary_takes_them_over(host: Host, salt: Salt) -> None:
     converge(salt)
     host.run("cp -p /usr/sbin/nginx /usr/sbin/nginx.new && mv /usr/sbin/nginx.new /usr/sbin/nginx")
-    with Load(host, 80, 8081) as load:
+    with Clients(host, 80, 8081) as load:
         done = salt.state("nginx_process.current")
     assert set(done["changes"]) == {"binary"}, done["comment"]
     assert load.failures == [] and load.answered > 20
@@ -122,7 +122,7 @@ def test_a_replaced_binary_takes_them_over(host: Host, salt: Salt) -> None:
 def test_listens_come_and_go(host: Host, salt: Salt) -> None:
     """A new one is nginx's own until nginx is started next; one that went is let go."""
     converge(salt)
-    with Load(host, 80, 80) as load:
+    with Clients(host, 80, 80) as load:
         done = converge(salt, {"mysite": a_site(listen=[80, "[::]:80", 8082])})
     assert load.failures == []
     assert "not in force yet for 0.0.0.0:8082" in done["comment"]
@@ -132,7 +132,7 @@ def test_listens_come_and_go(host: Host, salt: Salt) -> None:
     assert host.get("/", host_header="x.compute.amazonaws.com", port=8082)[0] == 502
     host.run("systemctl restart nginx")
     assert "0.0.0.0:8082" in salt.call("nginx_socket.held")
-    with Load(host, 80, 8082) as load:
+    with Clients(host, 80, 8082) as load:
         host.run("systemctl restart nginx")
     assert load.failures == []
     # And back: nobody has held it meanwhile.
@@ -237,7 +237,7 @@ def test_another_socket_of_systemd_is_a_conflict(host: Host, salt: Salt) -> None
 def test_as_packaged_again_and_back(host: Host, salt: Salt, how: str) -> None:
     converge(salt)
     serving = processes(host)
-    with Load(host, 80, 8081) as load:
+    with Clients(host, 80, 8081) as load:
         if how == "switched off":
             salt.pillar = pillar(SITES, nginx={"socket": False})
         function = "nginx_socket.held" if how == "switched off" else "nginx_socket.absent"

@@ -9,7 +9,7 @@ import pytest
 
 from ..hosts.repository import SigningKey
 from ..hosts.ubuntu import UbuntuHost
-from .nginx_host import Load, Salt, pillar, processes, rows
+from .nginx_host import Clients, Salt, pillar, processes, rows
 
 SOURCES = "/etc/apt/sources.list.d/nginx_uwsgi_django-ppa.sources"
 KEYRING = "/etc/apt/keyrings/nginx_uwsgi_django-ppa.gpg"
@@ -123,7 +123,7 @@ def test_nginx_goes_back_to_the_distribution_and_nobody_notices(
         assert salt.state(function)["result"] is True
     assert present(salt, with_source(host, "distro"))["result"] is True
     serving = processes(host)
-    with Load(host, 80, 80) as load:
+    with Clients(host, 80, 80) as load:
         done = salt.state("nginx_package.current")
     assert done["result"] is True, done["comment"]
     assert load.failures == [] and load.answered > 20

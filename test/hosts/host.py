@@ -30,6 +30,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Joins the control group of the host's own init, then becomes the command.
 _JOIN = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 126; shift; done; shift; '
 _JOIN += 'exec "$@"'
+_WATCHES = 1024
 
 
 # typing.Self needs Python 3.11.
@@ -55,6 +56,16 @@ def _started(pid: int) -> str | None:
     # The second field, the name, may hold spaces and parentheses.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]
+
+
+def _allow_watches() -> None:
+    """
+    Let this machine have more inotify instances than the kernel's 128 for each user: a host's
+    systemd, logind, D-Bus and gettys have about ten, and those of all hosts are one root's.
+    """
+    limit = pathlib.Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(limit.read_text("ascii")) < _WATCHES and os.access(limit, os.W_OK):
+        limit.write_text(f"{_WATCHES}", "ascii")
 
 
 def _boot_id() -> str:
@@ -181,6 +192,7 @@ class Host:
                 f"a host's name is up to 31 of a-z, 0-9 and -, from a letter on, not {name!r}"
             )
         clean()
+        _allow_watches()
         base = image(release)
         all_binds = [[os.fspath(source), target] for source, target in binds]
         all_binds.append([os.fspath(FORMULA), "/srv/formula"])
@@ -426,6 +438,14 @@ class Host:
         cgroup.destroy(self.name)
         if self._process is not None:
             self._process.wait(timeout=20)
+
+    def unplug(self) -> None:
+        """Cut it off the network; it goes on, and nobody reaches it."""
+        network.plug(self._record["slot"], "down")
+
+    def plug_in(self) -> None:
+        """Give it its network back."""
+        network.plug(self._record["slot"], "up")
 
     def wait(self) -> None:
         """Wait until it is powered off."""

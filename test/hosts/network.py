@@ -106,6 +106,11 @@ def connect(namespace: str, slot: int) -> str:
     return address
 
 
+def plug(slot: int, state: str) -> None:
+    """Pull a host's plug out of the bridge (``down``), or put it back (``up``)."""
+    run("ip", "link", "set", f"nudhost{slot}", state)
+
+
 def disconnect(namespace: str, slot: int) -> None:
     """Remove a host's namespace and its plug, as far as they are there."""
     if pathlib.Path("/run/netns", namespace).exists():

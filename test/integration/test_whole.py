@@ -154,6 +154,51 @@ def test_status_tells_when_a_site_is_down(applied):
     assert host.salt_call("nginx_uwsgi_django.status", pillar=PILLAR)["sites"]["mysite"]["healthy"]
 
 
+def test_report_has_the_host_in_short_with_what_a_run_would_change_and_no_secret(applied):
+    host, _ = applied
+    other = json.loads(json.dumps(PILLAR))
+    other["nginx_uwsgi_django"]["sites"]["mysite"]["project"]["env"] = {"TOKEN": "hush-hush"}
+    report = host.salt_call("nginx_uwsgi_django.report", pillar=other, dry_run=True)
+    assert "hush" not in json.dumps(report)
+    assert (report["errors"], report["warnings"], report["drift"]) == ([], [], {})
+    assert report["verdict"] == "pending"
+    assert "mysite: uWSGI runs the desired generation" in report["pending"]["changes"]
+    assert report["pending"]["failed"] == []
+    site = report["sites"]["mysite"]
+    assert host.exists(f"/etc/uwsgi/mysite/{site['generation']}.ini")
+    assert host.exists(f"/srv/mysite/releases/{site['release']}")
+    assert site["health"] == {"nginx": 200, "socket": 200} and site["healthy"] is True
+    assert (report["os"], report["uwsgi"], site["socket"]) == ("Debian 12", ["2.0.30"], "active")
+    assert report["nginx"]["running"] is True and report["nginx"]["current"] is True
+
+
+def test_report_tells_what_somebody_else_changed_until_it_is_put_right(applied):
+    host, _ = applied
+    ini = host.run("ls -t /etc/uwsgi/mysite/*.ini | head -n 1").stdout.strip()
+    drop_in = "/etc/systemd/system/uwsgi-mysite.socket.d/own.conf"
+    host.run("sh", "-c", f"echo '# own' | tee -a /etc/nginx/sites-available/mysite.conf {ini}")
+    host.run("rm", "/etc/nginx/sites-enabled/mysite.conf")
+    host.run("ln", "-sfn", "releases/other", "/srv/mysite/current")
+    host.run("mkdir", "-p", drop_in.rpartition("/")[0])
+    host.write(drop_in, "[Socket]\nMark=1\n")
+    host.run("systemctl", "daemon-reload")
+    report = host.salt_call("nginx_uwsgi_django.report", pillar=PILLAR)
+    assert report["drift"] == {
+        "/etc/nginx/sites-available/mysite.conf": "was edited",
+        "/etc/nginx/sites-enabled/mysite.conf": "is gone",
+        ini: "was edited",
+        "/srv/mysite/current": "leads to other",
+        drop_in: "changes a unit",
+    }
+    assert report["verdict"] == "warning"
+    assert report["nginx"]["current"] is False
+    host.run("rm", "-r", drop_in.rpartition("/")[0])
+    run = host.apply(pillar=PILLAR)
+    assert run.ok, run.failed
+    report = host.salt_call("nginx_uwsgi_django.report")
+    assert (report["verdict"], report["drift"]) == ("well", {})
+
+
 def test_a_reboot_brings_the_site_back_without_salt(applied):
     host, _ = applied
     host.reboot()
@@ -178,6 +223,10 @@ def test_a_pillar_with_errors_changes_nothing(applied):
     assert [result.id for result in run.failed] == ["nginx_uwsgi_django: the pillar is valid"]
     assert "nginx_uwsgi_django:sites:mysite:lissten" in run.failed[0].comment
     assert "listen" in run.failed[0].comment
+    report = host.salt_call("nginx_uwsgi_django.report")
+    assert report["verdict"] == "error" and "mysite:lissten" in report["errors"][0]
+    # What runs is told nevertheless.
+    assert f"uwsgi-mysite@{report['sites']['mysite']['generation']}" in " ".join(before)
     assert snapshot(host) ^ before == set()
 
 
@@ -210,6 +259,12 @@ def test_clean_takes_everything_back_and_applying_again_works(applied):
     again = host.apply("nginx_uwsgi_django.clean", pillar=PILLAR)
     assert again.ok, again.failed
     assert again.changed == []
+    report = host.salt_call("nginx_uwsgi_django.report")
+    assert report["errors"] == [
+        "nginx is not installed",
+        "mysite: the formula has not made it here yet",
+    ]
+    assert report["drift"] == {}
     back = host.apply(pillar=PILLAR)
     assert back.ok, back.failed
     assert host.get("/", "a.compute.amazonaws.com")[0] == 200

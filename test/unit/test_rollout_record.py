@@ -65,3 +65,17 @@ def test_a_name_is_no_path(record, name):
 def test_no_rollout_is_said_so(record):
     with pytest.raises(SaltInvocationError, match="no rollout yet"):
         rollout_record.read()
+
+
+def test_a_file_is_replaced_whole_and_keeps_its_mode(tmp_path):
+    path = tmp_path / "page.html"
+    rollout_record.put(f"{path}", "one")
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    before = path.stat().st_ino
+    rollout_record.put(f"{path}", "two \ud800")
+    assert path.read_text() == "two ?"
+    assert path.stat().st_mode & 0o777 == 0o644 and path.stat().st_ino != before
+    assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+    with pytest.raises(OSError):
+        rollout_record.put(f"{tmp_path}/none/page.html", "three")

@@ -16,11 +16,11 @@ from .test_nginx_values import words
 NAME = "www.example.org"
 
 
-def pair(name: str = NAME) -> tuple[str, str]:
+def pair(name: str = NAME, days: int = 30) -> tuple[str, str]:
     """A certificate and its key, as openssl makes them."""
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-nodes", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
-    command += ["-days", "30", "-keyout", "/dev/stdout", "-out", "/dev/stdout"]
+    command += ["-days", f"{days}", "-keyout", "/dev/stdout", "-out", "/dev/stdout"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     start = text.index("-----BEGIN CERTIFICATE-----")
     return text[start:], text[:start]
@@ -261,3 +261,35 @@ def test_an_unknown_name_is_refused_by_the_handshake_where_nginx_can(
     # A load balancer may name nobody in the handshake.
     text = catch_all(tmp_path, "1.26.3", load_balancer={"addresses": ["10.0.0.0/8"]})
     assert "ssl_reject_handshake" not in text and "ssl_certificate_key /y;" in text
+
+
+@pytest.mark.parametrize("days", [30, 1, 30000])
+def test_when_a_certificate_ends_is_read_as_openssl_reads_it(
+    tmp_path: pathlib.Path, days: int
+) -> None:
+    path = tmp_path / "a.pem"
+    path.write_text("a preface\n" + "".join(pair(days=days)))
+    m = loaded(tmp_path, tls={"certificate": f"{path}", "key": f"{path}"})
+    command = ["openssl", "x509", "-in", f"{path}", "-noout", "-enddate", "-dateopt", "iso_8601"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert m.site_certificate.ends() == {
+        "mysite": {
+            "not_after": told.strip().removeprefix("notAfter=").replace(" ", "T"),
+            "days_left": days - 1,
+            "placeholder": False,
+        }
+    }
+    report = m.site_certificate.report()["mysite"]
+    assert report["not_after"] == m.site_certificate.ends()["mysite"]["not_after"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "none", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"]
+)
+def test_what_is_no_certificate_is_a_sentence(tmp_path: pathlib.Path, text: str) -> None:
+    path = tmp_path / "a.pem"
+    m = loaded(tmp_path, tls={"certificate": f"{path}", "key": f"{path}"})
+    path.write_text(text)
+    assert "certificate" in m.site_certificate.ends()["mysite"]["error"]
+    path.unlink()
+    assert m.site_certificate.ends()["mysite"]["error"] == f"there is no certificate in {path}"

@@ -351,7 +351,7 @@ def test_the_health_question_comes_as_visitors_do(modules, more):
     pillar["nginx_uwsgi_django"]["sites"]["mysite"].update(more)
     m, asked = modules(pillar=pillar), []
 
-    def get(*place, timeout, variables):
+    def get(variables, **place):
         asked.append(variables)
         return {"status": 200, "seconds": 0.1}
 
@@ -359,3 +359,28 @@ def test_the_health_question_comes_as_visitors_do(modules, more):
     m.uwsgi_generation._health(m.site_pillar.site("mysite"), "/run/uwsgi/mysite.sock")
     (variables,) = asked
     assert (variables or {}).get("HTTPS") == ("on" if more else None)
+
+
+def test_what_somebody_edited_is_told_by_the_generation_itself(made, tmp_path):
+    generation = made.uwsgi_generation
+    places = {"uwsgi_dir": f"{tmp_path}/uwsgi", "unit_dir": f"{tmp_path}/units"}
+    generation._lookup = lambda: {**made.site_pillar.settings()["lookup"], **places}
+    wanted = generation._wanted("mysite")
+    paths = generation._paths("mysite", wanted["digest"])
+    for path, text, _, _ in generation._files("mysite", wanted):
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(path).write_text(text)
+    told = generation.made_of("mysite", wanted["digest"])
+    assert told["drift"] == {}
+    assert told["release"] == wanted["parts"]["release"]["id"]
+    for key in ("ini", "env", "unit"):
+        text = pathlib.Path(paths[key]).read_text()
+        pathlib.Path(paths[key]).write_text(text + "#")
+        assert generation.made_of("mysite", wanted["digest"])["drift"] == {paths[key]: "was edited"}
+        pathlib.Path(paths[key]).unlink()
+        assert generation.made_of("mysite", wanted["digest"])["drift"] == {paths[key]: "is gone"}
+        pathlib.Path(paths[key]).write_text(text)
+    parts = pathlib.Path(paths["parts"])
+    parts.write_text(parts.read_text().replace('"format": 1', '"format": 2'))
+    told = generation.made_of("mysite", wanted["digest"])
+    assert told == {"release": None, "venv": None, "drift": {paths["parts"]: "was edited"}}

@@ -109,3 +109,26 @@ def test_a_request_that_does_not_fit_is_refused():
         uwsgi_request.packet({"A": "x" * 70000})
     with pytest.raises(CommandExecutionError):
         uwsgi_request.packet({"A": "x" * 40000, "B": "x" * 40000})
+
+
+def test_many_are_asked_together_and_one_that_fails_keeps_no_other_from_it(serve, tmp_path):
+    path = serve(lambda c: c.sendall(b"HTTP/1.1 204 No Content\r\n\r\n"))
+    nobody = f"{tmp_path}/nobody"
+    told = uwsgi_request.together(
+        [
+            {"socket_path": nobody, "path": "/"},
+            {"socket_path": path, "path": "/", "host": "www.example.org", "timeout": 20},
+            {"socket_path": nobody},
+        ]
+    )
+    assert [one.get("status") for one in told] == [None, 204, None]
+    assert "nobody answers" in told[0]["error"] and "nobody answers" in told[2]["error"]
+
+
+def test_together_they_take_no_longer_than_was_said(serve):
+    path = serve(lambda c: time.sleep(30))
+    began = time.monotonic()
+    told = uwsgi_request.together([{"socket_path": path, "path": "/"}] * 3, at_once=1, patience=0.3)
+    assert time.monotonic() - began < 15
+    assert "no answer" in told[0]["error"]
+    assert told[2] == {"error": "not asked: 0.3 s were not enough for all"}
