@@ -130,3 +130,42 @@ def hooked(name: str) -> bool:
     """
     hooks: dict[str, Any] = __salt__["site_pillar.site"](name)["project"]["hooks"]
     return any(isinstance(commands, list) and commands for commands in hooks.values())
+
+
+def asking() -> list[str]:
+    """
+    The sites that ask an ACME authority for a certificate.
+
+    Returns their names, in the pillar's order.
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_site.asking
+    """
+    sites = __salt__["site_pillar.settings"]()["sites"]
+    return [name for name in wanted() if sites[name]["tls"]["source"] == "acme"]
+
+
+def is_certified(name: str) -> bool:
+    """
+    Whether a site surely has the certificate that it asks an authority for.
+
+    name
+        the site
+
+    Returns True or False.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_site.is_certified mysite
+    """
+    try:
+        return not __salt__["site_certificate.due"](name)
+    except _ERRORS:
+        return False

@@ -41,6 +41,7 @@ _PREPARED = "the release is checked and its database and static files are prepar
 _SOCKET = "systemd holds the socket"
 _LOG = "what uWSGI writes is kept"
 _GENERATION = "uWSGI runs the desired generation"
+_CERTIFICATE = "its certificate is the one that it asks for"
 _LIVE = "current is the release that is served"
 
 # How the names of the sites' units begin.
@@ -106,7 +107,7 @@ def current(name: str) -> dict[str, Any]:
 
     .. versionadded:: 0.1.0
     """
-    return _brought(name, _STEPS)
+    return _settled_by(name, _STEPS)
 
 
 def prepared(name: str) -> dict[str, Any]:
@@ -127,10 +128,39 @@ def prepared(name: str) -> dict[str, Any]:
 
     .. versionadded:: 0.1.0
     """
-    return _brought(name, _STEPS[: [step.label for step in _STEPS].index(_SOCKET)])
+    return _settled_by(name, _STEPS[: [step.label for step in _STEPS].index(_SOCKET)])
 
 
-def _brought(name: str, steps: Sequence[Step]) -> dict[str, Any]:
+def certified(name: str) -> dict[str, Any]:
+    """
+    Every site with ``tls:acme`` has the certificate of the authority, and nginx serves it.
+
+    name
+        a label
+
+    A site whose certificate is good is not mentioned; of each of the others
+    :py:func:`site_certificate.issued <_states.site_certificate.issued>` is part of the run's report.
+
+    .. code-block:: yaml
+
+        'sites: each has the certificate that it asks an authority for':
+          django_site.certified:
+            - name: sites
+
+    .. versionadded:: 0.1.0
+    """
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    asking = __salt__["django_site.asking"]()
+    due = [site for site in asking if not __salt__["django_site.is_certified"](site)]
+    failed = _bring(ret, due, (Step(_CERTIFICATE, "site_certificate.issued"),))
+    lines = [f"{len(asking) - len(due)} of {len(asking)} certificates are good"]
+    if failed:
+        lines.append(f"failed: {', '.join(failed)}")
+    ret["comment"] = "\n".join(lines) if asking else "no site asks an authority for one"
+    return ret
+
+
+def _settled_by(name: str, steps: Sequence[Step]) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     wanted = __salt__["django_site.wanted"]()
     if __salt__["systemd_unit.needs_reload"](_UNITS):
@@ -142,25 +172,11 @@ def _brought(name: str, steps: Sequence[Step]) -> dict[str, Any]:
         else:
             __salt__["systemd_unit.daemon_reload"](force=True)
     unsettled = __salt__["django_site.unsettled"](served=steps is _STEPS)
-    ret["sub_state_run"] = []
-    failed = []
     with __salt__["systemd_unit.reload_later"]():
-        for site in unsettled:
-            report = _run(site, steps)
-            ret["sub_state_run"] += report
-            changed = [each["label"] for each in report if each["changes"]]
-            if changed:
-                ret["changes"][site] = changed
-            results = [each["result"] for each in report]
-            if False in results:
-                failed.append(site)
-            elif None in results:
-                ret["result"] = None
+        failed = _bring(ret, unsettled, steps)
     if not __opts__["test"] and __salt__["systemd_unit.needs_reload"](_UNITS):
         # Of units that are new to it systemd has read the files, and not what they are wanted by.
         __salt__["systemd_unit.daemon_reload"](force=True)
-    if failed:
-        ret["result"] = False
     settled = len(wanted) - len(unsettled)
     lines = [f"{settled} of {len(wanted)} sites are as they should be"]
     if failed:
@@ -170,6 +186,26 @@ def _brought(name: str, steps: Sequence[Step]) -> dict[str, Any]:
     ]
     ret["comment"] = "\n".join(lines)
     return ret
+
+
+def _bring(ret: dict[str, Any], sites: list[str], steps: Sequence[Step]) -> list[str]:
+    """Run the states of some sites, tell of them in what is returned; the sites that failed."""
+    failed = []
+    ret["sub_state_run"] = []
+    for site in sites:
+        report = _run(site, steps)
+        ret["sub_state_run"] += report
+        changed = [each["label"] for each in report if each["changes"]]
+        if changed:
+            ret["changes"][site] = changed
+        results = [each["result"] for each in report]
+        if False in results:
+            failed.append(site)
+        elif None in results:
+            ret["result"] = None
+    if failed:
+        ret["result"] = False
+    return failed
 
 
 def _run(site: str, steps: Sequence[Step]) -> list[dict[str, Any]]:

@@ -1,17 +1,13 @@
-{%- from 'nginx_uwsgi_django/map.jinja' import encrypted with context %}
-
-{#- After nginx: the ACME authority asks for its challenges there, by plain HTTP. #}
+#!yaml
+# After nginx: the ACME authority asks for its challenges there, by plain HTTP.
 include:
   - nginx_uwsgi_django.nginx
 
-{%- for site in encrypted %}
-
-'{{ site }}: its certificate is the one that it asks for':
-  site_certificate.issued:
-    - name: {{ site }}
+'sites: each has the certificate that it asks an authority for':
+  django_site.certified:
+    - name: sites
     - require:
       - nginx_process: 'nginx: it runs what is on disk'
-{%- endfor %}
 
 'certificates that no site asks for are renewed no more':
   site_certificate.retired:
