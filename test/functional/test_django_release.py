@@ -386,6 +386,7 @@ def styles(host):
     return dict(line.split(":", 1) for line in told.splitlines())
 
 
+@pytest.mark.long
 def test_as_many_as_the_pillar_says_are_kept_and_one_in_use_for_longer(host):
     host.set_pillar(pillar(keep=2))
     first = deploy(host)
@@ -584,6 +585,7 @@ def test_what_django_cannot_undo_is_gone_back_from_only_when_told(host, served):
     serve(host, "v9")
 
 
+@pytest.mark.long
 def test_an_account_that_was_made_anew_gets_back_what_outlived_it(host):
     release = deploy(host)
     before = snapshot(host, f"{SITE}/shared/data")

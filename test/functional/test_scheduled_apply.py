@@ -173,6 +173,7 @@ def test_a_run_by_the_timer_that_finds_itself_switched_off_ends_well(scheduled):
     assert report["scheduled"] is False
 
 
+@pytest.mark.long
 def test_bin_apply_leaves_the_timer_what_it_needs(host):
     apply, lasting = "/srv/formula/bin/apply", "/var/lib/nginx_uwsgi_django/apply"
     host.run("ln", "-sf", program("3008", "salt-call"), "/usr/local/bin/salt-call")

@@ -46,6 +46,7 @@ def test_a_malformed_pillar_is_one_failed_state(host, sls, case):
     assert not host.exists("/etc/nginx")
 
 
+@pytest.mark.long
 def test_every_sls_stands_alone(host):
     pillar = {"nginx_uwsgi_django": {"sites": {"x": SITE, "gone": {"absent": True}}}}
     names = host.run(

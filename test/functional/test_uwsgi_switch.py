@@ -448,6 +448,7 @@ def test_a_refused_generation_costs_no_request(web, sample):
         assert told["lost"] == [] and told["seen"] == ["one"], case
 
 
+@pytest.mark.long
 def test_where_nothing_ran_a_refused_generation_lets_nobody_wait(web):
     both(web)
     assert site.state(web, "uwsgi_generation.absent")["result"] is True

@@ -16,6 +16,8 @@ import zipfile
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 NAME = "portal.example"
 # The project's README tells to keep secrets and host names there; it is read last.
 LOCAL = """

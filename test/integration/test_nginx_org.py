@@ -11,6 +11,8 @@ from ..hosts.nginx_org import NginxOrgHost
 from ..hosts.paths import FORMULA
 from ..hosts.state_run import StateRun
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def pillar(nginx_org_host: NginxOrgHost) -> dict[str, Any]:

@@ -140,6 +140,8 @@ def test_status_answers_what_an_operator_asks(applied):
     assert any("uWSGI" in line for line in logs["mysite"]["lines"])
 
 
+# With nginx stopped a question waits at the socket that systemd holds, for as long as it may take.
+@pytest.mark.long
 def test_status_tells_when_a_site_is_down(applied):
     host, _ = applied
     digest = host.salt_call("nginx_uwsgi_django.status", pillar=PILLAR)["sites"]["mysite"][

@@ -114,7 +114,7 @@ def test_the_shortest_pillar_has_every_default(use):
         "timeouts": {"header": None, "keepalive": None},
         "log_formats": {},
         "snippet": None,
-        "socket": False,
+        "socket": True,
         "group": "deploy",
     }
     assert (settings["purge"], settings["clean"]) == (False, {"data": False})

@@ -27,6 +27,9 @@ WRITERS = {
         "_copy",  # renames that directory into its place, flushed
         "_switch",  # renames a release of root's aside to remove it
     },
+    # Downloads, in a directory of root's that is made for them; an operator's own policy-rc.d, put
+    # aside and back.
+    "nginx_package": {"_guarded", "_staged", "_unguard"},
     # The tree that is made beside nginx's, of hard links and of files by O_EXCL and O_NOFOLLOW.
     "nginx_tree": {"_renameat2", "_place", "_stage", "_exchange", "_one_by_one", "_alone"},
     "python_venv": {"_hand_over"},  # by descriptors; links themselves, not what they lead to
