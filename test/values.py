@@ -153,3 +153,16 @@ def sites() -> st.SearchStrategy[dict[str, Any]]:
             "socket": st.fixed_dictionaries({"path": paths}),
         }
     )
+
+
+def certified() -> st.SearchStrategy[dict[str, Any]]:
+    """What a site says of TLS, with files of any names that the contract allows."""
+    paths = st.from_regex(site_pillar._PATH, fullmatch=True).filter(lambda text: len(text) < 40)
+    return st.fixed_dictionaries(
+        {
+            "certificate": paths,
+            "key": paths,
+            "redirect": st.booleans(),
+            "hsts": st.integers(0, 10**8),
+        }
+    )

@@ -5,12 +5,12 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from salt.exceptions import CommandExecutionError
 
 from ..hosts.paths import FORMULA
 from ..modules import Modules
-from ..values import TEXTS, placed, sites
+from ..values import TEXTS, certified, placed, sites
 from .test_nginx_tree import parsed, with_files
 
 # The strategies are slow to draw from; --full has its own number.
@@ -91,3 +91,28 @@ def test_a_site_has_the_shape_of_every_other(
     assert words(tree, "listen") == [[one] for one in whole["listen"]]
     assert words(tree, "charset") == [[whole["charset"]]]
     assert words(tree, "uwsgi_pass") == [["unix:" + whole["socket"]["path"]]]
+
+
+@FEW
+@given(site=sites(), tls=certified())
+def test_a_site_with_tls_has_its_files_and_one_way_to_its_application(
+    m: Modules,
+    tmp_path_factory: pytest.TempPathFactory,
+    site: dict[str, Any],
+    tls: dict[str, Any],
+) -> None:
+    whole = {**placed(site, "mysite", 8000), "tls": {**tls, "listen": [8443]}}
+    m.opts["pillar"]["nginx_uwsgi_django"] = {"sites": {"mysite": whole}}
+    m.context.clear()
+    assume(not m.site_pillar.check())
+    m.salt["nginx_tree.version"] = lambda: "1.22.1"
+    path = pathlib.Path(tmp_path_factory.getbasetemp() / "tls.conf")
+    path.write_text(m.nginx_site.render("mysite"), encoding="utf-8")
+    tree = parsed(path)
+    for directive in ("certificate", "key"):
+        name = "ssl_certificate" + ("_key" if directive == "key" else "")
+        assert {read_back(one[0]) for one in words(tree, name)} == {tls[directive]}
+    assert words(tree, "uwsgi_pass") == [["unix:" + whole["socket"]["path"]]]
+    assert bool(words(tree, "return")) == tls["redirect"]
+    promised = [one for one in words(tree, "add_header") if one[0].startswith("Strict")]
+    assert len(promised) == (tls["redirect"] and tls["hsts"] > 0)
