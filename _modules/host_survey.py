@@ -30,13 +30,12 @@ def begun() -> Iterator[None]:
     Remember what is looked up by :py:func:`once` until the block ends. Nothing in the block may
     change the host.
 
-    A context manager, for other modules: a survey does not outlive a call.
+    CLI Example (from another module: a block does not outlive a call):
 
-    CLI Example:
+    .. code-block:: python
 
-    .. code-block:: bash
-
-        salt '*' host_survey.begun
+        with __salt__["host_survey.begun"]():
+            ...
     """
     __context__[_MEMORY] = {}
     try:
