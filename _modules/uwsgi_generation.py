@@ -589,7 +589,7 @@ def _glanced() -> dict[str, dict[str, dict[str, Any]]]:
     The generations of all sites, by site and digest: of each as much as tells whether all is as it
     should be, unless there is more to know than a glance shows.
     """
-    seen = __salt__["systemd_unit.glance"](_PATTERN)
+    seen = __salt__["uwsgi_socket.glance"]()
     answer: dict[str, dict[str, dict[str, Any]]] = {}
     if any(shown["stale"] for shown in seen.values()):
         for unit, shown in _units().items():

@@ -208,15 +208,29 @@ def lacks(site: str) -> dict[str, dict[str, Any]]:
     return changes
 
 
+def glance() -> dict[str, dict[str, Any]]:
+    """
+    The loaded units of all sites, sockets and generations, see :py:func:`systemd_unit.glance`.
+
+    Returns what that returns; within a survey systemd is asked once.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.glance
+    """
+    look = __salt__["host_survey.once"]
+    return look(("glance", _PATTERN), lambda: __salt__["systemd_unit.glance"](_PATTERN))
+
+
 def _glanced(site: str, path: str) -> dict[str, Any] | None:
     """
     As :py:func:`status`, of a socket whose unit files are right: as much as tells whether all is as
     it should be. None where there is more to know than a glance shows.
     """
     unit = names(site)
-    seen = __salt__["host_survey.once"](
-        ("socket units",), lambda: __salt__["systemd_unit.glance"](_PATTERN)
-    )
+    seen = glance()
     held, anchor = seen.get(unit["socket"]), seen.get(unit["anchor"])
     if held is None or anchor is None or held["stale"] or held["ActiveState"] != "active":
         return None
