@@ -97,6 +97,9 @@ def current(name: str, timeout: float = 60) -> dict[str, Any]:
                     "new": f"{_ACTS[act][1]}, process {after['pid']}",
                 }
                 told.append(f"{_ACTS[act][1]} ({due[act]})")
+            if act == "upgrade" and act in due:
+                # One that a killed run had started may have read what was on the disk then.
+                due = __salt__["nginx_process.due"]()
         rest = __salt__["nginx_process.due"]()
         if rest:
             raise CommandExecutionError(f"it did not take: {'; '.join(rest.values())}")

@@ -270,10 +270,15 @@ def test_an_upgrade_that_was_killed_half_way(
     time.sleep(1)
     assert sum("master process" in title for title in processes(host).values()) == 2
     assert "upgrade" in salt.call("nginx_process.due")
+    # What came after it was started it has not read.
+    host.write("/etc/nginx/conf.d/late.conf", "server { listen 8083; return 204; }\n")
     with Load(host) as load:
         done = current(salt)
     assert done["result"] is True, done["comment"]
+    assert host.get("/", port=8083)[0] == 204
     assert load.answers and not load.failures
+    host.run("rm", "/etc/nginx/conf.d/late.conf")
+    assert "configuration" in current(salt)["changes"]
     assert sum("master process" in title for title in processes(host).values()) == 1
     assert master(host) != old
     assert current(salt)["result"] is True
