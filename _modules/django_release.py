@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
+from salt.loader.dunder import __opts__
 
 __virtualname__ = "django_release"
 
@@ -60,7 +61,7 @@ _EXCLUDED_FILES = ("*.pyc", "*.pyo", "*.sqlite3", "*.sqlite3-*", "*.log", "*.pid
 _DRIVER = r"""
 import filecmp, importlib, json, os, shutil, sys, time, traceback, zlib
 
-request = json.loads(sys.stdin.read())
+request = json.loads(sys.stdin.readline())
 answer = {"step": "settings"}
 channel = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
@@ -127,6 +128,11 @@ def for_good(operations):
 
 
 def prepare():
+    if request["told"]:
+        # What the settings say is told, and what is to be done comes back.
+        facts()
+        print(json.dumps(answer), file=channel, flush=True)
+        request.update(json.loads(sys.stdin.readline()))
     answer["step"] = "import"
     module, _, path = request["wsgi"].partition(":")
     found = importlib.import_module(module)
@@ -249,7 +255,7 @@ def withdraw():
 
 
 try:
-    actions = {"facts": facts, "prepare": prepare, "publish": publish, "withdraw": withdraw}
+    actions = {"prepare": prepare, "publish": publish, "withdraw": withdraw}
     actions[request["do"]]()
     answer["done"] = True
 except BaseException as error:
@@ -260,8 +266,7 @@ except BaseException as error:
         traceback.print_exc()
 sys.stdout.flush()
 sys.stderr.flush()
-channel.write(json.dumps(answer))
-channel.close()
+print(json.dumps(answer), file=channel, flush=True)
 os._exit(0)
 """
 
@@ -1162,10 +1167,20 @@ def blanked(name: str, text: str) -> str:
     return _hidden(name, text)
 
 
-def _ask(name: str, do: str, timeout: int, **request: Any) -> dict[str, Any]:
+def _ask(
+    name: str,
+    do: str,
+    timeout: int,
+    reply: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    **request: Any,
+) -> dict[str, Any]:
     project = _site(name)["project"]
     wanted = desired(name)
     venv = __salt__["python_venv.desired"](name)
+
+    def answered(line: str) -> str:
+        return json.dumps(reply(json.loads(line)) if reply else {}) + "\n"
+
     done = __salt__["system_account.run"](
         project["user"],
         project["group"],
@@ -1173,13 +1188,19 @@ def _ask(name: str, do: str, timeout: int, **request: Any) -> dict[str, Any]:
         wanted["path"],
         environment(name),
         timeout,
-        stdin=json.dumps({"do": do, "wsgi": project["wsgi"], **request}),
+        stdin=json.dumps({"do": do, "wsgi": project["wsgi"], "told": bool(reply), **request})
+        + "\n",
         merge=False,
+        reply=None if reply is None else answered,
+        patience=_FACTS_TIMEOUT,
     )
     said = "\n".join(_hidden(name, done["stderr"]).strip().splitlines()[-_MESSAGE_LINES:])
     try:
-        answer = json.loads(done["stdout"])
-    except ValueError:
+        answer = json.loads(done["stdout"].splitlines()[-1])
+    except (IndexError, ValueError):
+        answer = {}
+    if "done" not in answer:
+        # It was ended before its last word.
         answer = {"done": False, "step": None}
     if not answer["done"]:
         step = answer["step"]
@@ -1334,28 +1355,34 @@ def prepare(name: str) -> dict[str, Any]:
 
 def _prepare(name: str) -> dict[str, Any]:
     project = _site(name)["project"]
-    facts = _ask(name, "facts", _FACTS_TIMEOUT, hosts=list(_hosts(name)))
-    _check_settings(name, facts)
-    kept = {key: facts[key] for key in ("static_root", "media_root", "databases", "collects")}
-    # Before anything is written where it says: from here on those places are not code.
-    __salt__["release_record.write"](name, "facts.json", kept)
-    _make_room(name, facts)
-    collect = bool(project["static"]["collect"] and facts["collects"])
     migrate, elsewhere = _migrates(name)
+
+    def told(facts: dict[str, Any]) -> dict[str, Any]:
+        _check_settings(name, facts)
+        kept = {key: facts[key] for key in ("static_root", "media_root", "databases", "collects")}
+        # Before anything is written where it says: from here on those places are not code.
+        __salt__["release_record.write"](name, "facts.json", kept)
+        _make_room(name, facts)
+        return {
+            "collect": bool(project["static"]["collect"] and facts["collects"]),
+            "collected": facts["static_root"],
+            "public": _places(name)["static"] if project["source"] else None,
+        }
+
     answer = _ask(
         name,
         "prepare",
         _PREPARE_TIMEOUT,
+        reply=told,
+        hosts=list(_hosts(name)),
         deploy=project["check"]["deploy"],
         models=project["check"]["migrations"],
         migrate=migrate,
         elsewhere=elsewhere,
         patience=_LOCK_TIMEOUT,
-        collect=collect,
-        collected=facts["static_root"],
-        public=_places(name)["static"] if project["source"] else None,
         replace=False,
     )
+    collected = bool(project["static"]["collect"] and answer["collects"])
     if elsewhere and answer["pending"]:
         raise CommandExecutionError(
             f"the release {desired(name)['id']} needs migrations that the database has not had: "
@@ -1374,7 +1401,7 @@ def _prepare(name: str) -> dict[str, Any]:
             for migration in answer["pending"]
             if answer["migrations"][migration]["for_good"]
         },
-        "collected": facts["static_root"] if collect else None,
+        "collected": answer["static_root"] if collected else None,
     }
     # Asked again: the fingerprint of a tree leaves out what the facts just named.
     __salt__["release_record.write"](
@@ -1385,7 +1412,7 @@ def _prepare(name: str) -> dict[str, Any]:
             "venv": __salt__["python_venv.desired"](name)["digest"],
             "made": [
                 path
-                for path in (result["collected"], *facts["databases"])
+                for path in (result["collected"], *answer["databases"])
                 if path and os.path.isabs(path) and os.path.exists(path)
             ],
             **result,
@@ -1412,7 +1439,7 @@ def pending(name: str) -> list[str]:
 
         salt '*' django_release.pending mysite
     """
-    nothing = {"deploy": None, "models": False, "migrate": False, "collect": False}
+    nothing: dict[str, Any] = {"deploy": None, "models": False, "migrate": False, "collect": False}
     return _ask(name, "prepare", _FACTS_TIMEOUT, **nothing)["pending"]
 
 

@@ -9,17 +9,20 @@ another name is noted under ``STATE_DIR/accounts`` before it is made.
 .. versionadded:: 0.1.0
 """
 
+import codecs
 import grp
 import logging
 import os
 import pwd
+import selectors
 import signal
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from salt.exceptions import CommandExecutionError
+from salt.loader.dunder import __opts__  # noqa: F401
 
 __virtualname__ = "system_account"
 
@@ -32,6 +35,8 @@ _SETPRIV_OPTIONS = ("--pdeathsig", "KILL", "--no-new-privs")
 _ENV = "/usr/bin/env"
 # What useradd and its kin may take; they wait for a lock on /etc/passwd for a few seconds.
 _TOOL_TIMEOUT = 60
+# Seconds that what a killed program said has to come through.
+_LAST_WORDS = 5
 
 
 def __virtual__() -> str:
@@ -372,32 +377,94 @@ def remove(name: str) -> dict[str, Any]:
     return found
 
 
-def _communicate(
-    process: subprocess.Popen[str],
-    stdin: str,
-    timeout: int,
-    listener: Callable[[str], None] | None,
-) -> tuple[str, str | None]:
-    if listener is None:
-        return process.communicate(stdin, timeout=timeout)
-    deadline = time.monotonic() + timeout
-    heard = 0
-    while True:
-        left = deadline - time.monotonic()
-        try:
-            stdout, stderr = process.communicate(stdin, timeout=min(1, max(left, 0)))
-        except subprocess.TimeoutExpired as unfinished:
-            # The next call goes on where this one was, with all that was read before.
-            stdin = ""
-            # Bytes, even of a text stream: https://bugs.python.org/issue46756
-            said = (unfinished.stdout or b"").decode(errors="replace")
-            listener(said[heard:])
-            heard = len(said)
+class _Talk:
+    """
+    What goes to a program and what comes from it: :py:meth:`subprocess.Popen.communicate` lets
+    nothing that it says be answered.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        stdin: str,
+        listener: Callable[[str], None] | None,
+        reply: Callable[[str], str] | None,
+    ) -> None:
+        self._process = process
+        self._pending = stdin.encode()
+        self._listener = listener
+        self._reply = reply
+        self._selector = selectors.DefaultSelector()
+        self._heard: dict[Any, bytearray] = {}
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                self._heard[stream] = bytearray()
+                self._selector.register(stream, selectors.EVENT_READ)
+        self._entrance = cast(Any, process.stdin)
+        os.set_blocking(self._entrance.fileno(), False)
+        self._selector.register(self._entrance, selectors.EVENT_WRITE)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def hear(self, timeout: float, patience: float) -> bool:
+        """
+        Whether the program said all that it has to say, and ended, within some seconds, and what
+        is replied to within that patience.
+        """
+        began = time.monotonic()
+        while any(key.fileobj in self._heard for key in self._selector.get_map().values()):
+            left = began + (patience if self._reply else timeout) - time.monotonic()
             if left <= 0:
-                raise
-        else:
-            listener(stdout[heard:])
-            return stdout, stderr
+                return False
+            said = b""
+            for key, _ in self._selector.select(min(1, left)):
+                if key.fileobj is self._entrance:
+                    self._write()
+                else:
+                    said += self._read(key.fileobj)
+            if self._listener is not None:
+                self._listener(self._decoder.decode(said))
+        try:
+            self._process.wait(max(0, began + timeout - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def said(self, stream: Any) -> str:
+        """All that has come from one of the program's streams, its lines as Python's are."""
+        text = self._heard.get(stream, b"").decode(errors="replace")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+    def close(self) -> None:
+        """Leave nothing open."""
+        self._selector.close()
+        for stream in (self._entrance, *self._heard):
+            stream.close()
+
+    def _write(self) -> None:
+        try:
+            written = os.write(self._entrance.fileno(), self._pending[: 1 << 16])
+        except BrokenPipeError:
+            # It does not want to know; what it says then tells why.
+            written = len(self._pending)
+        self._pending = self._pending[written:]
+        if not self._pending:
+            self._selector.unregister(self._entrance)
+            if self._reply is None:
+                self._entrance.close()
+
+    def _read(self, stream: Any) -> bytes:
+        data = os.read(stream.fileno(), 1 << 16)
+        if not data:
+            self._selector.unregister(stream)
+        heard = self._heard[stream]
+        heard += data
+        if stream is not self._process.stdout:
+            return b""
+        if self._reply is not None and b"\n" in heard:
+            reply, self._reply = self._reply, None
+            self._pending = reply(heard.partition(b"\n")[0].decode(errors="replace")).encode()
+            self._selector.register(self._entrance, selectors.EVENT_WRITE)
+        return data
 
 
 def run(
@@ -411,6 +478,8 @@ def run(
     stdin: str = "",
     merge: bool = True,
     listener: Callable[[str], None] | None = None,
+    reply: Callable[[str], str] | None = None,
+    patience: int | None = None,
 ) -> dict[str, Any]:
     """
     Run a program as a user, with this environment and no other, in a session of its own.
@@ -435,6 +504,11 @@ def run(
     listener
         for modules: is called with what the program has said since the last call, at least once a
         second
+    reply
+        for modules: is called with the program's first line; what it returns goes to the
+        program's standard input, which is open until then
+    patience
+        seconds that the program has for that line
 
     Returns ``{"retcode", "stdout", "stderr", "timed_out"}``.
 
@@ -467,26 +541,26 @@ def run(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if merge else subprocess.PIPE,
-            text=True,
-            errors="replace",
             start_new_session=True,
         )
     except OSError as error:
         raise CommandExecutionError(f"{_SETPRIV} cannot be started: {error}") from error
-    timed_out = False
+    talk = _Talk(process, stdin, listener, reply)
     try:
-        stdout, stderr = _communicate(process, stdin, timeout, listener)
-    except subprocess.TimeoutExpired:
-        timed_out = True
-        os.killpg(process.pid, signal.SIGKILL)
-        stdout, stderr = process.communicate()
+        timed_out = not talk.hear(timeout, timeout if patience is None else patience)
+        if timed_out:
+            os.killpg(process.pid, signal.SIGKILL)
+            # What it said before. One of its own that left its process group may hold on for ever.
+            talk.hear(_LAST_WORDS, _LAST_WORDS)
+        return {
+            "retcode": process.wait(),
+            "stdout": talk.said(process.stdout),
+            "stderr": talk.said(process.stderr),
+            "timed_out": timed_out,
+        }
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait()
         raise
-    return {
-        "retcode": process.returncode,
-        "stdout": stdout,
-        "stderr": stderr or "",
-        "timed_out": timed_out,
-    }
+    finally:
+        talk.close()
