@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
+from salt.loader.dunder import __opts__  # noqa: F401
 
 __virtualname__ = "systemd_unit"
 
@@ -59,9 +60,6 @@ _PROPERTIES = (
     "Result",
     "InvocationID",
 )
-
-# Counts what was done to units, so that whoever keeps an answer of `show` knows when it is stale.
-_ACTIONS = "systemd_unit.actions"
 
 # Whether systemd is to be reloaded at the end of what is going on.
 _LATER = "systemd_unit.later"
@@ -112,7 +110,6 @@ def _query(argv: list[str]) -> str:
 
 def _act(verb: str, units: str | Iterable[str], timeout: float, *options: str) -> bool:
     names = _names(units)
-    __context__[_ACTIONS] = actions() + 1
     try:
         result = _run(["systemctl", verb, *options, "--", *names], timeout)
     except subprocess.TimeoutExpired:
@@ -165,23 +162,6 @@ def escape(value: str, words: bool = False, command: bool = False) -> str:
         text = text.replace("\\", "\\\\").replace('"', '\\"')
         text = f'"{text}"'
     return text
-
-
-def actions() -> int:
-    """
-    How many times this run has acted on units through this module.
-
-    An answer of :py:func:`show` kept from before the number changed may be stale.
-
-    Returns an integer.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' systemd_unit.actions
-    """
-    return __context__.get(_ACTIONS, 0)
 
 
 def show(units: str | list[str], properties: list[str] | None = None) -> dict[str, dict[str, str]]:
@@ -702,7 +682,6 @@ def daemon_reload(force: bool = False, timeout: float = 90, later: bool = False)
     if later and _LATER in __context__:
         __context__[_LATER] = True
         return False
-    __context__[_ACTIONS] = actions() + 1
     # File times come from a clock that stands still for up to a tick (4 to 10 ms): one written in
     # the tick of the reload would look older than it, or newer for ever.
     time.sleep(0.02)

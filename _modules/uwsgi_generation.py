@@ -9,7 +9,8 @@ or a hand that restarted something as truly as after a run of Salt.
 
 The switch: the new generation answers a health request on a private socket (preflight), starts
 beside the old one on the shared socket, is enabled, and only then does the old one finish its
-requests and stop. Nothing of the old one is touched before that.
+requests and stop. Nothing of the old one is touched before that. Where none serves, the new one is
+started and asked on the shared socket at once, and taken back when its answer is wrong.
 
 .. versionadded:: 0.1.0
 """
@@ -27,6 +28,7 @@ import time
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.loader.dunder import __opts__  # noqa: F401
 
 __virtualname__ = "uwsgi_generation"
 __func_alias__ = {"list_": "list"}
@@ -198,6 +200,11 @@ def _installation(program: str) -> list[str]:
     return found
 
 
+def _installed(program: str) -> list[str]:
+    look = __salt__["host_survey.once"]
+    return look(("installation", program), lambda: _installation(program))
+
+
 def _seclusion(
     site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any], places: list[str]
 ) -> list[str]:
@@ -219,7 +226,7 @@ def _seclusion(
         venv["path"],
         os.path.realpath(venv["path"]),
         f"{lookup['uwsgi_dir']}/{site['name']}",
-        *(path for program in programs for path in _installation(program)),
+        *(path for program in programs for path in _installed(program)),
     ]
 
     # A path of the pillar may go through a link, like a /srv that is on another disk.
@@ -437,7 +444,11 @@ def _wanted(name: str) -> dict[str, Any]:
         "environment": hashlib.sha256(environment.encode()).hexdigest(),
         "release": {"id": release["id"], "path": release["path"]},
         "venv": {"digest": venv["digest"], "path": venv["path"]},
-        "programs": _programs(venv, plugin),
+        # Of sites with one virtual environment the same.
+        "programs": __salt__["host_survey.once"](
+            ("programs", venv["path"], venv["uwsgi"], venv["binary"], plugin),
+            lambda: _programs(venv, plugin),
+        ),
     }
     digest = _digest(parts)
     return {
@@ -539,31 +550,22 @@ def _on_disk(names: list[str]) -> list[str]:
     return found
 
 
-def _units(name: str = "", fresh: bool = True) -> dict[str, dict[str, str]]:
-    """
-    The units of all sites, read in one call and, within a run, once until something is done to
-    a unit or a unit file comes or goes.
-    """
-    names = list(dict.fromkeys([*_sites(), name]))
-    files = _on_disk(names)
-    mark = (__salt__["systemd_unit.actions"](), tuple(files))
-    memory = __context__.get("uwsgi_generation.units")
-    if not fresh and memory and memory[0] == mark:
-        return memory[1]
-    units = __salt__["systemd_unit.show"]([*files, _PATTERN], _PROPERTIES)
-    __context__["uwsgi_generation.units"] = (mark, units)
-    return units
-
-
-def _generations(name: str, fresh: bool = True) -> dict[str, dict[str, Any]]:
+def _generations(name: str) -> dict[str, dict[str, Any]]:
     """The generations of a site that are on the host, by digest."""
     if __salt__["host_survey.going_on"]():
         return __salt__["host_survey.once"](("generations",), _glanced).get(name, {})
-    answer = {}
-    for unit, shown in _units(name, fresh).items():
+    return _shown([name], _unit(name, "*")).get(name, {})
+
+
+def _shown(names: list[str], pattern: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """The generations of some sites, by site and digest, by one question for all of them."""
+    answer: dict[str, dict[str, dict[str, Any]]] = {}
+    for unit, shown in __salt__["systemd_unit.show"](
+        [*_on_disk(names), pattern], _PROPERTIES
+    ).items():
         found = _UNIT.fullmatch(unit)
-        if found and found[1] == name:
-            answer[found[2]] = _described(name, found[2], shown)
+        if found:
+            answer.setdefault(found[1], {})[found[2]] = _described(found[1], found[2], shown)
     return answer
 
 
@@ -590,14 +592,9 @@ def _glanced() -> dict[str, dict[str, dict[str, Any]]]:
     should be, unless there is more to know than a glance shows.
     """
     seen = __salt__["uwsgi_socket.glance"]()
-    answer: dict[str, dict[str, dict[str, Any]]] = {}
     if any(shown["stale"] for shown in seen.values()):
-        for unit, shown in _units().items():
-            found = _UNIT.fullmatch(unit)
-            if found:
-                described = _described(found[1], found[2], shown)
-                answer.setdefault(found[1], {})[found[2]] = described
-        return answer
+        return _shown(_sites(), _PATTERN)
+    answer: dict[str, dict[str, dict[str, Any]]] = {}
     for unit in {*_on_disk(_sites()), *seen}:
         found = _UNIT.fullmatch(unit)
         if not found:
@@ -698,7 +695,7 @@ def _reasons(name: str, wanted: dict[str, Any], old: str | None) -> list[str]:
     return [key for key in sorted(after) if before.get(key) != after[key]]
 
 
-def lacks(name: str, digest: str | None = None, fresh: bool = True) -> dict[str, Any]:
+def lacks(name: str, digest: str | None = None) -> dict[str, Any]:
     """
     What is not yet as it should be: the wanted generation, and no other, runs and is enabled.
 
@@ -706,8 +703,6 @@ def lacks(name: str, digest: str | None = None, fresh: bool = True) -> dict[str,
         the site
     digest
         the generation to have instead of the one that the pillar asks for
-    fresh
-        ask systemd again in any case
 
     Returns ``digest`` and ``changes`` (empty when all is as it should be).
 
@@ -721,12 +716,12 @@ def lacks(name: str, digest: str | None = None, fresh: bool = True) -> dict[str,
         salt '*' uwsgi_generation.lacks mysite
     """
     wanted = _kept(name, digest) if digest else _wanted(name)
-    return {"digest": wanted["digest"], "changes": _lacks(name, wanted, fresh)}
+    return {"digest": wanted["digest"], "changes": _lacks(name, wanted)}
 
 
-def _lacks(name: str, wanted: dict[str, Any], fresh: bool = True) -> dict[str, Any]:
+def _lacks(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
     digest = wanted["digest"]
-    found = _generations(name, fresh)
+    found = _generations(name)
     mine = found.get(digest)
     others = {other: shown for other, shown in found.items() if other != digest}
     up = sorted(
@@ -800,15 +795,37 @@ def _switch(name: str, digest: str | None) -> dict[str, Any]:
         _need_socket(name)
         try:
             _need_program(name, wanted)
-            seconds = _preflight(name, wanted)
-            changes["health"] = {"old": None, "new": f"{_asked(name)} in {seconds:g} s"}
-            _bring_up(name, wanted)
+            seconds = _taken_over(name, wanted)
         except CommandExecutionError:
-            if not any(shown["state"] in _UP for shown in _generations(name).values()):
+            if not _is_served(name):
                 _close(name)
             raise
+        changes["health"] = {"old": None, "new": f"{_asked(name)} in {seconds:g} s"}
+    elif "enabled" in changes:
+        # It was started by a run that was killed before it had an answer.
+        _health(_site(name), _site(name)["socket"]["path"])
     _settle(name, wanted["digest"])
     return {"digest": wanted["digest"], "changes": changes}
+
+
+def _is_served(name: str) -> bool:
+    return any(shown["state"] in _UP for shown in _generations(name).values())
+
+
+def _taken_over(name: str, wanted: dict[str, Any]) -> float:
+    """
+    Bring up a generation that answers the health question.
+
+    Where one serves, it is asked first, on a private socket. Where none does, there is nothing to
+    spare: it is started where it belongs, once instead of twice, and asked there.
+
+    Returns the seconds that the answer took.
+    """
+    if _is_served(name):
+        seconds = _preflight(name, wanted)
+        _bring_up(name, wanted)
+        return seconds
+    return _bring_up(name, wanted, ask=True)
 
 
 def _need_socket(name: str) -> None:
@@ -876,6 +893,7 @@ def _refusal(name: str, wanted: dict[str, Any]) -> str | None:
     except KeyError:
         return None
     where = f"{program} (nginx_uwsgi_django:sites:{name}:uwsgi)"
+    names = [os.path.basename(path) for path in pythons]
     with open(program, "rb") as stream:
         first = stream.readline(256)
     if first[:2] == b"#!" and os.path.realpath(os.path.dirname(program)) != os.path.realpath(
@@ -886,6 +904,14 @@ def _refusal(name: str, wanted: dict[str, Any]) -> str | None:
             "executable: pyuwsgi serves no other virtual environment than the one it is installed "
             f"in, and the site's is {venv}"
         )
+    # What it said to one site it says to the next with the same configuration. What a project's own
+    # ini takes from other files is not in the text.
+    memory = __context__.setdefault("uwsgi_generation.accepted", set())
+    text = re.sub(rf"\b{re.escape(name)}\b", "NAME", wanted["ini"].replace(wanted["digest"], ""))
+    question = (json.dumps(wanted["parts"]["programs"]), tuple(names), text)
+    alike = _is_for_all(program) and not _site(name)["uwsgi"]["ini"]
+    if alike and question in memory:
+        return None
     # Read from standard input, so that nothing has to be written; strict mode refuses an option
     # that this uWSGI or its plugins do not know while it reads, and --python-version ends it before
     # any value is looked at (a project's own ini may have a command in one).
@@ -916,13 +942,23 @@ def _refusal(name: str, wanted: dict[str, Any]) -> str | None:
     version = re.fullmatch(r"(3\.\d+)\.\d+\S*", said[-1] if said else "")
     if not version:
         return f"{where} is no uWSGI: asked for its Python it says {(said or ['nothing'])[-1]!r}"
-    names = [os.path.basename(path) for path in pythons]
     if f"python{version[1]}" not in names:
         return (
             f"{where} has Python {version[0]}, and {venv} is of {', '.join(names)}: they have to "
             "be of one version"
         )
+    memory.add(question)
     return None
+
+
+def _is_for_all(program: str) -> bool:
+    """Whether every user may execute a program, as far as permissions tell."""
+    path = os.path.realpath(program)
+    folders = []
+    while path != os.path.dirname(path):
+        folders.append(path)
+        path = os.path.dirname(path)
+    return all(os.stat(each).st_mode & 0o001 for each in folders)
 
 
 def _clear(name: str) -> None:
@@ -1068,8 +1104,15 @@ def _health(site: dict[str, Any], socket: str) -> float:
     )
 
 
-def _bring_up(name: str, wanted: dict[str, Any]) -> None:
-    """Start a generation that has passed its preflight beside the one that runs."""
+def _bring_up(name: str, wanted: dict[str, Any], ask: bool = False) -> float:
+    """
+    Start a generation beside the one that runs.
+
+    ask
+        it has passed no preflight: one that does not answer as it should is taken back
+
+    Returns the seconds that the answer took, 0 when it was not asked.
+    """
     digest = wanted["digest"]
     unit = _unit(name, digest)
     lookup = _lookup()
@@ -1090,6 +1133,7 @@ def _bring_up(name: str, wanted: dict[str, Any]) -> None:
         else:
             __salt__["systemd_unit.start"](unit, timeout=timeout + 15)
         _up(name, digest, timeout)
+        return _health(_site(name), _site(name)["socket"]["path"]) if ask else 0
     except CommandExecutionError as error:
         shown = __salt__["systemd_unit.show"](unit, ["InvocationID"])[unit]
         words = __salt__["systemd_unit.journal"](unit, 20, invocation=shown["InvocationID"] or None)

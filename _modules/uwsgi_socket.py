@@ -20,6 +20,7 @@ import subprocess
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
+from salt.loader.dunder import __opts__  # noqa: F401
 
 __virtualname__ = "uwsgi_socket"
 
@@ -142,10 +143,17 @@ def status(site: str) -> dict[str, Any]:
 
         salt '*' uwsgi_socket.status mysite
     """
-    unit = names(site)
-    shown = __salt__["systemd_unit.show"](
-        [unit["socket"], unit["anchor"]], ["ActiveState", "Listen", "LoadState"]
+    return _status(site, _shown(site))
+
+
+def _shown(site: str) -> dict[str, dict[str, str]]:
+    return __salt__["systemd_unit.show"](
+        list(names(site).values()), ["ActiveState", "Listen", "NeedDaemonReload"]
     )
+
+
+def _status(site: str, shown: dict[str, dict[str, str]]) -> dict[str, Any]:
+    unit = names(site)
     held, anchor = shown[unit["socket"]], shown[unit["anchor"]]
     active = held.get("ActiveState") == "active"
     found = re.match(r"(/.*) \(Stream\)$", held.get("Listen", "").split("\n")[0])
@@ -185,9 +193,9 @@ def lacks(site: str) -> dict[str, dict[str, Any]]:
     if __salt__["host_survey.going_on"]() and not changes:
         now = _glanced(site, wanted["path"])
     if now is None:
-        now = status(site)
-        reload = __salt__["systemd_unit.show"](list(units.values()), ["NeedDaemonReload"])
-        if any(unit.get("NeedDaemonReload") == "yes" for unit in reload.values()):
+        shown = _shown(site)
+        now = _status(site, shown)
+        if any(unit.get("NeedDaemonReload") == "yes" for unit in shown.values()):
             changes["systemd"] = {"old": "older unit files", "new": "reloaded"}
     if now["path"] != wanted["path"]:
         changes["path"] = {"old": now["path"], "new": wanted["path"]}

@@ -45,9 +45,7 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
             ret.update(result=None, changes={"generation": {"old": None, "new": awaits}})
             ret["comment"] = f"would be done {awaits}"
             return ret
-        # What systemd said to another site's state in this run is still true when nothing was
-        # done since.
-        before = __salt__["uwsgi_generation.lacks"](name, digest, fresh=False)
+        before = __salt__["uwsgi_generation.lacks"](name, digest)
         if not before["changes"]:
             ret["comment"] = f"generation {before['digest']} runs"
             return ret

@@ -90,9 +90,7 @@ def _listen(name: str, wanted: dict[str, Any], changes: dict[str, dict[str, Any]
         for link, unit in __salt__["uwsgi_socket.links"](name).items():
             __salt__["durable_file.directory"](os.path.dirname(link))
             __salt__["durable_file.link"](link, unit)
-    if anew:
-        __salt__["systemd_unit.start"](units["socket"])
-    else:
+    if not anew:
         # Twice for a socket that has just been made by an old unit; nothing for a right one.
         __salt__["uwsgi_socket.set_owner"](
             wanted["path"], wanted["owner"], wanted["group"], wanted["mode"]
@@ -104,7 +102,7 @@ def _listen(name: str, wanted: dict[str, Any], changes: dict[str, dict[str, Any]
                 "the kernel does not let the backlog of a live socket be changed here: "
                 f"systemctl restart {units['socket']} does it, and stops the site for that time"
             )
-    __salt__["systemd_unit.start"](units["anchor"])
+    __salt__["systemd_unit.start"](list(units.values()))
 
 
 def absent(name: str) -> dict[str, Any]:
