@@ -1,21 +1,25 @@
 """
 What stands in nginx's files for the pillar's sites: the templates, and what they are given.
 
-Nothing here writes or asks nginx: :py:mod:`nginx_tree <_modules.nginx_tree>` puts these texts in
-place, all at once, after nginx has judged them.
+Nothing here asks nginx or writes anything of its: :py:mod:`nginx_tree <_modules.nginx_tree>` puts
+these texts in place, all at once, after nginx has judged them.
 
 .. versionadded:: 0.1.0
 """
 
+import logging
 import os
 import re
 from typing import Any
 
 import jinja2
+import jinja2.bccache
 import jinja2.sandbox
 from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "nginx_site"
+
+log = logging.getLogger(__name__)
 
 # By these words nginx_tree knows a file of the formula's.
 _MARKER = "Managed by the Salt formula nginx_uwsgi_django"
@@ -27,6 +31,21 @@ def __virtual__() -> str:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+
+
+class _Compiled(jinja2.FileSystemBytecodeCache):
+    """
+    What Jinja has compiled, which takes a hundred times as long as rendering. Of another text, or
+    by another Jinja, it is not taken.
+    """
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        """Keep it. A disk that cannot costs the time to compile again, and no run."""
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            super().dump_bytecode(bucket)
+        except OSError as error:
+            log.warning("a compiled template is not kept: %s", error)
 
 
 class _Templates:
@@ -43,10 +62,11 @@ class _Templates:
         self.saltenv = saltenv
         self._version = _numbers(version) if version else ()
         self.texts: dict[str, str | None] = {}
-        # Compiling takes a hundred times as long as rendering.
-        self.compiled: dict[str, jinja2.Template] = {}
         self.environment = jinja2.sandbox.SandboxedEnvironment(
-            loader=jinja2.FunctionLoader(self._part),
+            loader=jinja2.FunctionLoader(self._load),
+            bytecode_cache=_Compiled(
+                os.path.join(__opts__["cachedir"], "nginx_uwsgi_django", "templates")
+            ),
             undefined=jinja2.StrictUndefined,
             autoescape=False,
             keep_trailing_newline=True,
@@ -72,16 +92,14 @@ class _Templates:
 
     def render(self, *names: str, **given: Any) -> tuple[str, str]:
         """The first of some templates that is there, rendered, and its address."""
-        text, source = self._find(*names)
+        source = self._find(*names)
         try:
-            if source not in self.compiled:
-                self.compiled[source] = self.environment.from_string(text)
-            body = self.compiled[source].render(**given)
+            body = self.environment.get_template(source).render(**given)
         except jinja2.TemplateError as error:
             line = getattr(error, "lineno", None)
             # A part that is included names itself.
             part = getattr(error, "name", None)
-            place = f"{source}, {part}" if part else source
+            place = f"{source}, {part}" if part and part != source else source
             raise CommandExecutionError(
                 f"{place}, line {line}: {error}" if line else f"{place}: {error}"
             ) from error
@@ -89,8 +107,8 @@ class _Templates:
             raise CommandExecutionError(f"{source}: {error}") from error
         return body.lstrip("\n").rstrip("\n") + "\n", source
 
-    def _find(self, *names: str) -> tuple[str, str]:
-        """A template and its address: the first of this minion's, its family's, ours."""
+    def _find(self, *names: str) -> str:
+        """A template's address: the first of this minion's, its family's, ours."""
         places = [__grains__.get("id"), __grains__.get("os_family"), "default"]
         candidates = [
             f"{self._prefix}/{place}/{name}.conf.jinja"
@@ -100,16 +118,16 @@ class _Templates:
             for name in names
         ]
         for candidate in candidates:
-            text = self._text(candidate)
-            if text is not None:
-                return text, f"salt://{candidate}"
+            if self._text(candidate) is not None:
+                return f"salt://{candidate}"
         raise CommandExecutionError(
             f"no template {names[0]}: none of {', '.join(f'salt://{path}' for path in candidates)}"
         )
 
-    def _part(self, name: str) -> str:
-        """For Jinja's ``include``: parts are found as templates are."""
-        return self._find(name.removesuffix(".conf.jinja"))[0]
+    def _load(self, name: str) -> str | None:
+        """For Jinja: a template by its address, and a part that one includes, found as those are."""
+        address = name if "://" in name else self._find(name.removesuffix(".conf.jinja"))
+        return self._text(address.removeprefix("salt://"))
 
     def _text(self, path: str) -> str | None:
         if path not in self.texts:

@@ -4,12 +4,15 @@ The state of all sites together.
 .. versionadded:: 0.1.0
 """
 
+import contextvars
 import datetime
 import logging
 import time
 import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "django_site"
 
@@ -86,8 +89,9 @@ def current(name: str) -> dict[str, Any]:
 
     The host is compared with the pillar for all sites at once. A site that is as it should be is
     not mentioned; each of the others goes through its states, which are part of the run's report
-    under their own names (``mysite: uWSGI runs the desired generation``), one after the other, as
-    far as those that they need went well:
+    under their own names (``mysite: uWSGI runs the desired generation``), as far as those that they
+    need went well. From the virtual environment on, several sites do so at once, as many as there are
+    processors; those of one tree one after the other:
     :py:func:`system_account.present <_states.system_account.present>`,
     :py:func:`django_release.present <_states.django_release.present>`,
     :py:func:`python_venv.built <_states.python_venv.built>`,
@@ -160,6 +164,11 @@ def certified(name: str) -> dict[str, Any]:
     return ret
 
 
+# What is done for one site after the other before the rest is done side by side: accounts are in one
+# file, and Salt's connection to its master, which a release may come through, is for one process.
+_IN_TURN = [step.label for step in _STEPS].index(_VENV)
+
+
 def _settled_by(name: str, steps: Sequence[Step]) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     wanted = __salt__["django_site.wanted"]()
@@ -173,7 +182,7 @@ def _settled_by(name: str, steps: Sequence[Step]) -> dict[str, Any]:
             __salt__["systemd_unit.daemon_reload"](force=True)
     unsettled = __salt__["django_site.unsettled"](served=steps is _STEPS)
     with __salt__["systemd_unit.reload_later"]():
-        failed = _bring(ret, unsettled, steps)
+        failed = _bring(ret, unsettled, steps[:_IN_TURN], steps[_IN_TURN:])
     if not __opts__["test"] and __salt__["systemd_unit.needs_reload"](_UNITS):
         # Of units that are new to it systemd has read the files, and not what they are wanted by.
         __salt__["systemd_unit.daemon_reload"](force=True)
@@ -188,12 +197,35 @@ def _settled_by(name: str, steps: Sequence[Step]) -> dict[str, Any]:
     return ret
 
 
-def _bring(ret: dict[str, Any], sites: list[str], steps: Sequence[Step]) -> list[str]:
-    """Run the states of some sites, tell of them in what is returned; the sites that failed."""
+def _bring(
+    ret: dict[str, Any], sites: list[str], steps: Sequence[Step], besides: Sequence[Step] = ()
+) -> list[str]:
+    """
+    Run the states of some sites, tell of them in what is returned; the sites that failed.
+
+    besides
+        the further states, which several sites go through at once
+    """
+    begun = {site: _run(site, steps, []) for site in sites}
+
+    def go_on(lane: tuple[str, ...]) -> list[list[dict[str, Any]]]:
+        return [_run(site, besides, begun[site]) for site in lane]
+
+    # What is called by an execution module would find that one's __salt__, which has no states.
+    context = contextvars.copy_context()
+    told = __salt__["side_by_side.each"](
+        _lanes(sites) if besides else [], lambda lane: context.run(go_on, lane)
+    )
+    for lane, reports in told.items():
+        for number, site in enumerate(lane):
+            if isinstance(reports, CommandExecutionError):
+                failure = {"result": False, "changes": {}, "comment": str(reports)}
+                begun[site].append(_reported(site, besides[0], failure, datetime.datetime.now(), 0))
+            else:
+                begun[site] = reports[number]
     failed = []
     ret["sub_state_run"] = []
-    for site in sites:
-        report = _run(site, steps)
+    for site, report in begun.items():
         ret["sub_state_run"] += report
         changed = [each["label"] for each in report if each["changes"]]
         if changed:
@@ -208,18 +240,30 @@ def _bring(ret: dict[str, Any], sites: list[str], steps: Sequence[Step]) -> list
     return failed
 
 
-def _run(site: str, steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """One site's states, each as Salt's `sub_state_run` takes it."""
+def _lanes(sites: list[str]) -> list[tuple[str, ...]]:
+    """The sites, those of one tree together: they would write to the same files."""
+    lanes: dict[str, list[str]] = {}
+    for site in sites:
+        path = __salt__["site_pillar.site"](site)["project"]["path"]
+        lanes.setdefault(path, []).append(site)
+    return [tuple(lane) for lane in lanes.values()]
+
+
+def _run(
+    site: str, steps: Sequence[Step], report: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """
+    One site's states, each as Salt's `sub_state_run` takes it, after those that are reported.
+    """
     hooked = __salt__["django_site.hooked"](site)
-    report: list[dict[str, Any]] = []
-    bad: list[str] = []
+    report = list(report)
+    bad = [each["label"] for each in report if each["result"] is False]
     for step in steps:
         if step.points and not hooked:
             continue
         missing = [label for label in step.needs if label in bad]
         began = time.monotonic()
         now = datetime.datetime.now()
-        full = f"{site}: {step.label}"
         if missing:
             told = {
                 "result": False,
@@ -228,34 +272,42 @@ def _run(site: str, steps: Sequence[Step]) -> list[dict[str, Any]]:
                 + ", ".join(f"{site}: {label}" for label in missing),
             }
         else:
-            log.info("Executing state %s for [%s]", step.function, full)
             told = _called(site, step)
         took = round((time.monotonic() - began) * 1000, 3)
-        if not missing:
-            log.info("Completed state [%s] at time %s duration_in_ms=%s", full, now.time(), took)
         if told["result"] is False:
             bad.append(step.label)
-        state, function = step.function.split(".")
-        report.append(
-            {
-                "label": step.label,
-                "name": site,
-                "low": {"state": state, "fun": function, "name": site, "__id__": full},
-                "result": told["result"],
-                "changes": told["changes"],
-                "comment": told["comment"],
-                "duration": took,
-                "start_time": now.time().isoformat(),
-            }
-        )
+        report.append(_reported(site, step, told, now, took))
     return report
+
+
+def _reported(
+    site: str, step: Step, told: dict[str, Any], began: datetime.datetime, took: float
+) -> dict[str, Any]:
+    state, function = step.function.split(".")
+    return {
+        "label": step.label,
+        "name": site,
+        "low": {"state": state, "fun": function, "name": site, "__id__": f"{site}: {step.label}"},
+        "result": told["result"],
+        "changes": told["changes"],
+        "comment": told["comment"],
+        "duration": took,
+        "start_time": began.time().isoformat(),
+    }
 
 
 def _called(site: str, step: Step) -> dict[str, Any]:
     given = {"points": list(step.points)} if step.points else {}
+    full = f"{site}: {step.label}"
+    log.info("Executing state %s for [%s]", step.function, full)
+    began = time.monotonic()
     try:
         return __states__[step.function](name=site, **given)
     except Exception:
         # As Salt does with a state of its own: the other sites have their turn.
         comment = f"An exception occurred in this state: {traceback.format_exc()}"
         return {"result": False, "changes": {}, "comment": comment}
+    finally:
+        took = round((time.monotonic() - began) * 1000, 3)
+        now = datetime.datetime.now().time()
+        log.info("Completed state [%s] at time %s duration_in_ms=%s", full, now, took)

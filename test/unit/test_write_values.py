@@ -27,6 +27,8 @@ WRITERS = {
         "_copy",  # renames that directory into its place, flushed
         "_switch",  # renames a release of root's aside to remove it
     },
+    # Jinja's own, below this minion's cache, in a directory of root's, 0700.
+    "nginx_site": {"dump_bytecode"},
     # Downloads, in a directory of root's that is made for them; an operator's own policy-rc.d, put
     # aside and back.
     "nginx_package": {"_guarded", "_staged", "_unguard"},
@@ -40,6 +42,7 @@ WRITERS = {
         *("__init__", "_download", "_from_archive", "_from_git", "_kept"),
         *("_make_links", "_memory", "_put", "_read_commit"),
     },
+    "side_by_side": {"_work"},  # into a pipe
     "system_account": {"adopt", "regroup"},  # the same
     # By O_NOFOLLOW, in a directory of root's: a file that stays the same one, see there.
     "uwsgi_log": {"keep"},
