@@ -20,6 +20,7 @@ import stat
 import tempfile
 
 from salt.exceptions import CommandExecutionError
+from salt.loader.dunder import __opts__  # noqa: F401
 
 __virtualname__ = "durable_file"
 

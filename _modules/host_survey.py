@@ -15,6 +15,8 @@ import pwd
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
+from salt.loader.dunder import __opts__  # noqa: F401
+
 __virtualname__ = "host_survey"
 
 _MEMORY = "host_survey"

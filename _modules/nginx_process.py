@@ -473,6 +473,21 @@ def status(lines: int = 10) -> dict[str, Any]:
     }
 
 
+def pid() -> int | None:
+    """
+    nginx's master process, by one question to systemd and none to the disk.
+
+    Returns its number; None when nginx does not run.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_process.pid
+    """
+    return _master(_show())
+
+
 def due() -> dict[str, str]:
     """
     What is to be done so that nginx runs, and runs what is on the disk.

@@ -163,9 +163,10 @@ def _others(pid: int) -> list[str]:
 def _on_disk() -> dict[str, str]:
     """The units that there are: their address by name."""
     found = {}
-    for name in sorted(os.listdir(_unit_dir())):
-        if name.startswith(f"{_prefix()}-") and name.endswith(".socket"):
-            text = (__salt__["durable_file.read"](f"{_unit_dir()}/{name}") or b"").decode()
+    folder, prefix = _unit_dir(), f"{_prefix()}-"
+    for name in sorted(os.listdir(folder)):
+        if name.startswith(prefix) and name.endswith(".socket"):
+            text = (__salt__["durable_file.read"](f"{folder}/{name}") or b"").decode()
             listen = re.search(r"^ListenStream=(\S+)$", text, re.MULTILINE)
             if text.startswith(_MARKER) and listen:
                 found[name] = listen[1]
@@ -204,7 +205,9 @@ def _packaged() -> tuple[str, str, str | None]:
     nothing can be put before that command (None: it can).
     """
     properties = ["FragmentPath", "DropInPaths", "PIDFile", "Type"]
-    shown = __salt__["systemd_unit.show"]([_service()], properties).get(_service(), {})
+    shown = __salt__["host_survey.once"](
+        ("properties", _service()), lambda: __salt__["systemd_unit.show"]([_service()], properties)
+    ).get(_service(), {})
     pid_file = shown.get("PIDFile", "")
     if shown.get("Type") != "forking" or not re.fullmatch(r"[\w./-]+", pid_file):
         return "", "", f"{_service()} is not of Type=forking with a PIDFile="
@@ -345,7 +348,7 @@ def status() -> dict[str, Any]:
 
         salt '*' nginx_socket.status
     """
-    master = __salt__["nginx_process.status"](lines=0)["pid"]
+    master = __salt__["nginx_process.pid"]()
     now = held()
     answer: dict[str, Any] = {
         "running": master is not None,
@@ -397,9 +400,12 @@ def let_go(addresses: list[str] | None = None) -> list[str]:
     return going
 
 
-def due() -> dict[str, Any]:
+def due(now: dict[str, Any] | None = None) -> dict[str, Any]:
     """
     What :py:func:`apply` would do, by what it is about; empty when all is right.
+
+    now
+        what :py:func:`status` says, where it was asked already
 
     Raises CommandExecutionError as :py:func:`unit_files` does.
 
@@ -409,7 +415,7 @@ def due() -> dict[str, Any]:
 
         salt '*' nginx_socket.due
     """
-    now = status()
+    now = now or status()
     changes: dict[str, Any] = {}
     wanted = sorted({*now["held"], *now["own"]})
     files = unit_files(wanted)

@@ -52,6 +52,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from salt.exceptions import CommandExecutionError
+from salt.loader.dunder import __opts__  # noqa: F401
 
 __virtualname__ = "nginx_tree"
 

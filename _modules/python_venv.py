@@ -35,6 +35,7 @@ from collections.abc import Callable
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
+from salt.loader.dunder import __opts__  # noqa: F401
 
 __virtualname__ = "python_venv"
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
+from salt.loader.dunder import __opts__  # noqa: F401
 
 __virtualname__ = "release_record"
 

@@ -141,7 +141,7 @@ def _wrong(name: str, asked: dict[str, Any]) -> str | None:
 
 def _access_logs() -> dict[str, int]:
     """The files that nginx appends to, and how long they are: its logs, whatever they are called."""
-    master = __salt__["nginx_process.status"](lines=0)["pid"]
+    master = __salt__["nginx_process.pid"]()
     found = {}
     for descriptor in os.listdir(f"/proc/{master}/fd") if master else ():
         try:

@@ -23,6 +23,7 @@ import time
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
+from salt.loader.dunder import __opts__  # noqa: F401
 
 __virtualname__ = "site_companion"
 __func_alias__ = {"list_": "list"}

@@ -26,6 +26,7 @@ import stat
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
+from salt.loader.dunder import __opts__  # noqa: F401
 
 __virtualname__ = "uwsgi_log"
 

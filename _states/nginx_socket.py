@@ -61,12 +61,13 @@ def held(name: str) -> dict[str, Any]:
             if __opts__["test"]:
                 ret["changes"] = {"held": {"old": [], "new": "what nginx will listen on"}}
             return ret
-        obstacle = __salt__["nginx_socket.obstacle"]()
+        with __salt__["host_survey.begun"]():
+            obstacle = __salt__["nginx_socket.obstacle"]()
+            ret["changes"] = {} if obstacle else __salt__["nginx_socket.due"](now)
         if obstacle:
             ret = absent(name)
             ret["comment"] = f"not in force: {obstacle}\n{ret['comment']}"
             return ret
-        ret["changes"] = __salt__["nginx_socket.due"]()
         if ret["changes"] and __opts__["test"]:
             ret["result"] = None
             ret["comment"] = f"This would change; now {_remarks(now)}"
@@ -76,7 +77,8 @@ def held(name: str) -> dict[str, Any]:
             rest = __salt__["nginx_socket.due"]()
             if rest:
                 raise CommandExecutionError(f"this did not stay in place: {', '.join(rest)}")
-        ret["comment"] = _remarks(__salt__["nginx_socket.status"]())
+            now = __salt__["nginx_socket.status"]()
+        ret["comment"] = _remarks(now)
     except CommandExecutionError as error:
         ret["result"], ret["comment"] = False, f"{error}"
     except OSError as error:
