@@ -485,6 +485,35 @@ def test_a_generation_that_cannot_serve_never_does(up, sample):
         site.project(up)
 
 
+def test_one_that_was_not_asked_before_the_run_was_killed_is_asked_before_it_is_enabled(good):
+    unit, before = site.active(good), site.pids(good)
+    good.run(f"rm /etc/systemd/system/uwsgi-mysite.service.wants/{unit}")
+    good.set_pillar(site.pillar(health={"path": "/nowhere"}))
+    refused = site.running(good)
+    assert refused["result"] is False
+    assert "/nowhere" in refused["comment"] and "404" in refused["comment"]
+    assert (site.enabled(good), site.pids(good)) == ([], before)
+    good.set_pillar(site.pillar())
+    done = site.running(good)
+    assert (done["result"], set(done["changes"])) == (True, {"enabled"})
+    assert (site.enabled(good), site.pids(good)) == ([unit], before)
+
+
+def test_where_nothing_serves_one_that_answers_wrong_is_taken_back_and_the_socket_closed(good):
+    unit = site.active(good)
+    good.run("systemctl", "stop", unit)
+    good.set_pillar(site.pillar(health={"path": "/nowhere"}))
+    refused = site.running(good)
+    assert refused["result"] is False
+    assert "/nowhere" in refused["comment"] and "404" in refused["comment"]
+    assert not [name for name, how in site.generations(good).items() if how == "active"]
+    assert good.run("systemctl is-active uwsgi-mysite.socket", check=False).stdout == "inactive\n"
+    good.set_pillar(site.pillar())
+    assert site.state(good, "uwsgi_socket.listening")["result"] is True
+    assert site.running(good)["result"] is True
+    assert site.active(good) == unit
+
+
 def test_a_hang_at_import_ends_within_the_pillars_time(up):
     before = site.pids(up)
     site.project(up, wsgi="import time\ntime.sleep(3600)\n")
