@@ -792,10 +792,12 @@ def _switch(name: str, digest: str | None) -> dict[str, Any]:
         return {"digest": wanted["digest"], "changes": {}}
     _clear(name)
     if "generation" in changes:
-        _need_socket(name)
+        leaves = elsewhere(name)
+        if not leaves:
+            _need_socket(name)
         try:
             _need_program(name, wanted)
-            seconds = _taken_over(name, wanted)
+            seconds = _taken_over(name, wanted, leaves)
         except CommandExecutionError:
             if not _is_served(name):
                 _close(name)
@@ -812,20 +814,30 @@ def _is_served(name: str) -> bool:
     return any(shown["state"] in _UP for shown in _generations(name).values())
 
 
-def _taken_over(name: str, wanted: dict[str, Any]) -> float:
+def _taken_over(name: str, wanted: dict[str, Any], leaves: list[str]) -> float:
     """
     Bring up a generation that answers the health question.
 
     Where one serves, it is asked first, on a private socket. Where none does, there is nothing to
     spare: it is started where it belongs, once instead of twice, and asked there.
 
+    leaves
+        the sockets of those that serve, where the pillar has another path
+
     Returns the seconds that the answer took.
     """
-    if _is_served(name):
-        seconds = _preflight(name, wanted)
+    if not _is_served(name):
+        return _bring_up(name, wanted, ask=True)
+    seconds = _preflight(name, wanted)
+    if leaves:
+        __salt__["uwsgi_socket.listen"](name)
+    try:
         _bring_up(name, wanted)
-        return seconds
-    return _bring_up(name, wanted, ask=True)
+    except CommandExecutionError:
+        if leaves:
+            __salt__["uwsgi_socket.lead"](name, leaves[-1])
+        raise
+    return seconds
 
 
 def _need_socket(name: str) -> None:

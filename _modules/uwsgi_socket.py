@@ -439,6 +439,85 @@ def insecure(site: str) -> list[str]:
     return answer
 
 
+def lead(site: str, path: str) -> bool:
+    """
+    Let whoever asks at the pillar's path of a site's socket come to another one. If systemd
+    listens there and no generation does, it stops.
+
+    site
+        the site's name
+    path
+        a socket that a generation listens on
+
+    Returns True when something was changed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.lead mysite /run/uwsgi/old.sock
+    """
+    wanted = __salt__["site_pillar.site"](site)["socket"]["path"]
+    if status(site)["path"] == wanted:
+        __salt__["systemd_unit.stop"](list(names(site).values()), alone=True)
+    __salt__["durable_file.directory"](os.path.dirname(wanted))
+    return __salt__["durable_file.link"](wanted, path)
+
+
+def listen(site: str) -> None:
+    """
+    Let systemd listen for a site as the pillar says, whatever is to be done for that. On another
+    path nobody answers before a generation is started there; one that runs keeps the old socket.
+
+    site
+        the site's name
+
+    Raises CommandExecutionError when systemd does not obey, or the kernel lets a live socket's
+    backlog not be changed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.listen mysite
+    """
+    wanted = __salt__["site_pillar.site"](site)["socket"]
+    changes = lacks(site)
+    units = names(site)
+    anew = "path" in changes or "listening" in changes
+    moves = anew and __salt__["uwsgi_generation.elsewhere"](site)
+    if anew and not moves:
+        # A generation without a socket is of no use to anybody.  And systemd does not start a
+        # socket whose service is active (core/socket.c).
+        stop = __salt__["site_pillar.site"](site)["uwsgi"]["stop_timeout"]
+        loaded = __salt__["systemd_unit.show"](list(units.values()), ["LoadState"])
+        there = [unit for unit, shown in loaded.items() if shown["LoadState"] == "loaded"]
+        if there:
+            __salt__["systemd_unit.stop"](there, timeout=stop + 30)
+            __salt__["systemd_unit.reset_failed"](there)
+    for path, text in unit_files(site).items():
+        __salt__["durable_file.write"](path, text)
+    # At a path that is not the unit's any more systemd closes its side of the socket and leaves the
+    # file (socket_deserialize_item() in core/socket.c).
+    __salt__["systemd_unit.read_anew"](list(units.values()))
+    if moves:
+        __salt__["systemd_unit.stop"](list(units.values()), alone=True)
+    if "enabled" in changes:
+        # Not by systemctl, which has systemd read every unit of the host anew.
+        for link, unit in links(site).items():
+            __salt__["durable_file.directory"](os.path.dirname(link))
+            __salt__["durable_file.link"](link, unit)
+    if not anew:
+        # Twice for a socket that has just been made by an old unit; nothing for a right one.
+        set_owner(wanted["path"], wanted["owner"], wanted["group"], wanted["mode"])
+        if "backlog" in changes and not set_backlog(wanted["path"], wanted["backlog"]):
+            raise CommandExecutionError(
+                "the kernel does not let the backlog of a live socket be changed here: "
+                f"systemctl restart {units['socket']} does it, and stops the site for that time"
+            )
+    __salt__["systemd_unit.start"](list(units.values()))
+
+
 def set_owner(path: str, owner: str, group: str, mode: str) -> bool:
     """
     Give a live socket's file another owner, group and mode. No connection is lost.

@@ -22,9 +22,9 @@ def listening(name: str) -> dict[str, Any]:
     (``sites:SITE:socket``), now and after a reboot.
 
     No request is lost: owner, group, mode and backlog of a live socket are changed in place. To
-    another path systemd moves alone; the generation goes on listening on the old socket, which it
-    has open, until :py:func:`uwsgi_generation.running` has started one on the new, and leads
-    whoever asks at the old path there.
+    another path systemd goes over when the next generation has passed its preflight
+    (:py:func:`uwsgi_generation.running`); until then, and for as long as none passes, the new path
+    leads to the old, so that nginx may be told of it.
 
     name
         the site
@@ -50,7 +50,17 @@ def listening(name: str) -> dict[str, Any]:
             ret["result"] = None
             ret["comment"] = f"systemd would listen on {wanted['path']}{remarks}"
             return ret
-        _listen(name, wanted, changes)
+        leaves = {"path", "listening"} & set(changes) and __salt__["uwsgi_generation.elsewhere"](
+            name
+        )
+        if leaves:
+            __salt__["uwsgi_socket.lead"](name, leaves[-1])
+            ret["comment"] = (
+                f"{wanted['path']} leads to {leaves[-1]} until the next generation is known to work; "
+                f"with that systemd goes over to {wanted['path']}{remarks}"
+            )
+            return ret
+        __salt__["uwsgi_socket.listen"](name)
         left = __salt__["uwsgi_socket.lacks"](name)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
@@ -63,46 +73,6 @@ def listening(name: str) -> dict[str, Any]:
         return ret
     ret["comment"] = f"systemd listens on {wanted['path']}{remarks}"
     return ret
-
-
-def _listen(name: str, wanted: dict[str, Any], changes: dict[str, dict[str, Any]]) -> None:
-    units = __salt__["uwsgi_socket.names"](name)
-    anew = "path" in changes or "listening" in changes
-    moves = anew and __salt__["uwsgi_generation.elsewhere"](name)
-    if anew and not moves:
-        # A generation without a socket is of no use to anybody.  And systemd does not start a
-        # socket whose service is active (core/socket.c).
-        stop = __salt__["site_pillar.site"](name)["uwsgi"]["stop_timeout"]
-        loaded = __salt__["systemd_unit.show"](list(units.values()), ["LoadState"])
-        there = [unit for unit, shown in loaded.items() if shown["LoadState"] == "loaded"]
-        if there:
-            __salt__["systemd_unit.stop"](there, timeout=stop + 30)
-            __salt__["systemd_unit.reset_failed"](there)
-    for path, text in __salt__["uwsgi_socket.unit_files"](name).items():
-        __salt__["durable_file.write"](path, text)
-    # At a path that is not the unit's any more systemd closes its side of the socket and leaves the
-    # file (socket_deserialize_item() in core/socket.c).
-    __salt__["systemd_unit.read_anew"](list(units.values()))
-    if moves:
-        __salt__["systemd_unit.stop"](list(units.values()), alone=True)
-    if "enabled" in changes:
-        # Not by systemctl, which has systemd read every unit of the host anew.
-        for link, unit in __salt__["uwsgi_socket.links"](name).items():
-            __salt__["durable_file.directory"](os.path.dirname(link))
-            __salt__["durable_file.link"](link, unit)
-    if not anew:
-        # Twice for a socket that has just been made by an old unit; nothing for a right one.
-        __salt__["uwsgi_socket.set_owner"](
-            wanted["path"], wanted["owner"], wanted["group"], wanted["mode"]
-        )
-        if "backlog" in changes and not __salt__["uwsgi_socket.set_backlog"](
-            wanted["path"], wanted["backlog"]
-        ):
-            raise CommandExecutionError(
-                "the kernel does not let the backlog of a live socket be changed here: "
-                f"systemctl restart {units['socket']} does it, and stops the site for that time"
-            )
-    __salt__["systemd_unit.start"](list(units.values()))
 
 
 def absent(name: str) -> dict[str, Any]:

@@ -145,12 +145,25 @@ def test_another_path_is_told_and_done(changing):
     done = site.state(changing, "uwsgi_socket.listening")
     assert done["result"] is True, done["comment"]
     assert "insecure: /tmp/mysite.sock" in done["comment"]
-    # It serves on at the old path.
-    assert site.pids(changing) == before and site.ask(changing)["status"] == 200
+
+    def answer() -> int:
+        path, name = "/tmp/mysite.sock", "www.example.org"
+        return changing.salt_call("uwsgi_request.get", path, "/", name)["status"]
+
+    # It serves on at the old path, to which the new one leads as long as nothing else serves.
+    assert site.pids(changing) == before and site.ask(changing)["status"] == answer() == 200
+    site.project(changing, wsgi="import nothing_of_that_name")
+    for _ in range(2):
+        assert site.state(changing, "uwsgi_socket.listening")["result"] is True
+        refused = site.running(changing)
+        assert "nothing_of_that_name" in refused["comment"]
+        assert site.pids(changing) == before and site.ask(changing)["status"] == answer() == 200
+    site.project(changing)
     done = site.running(changing)
     assert done["result"] is True, done["comment"]
-    answer = changing.salt_call("uwsgi_request.get", "/tmp/mysite.sock", "/", "www.example.org")
-    assert answer["status"] == 200
+    assert changing.run("readlink", "/tmp/mysite.sock", check=False).stdout == ""
+    assert answer() == 200
+    assert site.state(changing, "uwsgi_socket.listening")["changes"] == {}
     # For nginx, until it is told.
     assert changing.run("readlink", site.SOCKET).stdout == "/tmp/mysite.sock\n"
     assert site.ask(changing)["status"] == 200
