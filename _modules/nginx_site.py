@@ -76,6 +76,7 @@ class _Templates:
         self.environment.filters["nginx"] = quote
         self.environment.filters["nginx_variables"] = lambda value: quote(value, variables=True)
         self.environment.filters["nginx_words"] = _quote_words
+        self.environment.filters["beyond_root"] = _beyond_root
 
     def version(self) -> tuple[int, ...]:
         """
@@ -151,6 +152,24 @@ def _quote_words(value: Any) -> str:
     if not words:
         raise CommandExecutionError("an nginx directive is left without a parameter")
     return " ".join(__salt__["nginx_tree.quote"](word) for word in words)
+
+
+def _beyond_root(path: str) -> str:
+    """
+    The word by which ``disable_symlinks`` leaves out the part of a path that nobody but root can
+    lead elsewhere, with a space before it; empty where there is none. To look at every directory
+    from the root on takes nginx as long as the rest of a small file's answer.
+    """
+    safe = "/"
+    for name in path.strip("/").split("/"):
+        try:
+            there = os.stat(safe)
+        except OSError:
+            break
+        if there.st_uid or there.st_mode & 0o022:
+            break
+        safe = os.path.join(safe, name)
+    return "" if safe == "/" else " " + __salt__["nginx_tree.quote"](f"from={safe}")
 
 
 def _directory() -> str:

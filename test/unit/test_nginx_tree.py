@@ -9,6 +9,7 @@ import pathlib
 import re
 import socket
 import stat
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -395,7 +396,26 @@ def test_static_files_cannot_leak(tree: Tree) -> None:
     assert static["args"] == ["^~", "/static/"]
     found = {one["directive"]: one["args"] for one in static["block"] if "args" in one}
     assert found["alias"] == [f"{root}/"]
-    assert found["disable_symlinks"] == ["if_not_owner"]
+    # Of the way there is left out what root alone can change: pytest's directory is in the world's /tmp.
+    assert found["disable_symlinks"] == ["if_not_owner", f"from=/{root.parts[1]}"]
+
+
+def test_a_link_is_looked_for_from_where_root_alone_can_make_one(
+    tmp_path: pathlib.Path, modules: Callable[..., Modules]
+) -> None:
+    way = modules().nginx_site._beyond_root
+    assert way("/usr/share/doc/") == " from=/usr/share/doc"
+    assert way("/usr/share/nowhere/at all") == " from=/usr/share/nowhere"
+    # The world may write into /tmp, and a user into what is his.
+    assert way(f"{tmp_path}/static/") == f" from=/{tmp_path.parts[1]}"
+    with tempfile.TemporaryDirectory(dir="/var/lib") as made:
+        home = pathlib.Path(made)
+        (home / "site/static").mkdir(parents=True)
+        assert way(f"{home}/site/static/") == f" from={home}/site/static"
+        os.chown(home / "site", 65534, 65534)
+        assert way(f"{home}/site/static/") == f" from={home}/site"
+        home.chmod(0o775)
+        assert way(f"{home}/site/static/") == f" from={home}"
 
 
 def test_a_second_plan_has_nothing_due_and_keeps_the_record(tree: Tree) -> None:
