@@ -144,6 +144,7 @@ def test_listens_come_and_go(host: Host, salt: Salt) -> None:
 def test_a_held_socket_that_nginx_does_not_have_is_no_obstacle(host: Host, salt: Salt) -> None:
     """A run was killed after a reload, before it let go; then the address is wanted again."""
     converge(salt)
+    host.run("systemctl restart nginx")
     salt.pillar = pillar({"mysite": a_site(listen=[80])})
     for function in ("nginx_tree.applied", "nginx_process.current"):
         assert salt.state(function)["result"] is True
