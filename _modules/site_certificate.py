@@ -16,6 +16,8 @@ a run or, when certbot's timer has renewed one between runs, by a deploy hook.
 """
 
 import calendar
+import fcntl
+import glob
 import hashlib
 import os
 import re
@@ -559,7 +561,29 @@ def due(name: str) -> dict[str, str]:
         found["prepare"] = "what certbot's timer needs is not in place"
     elif _paused(f"{_LINEAGE}{name}"):
         found["prepare"] = "certbot's timer does not renew it"
+    elif _half_handed_over(name):
+        found["prepare"] = "a hook that was killed has left files"
     return found
+
+
+def _half_handed_over(name: str) -> list[str]:
+    """What a deploy hook that was killed has left beside a site's certificate."""
+    folder = os.path.join(_settings()["lookup"]["nginx_dir"], "sites-available")
+    left = glob.glob(f"{glob.escape(folder)}/.{name}.pem.durable-*")
+    # The files of one that is at work are its own.
+    return [] if left and _certbot_runs() else left
+
+
+def _certbot_runs() -> bool:
+    """Whether a certbot has its lock, which it takes away when it ends (certbot/_internal/lock.py)."""
+    try:
+        with open(f"{_LETSENCRYPT}/.certbot.lock", "rb+") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _why_request(name: str, site: dict[str, Any]) -> str | None:
@@ -600,6 +624,8 @@ def prepare(name: str) -> None:
     lineage = f"{_LINEAGE}{name}"
     if _paused(lineage):
         retire(lineage, "resume")
+    for path in _half_handed_over(name):
+        __salt__["durable_file.remove"](path)
 
 
 def _forget_half(lineage: str) -> None:

@@ -232,6 +232,21 @@ def test_the_hook_takes_back_what_nginx_refuses(host: Host, salt: Salt) -> None:
     assert not host.run("find /etc/nginx -name '*.durable-*'").stdout
 
 
+def test_what_a_killed_hook_left_goes_unless_certbot_is_at_work(host: Host, salt: Salt) -> None:
+    left = "/etc/nginx/sites-available/.mysite.pem.durable-new"
+    lock = "/etc/letsencrypt/.certbot.lock"
+    host.write(left, "half a certificate")
+    hold = f"import fcntl, time; f = open('{lock}', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(60)"
+    host.run("systemd-run", "--quiet", "--unit=at-work", "python3", "-c", hold)
+    host.run(f"until [ -e {lock} ]; do sleep 0.1; done; sleep 0.5")
+    assert issued(salt)["changes"] == {}
+    assert host.exists(left)
+    host.run(f"systemctl stop at-work; rm {lock}")
+    assert "prepare" in issued(salt)["changes"]
+    assert not host.exists(left)
+    assert issued(salt)["changes"] == {}
+
+
 def test_other_names_are_another_certificate(host: Host, salt: Salt) -> None:
     """Also where requests for such a name are sent to another."""
     salt.pillar = acme(redirect_from=["more.example.org"])

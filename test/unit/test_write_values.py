@@ -43,6 +43,7 @@ WRITERS = {
         *("_make_links", "_memory", "_put", "_read_commit"),
     },
     "side_by_side": {"_work"},  # into a pipe
+    "site_certificate": {"_certbot_runs"},  # takes certbot's own lock, and writes nothing
     "system_account": {"adopt", "regroup"},  # the same
     # By O_NOFOLLOW, in a directory of root's: a file that stays the same one, see there.
     "uwsgi_log": {"keep"},
