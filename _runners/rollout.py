@@ -446,7 +446,7 @@ def apply(
     Bring hosts to what their pillar says: a few, then more, as long as all is well.
 
     tgt, tgt_type
-        the hosts, as ``salt`` takes them
+        the hosts, as ``salt`` takes them; on a master of masters a list of names
     sls
         the states to apply; null for what the top file says
     canary
@@ -513,6 +513,7 @@ def apply(
             raise SaltInvocationError(f"silent is stop or skip, not {silent!r}")
         # Wrong words are refused before anybody is asked anything.
         __salt__["rollout_plan.batches"]({"any": None}, canary, batch)
+        __salt__["rollout_jobs.named"](tgt, tgt_type)
         with __salt__["rollout_record.alone"](_holder(record)):
             rollout = _Rollout(record)
 
