@@ -119,8 +119,9 @@ def _served(arguments: argparse.Namespace) -> None:
 def _scale(arguments: argparse.Namespace) -> None:
     results = scale.measured(arguments.real, arguments.crowd, _say)
     results.update(date=f"{datetime.date.today():%Y-%m-%d}", machine=_machine())
-    _write("scale", results, scale.table)
+    (report.FOLDER / "scale.json").write_text(json.dumps(results, indent=1) + "\n")
     scale.put(results)
+    print(scale.table(results), flush=True)
 
 
 def _write(name: str, results: dict[str, Any], table: Callable[[dict[str, Any]], str]) -> None:

@@ -337,7 +337,7 @@ _HEAD = [
 
 def _number(value: float) -> str:
     """Three digits, as people write them."""
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:,.{digits}f}"
 
 
@@ -409,13 +409,16 @@ def table(results: dict[str, Any]) -> str:
         f"{quiet['idle']['master'] * 100:.1f}% of a processor and {quiet['idle']['bytes']:,.0f} "
         "bytes/s.",
         "",
-        "Computed from the lines, not measured:",
+        "Computed from the lines, not measured. Without the memory: how it grows with the minions and how "
+        "with the jobs that the same processes have had is not told apart here.",
         "",
         "| | | " + " | ".join(f"{size:,} minions" for size in FLEETS) + " |",
         "| --- | --- |" + " ---: |" * len(FLEETS),
     ]
     for title, rows, what in kinds:
         for name, found in laws(rows, what).items():
+            if name == "memory":
+                continue
             cells = " | ".join(
                 f"{_number(found['fixed'] + found['each'] * size)} {_UNITS[name]}"
                 for size in FLEETS
