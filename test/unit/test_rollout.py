@@ -44,3 +44,17 @@ def test_the_record_is_written_once_for_all_hosts_that_were_asked_together(writt
     # Fifty at a time; all of it is there at the end, and each host has its line.
     assert written == ["p" * 50 + "a" * 70, "p" * 100 + "a" * 20, "p" * 120]
     assert sum("would change: mysite: a" in line for line in record["log"]) == 120
+
+
+def test_a_step_is_on_the_disk_before_anybody_sees_it(written, monkeypatch):
+    seen: list[list[str]] = []
+    shown = {
+        "rollout_progress.show": lambda progress, line: seen.append(list(written)),
+        "rollout_jobs.fire": lambda tag, data: seen.append(list(written)),
+    }
+    monkeypatch.setattr(rollout, "__salt__", {**rollout.__salt__, **shown})
+    record = {"id": "20261128-120000-4f2a", "hosts": {"web1": {"state": "x"}}, "how": {}, "log": []}
+    step = rollout._Rollout(record)
+    step.mark("web1", "changing", touched=True)
+    step.say("changing web1", "batch")
+    assert seen == [["c"], ["c"]]
