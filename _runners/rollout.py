@@ -97,14 +97,34 @@ class _Rollout:
         self.progress = __salt__["rollout_progress.begin"](len(self.hosts))
 
     def say(self, line: str | None = None, event: str | None = None, **data: Any) -> None:
-        """Show, tell the event bus, and put all on the disk."""
+        """Put all on the disk, show, and tell the event bus."""
+        self._note(line)
+        # First: whoever sees the line may kill the runner at once, and resume it.
+        self.write()
+        self._show(line, event, data)
+
+    def tell(self, line: str, event: str, **data: Any) -> None:
+        """
+        Show, and tell the event bus: one of many lines, before or after which ``write`` is called.
+
+        The record has all hosts; written for each of them, its bytes grow with their square.
+        """
+        self._note(line)
+        self._show(line, event, data)
+
+    def write(self) -> None:
+        """Put all on the disk."""
+        __salt__["rollout_record.write"](self.record)
+
+    def _note(self, line: str | None) -> None:
+        if line:
+            self.record["log"].append(f"{__salt__['rollout_record.now']()} {line}")
+
+    def _show(self, line: str | None, event: str | None, data: dict[str, Any]) -> None:
         states = [host["state"] for host in self.hosts.values()]
         self.progress["total"] = len(states)
         self.progress["done"] = sum(state in _OVER for state in states)
         self.progress["failed"] = sum("failed" in state for state in states)
-        if line:
-            self.record["log"].append(f"{__salt__['rollout_record.now']()} {line}")
-        __salt__["rollout_record.write"](self.record)
         __salt__["rollout_progress.show"](self.progress, line)
         if event:
             tag = f"{_TAG}/{self.record['id']}/{event}"
@@ -188,11 +208,12 @@ def _foretell(rollout: _Rollout, names: list[str]) -> None:
                 rollout.mark(name, "failed", reason=reason)
                 site = __salt__["rollout_gate.site_of"](verdict["failed"][0])
                 worst = worst or _Stopped(name, site, reason)
-                rollout.say(f"{name}: {reason}", "dry", host=name, failed=verdict["failed"])
+                rollout.tell(f"{name}: {reason}", "dry", host=name, failed=verdict["failed"])
                 continue
             rollout.mark(name, "pending" if verdict["changes"] else "unchanged")
             told = "; ".join(verdict["changes"]) or "nothing"
-            rollout.say(f"{name} would change: {told}", "dry", host=name, changes=told)
+            rollout.tell(f"{name} would change: {told}", "dry", host=name, changes=told)
+        rollout.write()
     if worst:
         raise worst
 
@@ -249,7 +270,8 @@ def _change(rollout: _Rollout, names: list[str]) -> None:
     _undrain(rollout, rollout.alive(list(looks)))
     for name in rollout.alive(list(looks)):
         rollout.mark(name, "done", ended=__salt__["rollout_record.now"]())
-        rollout.say(f"{name}: changed and well", "host", host=name, state="done")
+        rollout.tell(f"{name}: changed and well", "host", host=name, state="done")
+    rollout.write()
 
 
 def _applied(
@@ -353,7 +375,8 @@ def _put_back(rollout: _Rollout) -> None:
         rollout.hosts[name]["revert"] = answer["return"] or {"done": [], "errors": errors}
         rollout.mark(name, "revert failed" if errors else "reverted", touched=bool(errors))
         told = f"NOT as before: {'; '.join(errors)}" if errors else "as before"
-        rollout.say(f"{name}: {told}", "host", host=name, state=rollout.hosts[name]["state"])
+        rollout.tell(f"{name}: {told}", "host", host=name, state=rollout.hosts[name]["state"])
+    rollout.write()
     back = [name for name in names if rollout.hosts[name]["state"] == "reverted"]
     try:
         _undrain(rollout, back)
@@ -423,7 +446,7 @@ def apply(
     Bring hosts to what their pillar says: a few, then more, as long as all is well.
 
     tgt, tgt_type
-        the hosts, as ``salt`` takes them
+        the hosts, as ``salt`` takes them; on a master of masters a list of names
     sls
         the states to apply; null for what the top file says
     canary
@@ -490,6 +513,7 @@ def apply(
             raise SaltInvocationError(f"silent is stop or skip, not {silent!r}")
         # Wrong words are refused before anybody is asked anything.
         __salt__["rollout_plan.batches"]({"any": None}, canary, batch)
+        __salt__["rollout_jobs.named"](tgt, tgt_type)
         with __salt__["rollout_record.alone"](_holder(record)):
             rollout = _Rollout(record)
 

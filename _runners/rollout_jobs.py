@@ -20,7 +20,12 @@ from collections.abc import Callable
 from typing import Any
 
 import salt.client
-from salt.exceptions import CommandExecutionError, SaltClientError, SaltReqTimeoutError
+from salt.exceptions import (
+    CommandExecutionError,
+    SaltClientError,
+    SaltInvocationError,
+    SaltReqTimeoutError,
+)
 
 __virtualname__ = "rollout_jobs"
 
@@ -192,6 +197,39 @@ def _lost(why: str) -> dict[str, Any]:
     return {"return": None, "error": why, "lost": True}
 
 
+def named(target: Any, kind: str = "glob") -> list[str] | None:
+    """
+    The hosts that a target names one by one, as a master of masters needs them.
+
+    Such a master (``order_masters``) has the keys of its syndics, not those of the hosts behind them.
+    It knows these by their answers alone: of a pattern, a host that is down, or a whole syndic that is,
+    would be passed over without a word.
+
+    target, kind
+        as ``salt`` takes them
+
+    Returns ids; None on any other master, which has the keys of all its hosts.
+
+    Raises SaltInvocationError on a master of masters for anything but a list.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-run rollout_jobs.named web1,web2 list
+    """
+    if not __opts__.get("order_masters"):
+        return None
+    if kind != "list":
+        raise SaltInvocationError(
+            f"this is a master of masters: it does not know which hosts behind its syndics {target!r} "
+            "means, and would miss those that are down; name them (tgt_type=list), or run this on the "
+            "master that has their keys"
+        )
+    names = target.split(",") if isinstance(target, str) else target
+    return list(dict.fromkeys(f"{name}".strip() for name in names if f"{name}".strip()))
+
+
 def find(target: Any, kind: str = "glob", timeout: float = 15) -> dict[str, bool]:
     """
     The hosts that a target means, and which of them answer.
@@ -201,7 +239,9 @@ def find(target: Any, kind: str = "glob", timeout: float = 15) -> dict[str, bool
     timeout
         seconds to wait for those that do not answer
 
-    Returns by id whether it answers. Those behind a syndic are known by their answer alone.
+    Returns by id whether it answers.
+
+    Raises what :py:func:`named` does.
 
     CLI Example:
 
@@ -209,13 +249,13 @@ def find(target: Any, kind: str = "glob", timeout: float = 15) -> dict[str, bool
 
         salt-run rollout_jobs.find 'web*'
     """
-    job = _publish(target, kind, "test.ping", [], {})
-    there = dict.fromkeys(job["minions"], False)
+    names = named(target, kind)
+    job = _publish(target if names is None else names, kind, "test.ping", [], {})
+    there = dict.fromkeys(job["minions"] if names is None else names, False)
     if job["jid"] is None:
         return there
-    syndics = bool(__opts__.get("order_masters"))
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline and (syndics or not all(there.values())):
+    while time.monotonic() < deadline and not all(there.values()):
         event = _next(1)
         if event and event.get("jid") == job["jid"] and "id" in event:
             there[event["id"]] = True

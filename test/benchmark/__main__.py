@@ -1,5 +1,5 @@
 """
-Run the benchmarks and write docs/benchmark: bin/bench [--sites N ...] [--repeat N] [converging|served]
+Run the benchmarks and write docs/benchmark: bin/bench [--sites N ...] [--repeat N] [converging|served|scale]
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 from test.hosts.host import Host
 from test.hosts.tools import ensure_tools
 
-from . import job, measure, report, served
+from . import job, measure, report, scale, served
 from .tools import TOOLS, Tool, floor
 
 # Above that many sites a run of one of these takes longer than the rest together.
@@ -116,6 +116,14 @@ def _served(arguments: argparse.Namespace) -> None:
     _write("served", results, report.served)
 
 
+def _scale(arguments: argparse.Namespace) -> None:
+    results = scale.measured(arguments.real, arguments.crowd, _say)
+    results.update(date=f"{datetime.date.today():%Y-%m-%d}", machine=_machine())
+    (report.FOLDER / "scale.json").write_text(json.dumps(results, indent=1) + "\n")
+    scale.put(results)
+    print(scale.table(results), flush=True)
+
+
 def _write(name: str, results: dict[str, Any], table: Callable[[dict[str, Any]], str]) -> None:
     """The numbers, and the page made of them."""
     report.FOLDER.mkdir(exist_ok=True)
@@ -127,12 +135,14 @@ def _write(name: str, results: dict[str, Any], table: Callable[[dict[str, Any]],
 def main() -> None:
     """Do what the words say."""
     parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__)
-    parser.add_argument("what", nargs="*", help="converging, served (default: both)")
+    parser.add_argument("what", nargs="*", help="converging, served, scale (default: all)")
     parser.add_argument("--sites", nargs="+", type=int, default=[1, 10, 100, 1000])
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--real", nargs="+", type=int, default=[1, 2, 4])
+    parser.add_argument("--crowd", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--whole", action="store_true", help="every tool at every size: hours")
     arguments = parser.parse_args()
-    ways = {"converging": _converging, "served": _served}
+    ways = {"converging": _converging, "served": _served, "scale": _scale}
     unknown = set(arguments.what) - set(ways)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(ways)}")
