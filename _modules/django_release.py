@@ -1179,7 +1179,9 @@ def _ask(
     venv = __salt__["python_venv.desired"](name)
 
     def answered(line: str) -> str:
-        return json.dumps(reply(json.loads(line)) if reply else {}) + "\n"
+        told = json.loads(line)
+        # Where the settings fail, what comes first is the last word.
+        return "" if reply is None or "done" in told else json.dumps(reply(told)) + "\n"
 
     done = __salt__["system_account.run"](
         project["user"],
