@@ -14,7 +14,6 @@ __virtualname__ = "django_site"
 # What says that a site is not settled: the state that it is about meets it again, and tells it.
 _ERRORS = (CommandExecutionError, SaltInvocationError, OSError)
 
-
 # So many sites are looked at by copies of this process, too: to make one takes as long as a few sites.
 _MANY = 40
 
@@ -66,13 +65,13 @@ def unsettled(served: bool = True) -> list[str]:
     names = wanted()
     with __salt__["host_survey.begun"]():
         # What one look tells of all sites is seen with the first, and by the copies of this process.
-        found = left(names[:1])
+        found = set(left(names[:1]))
         rest = names[1:]
         lanes = __salt__["side_by_side.processors"]() if len(rest) >= _MANY else 1
         told = __salt__["side_by_side.each"]([tuple(rest[at::lanes]) for at in range(lanes)], left)
     for lane, answer in told.items():
-        found += lane if isinstance(answer, CommandExecutionError) else answer
-    return [name for name in names if name in set(found)]
+        found.update(lane if isinstance(answer, CommandExecutionError) else answer)
+    return [name for name in names if name in found]
 
 
 def _prepared(name: str) -> bool:

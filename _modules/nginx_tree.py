@@ -52,6 +52,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from salt.exceptions import CommandExecutionError
+
+# Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
 __virtualname__ = "nginx_tree"

@@ -5,6 +5,7 @@ Salt's daemons on throwaway hosts, run by the hosts' systemd as Salt's packages 
 from typing import Any
 
 from .host import Host
+from .paths import NOT_THE_FORMULA
 from .salts import program
 
 _UNIT = """\
@@ -52,11 +53,6 @@ def master_config(**more: Any) -> dict[str, Any]:
         "runner_dirs": ["/srv/formula/_runners"],
         "file_roots": {"base": ["/srv/salt", "/srv/formula"]},
         "pillar_roots": {"base": ["/srv/pillar"]},
-        # What the checkout holds besides the formula.
-        "file_ignore_regex": [
-            r"(^|/)\.(git|ruff_cache|mypy_cache|pytest_cache|hypothesis)($|/)",
-            r"(^|/)__pycache__($|/)",
-            r"^artifacts($|/)",
-        ],
+        "file_ignore_regex": NOT_THE_FORMULA,
         **more,
     }

@@ -19,7 +19,7 @@ from saltfactories.manager import FactoriesManager
 
 from . import network
 from .host import Host
-from .paths import FORMULA, HostError
+from .paths import FORMULA, NOT_THE_FORMULA, HostError
 from .salts import program
 from .state_run import StateRun
 
@@ -87,11 +87,7 @@ class Fleet:
                 "runner_dirs": [os.fspath(FORMULA / "_runners")],
                 "file_roots": {"base": [os.fspath(self._base / "states"), os.fspath(FORMULA)]},
                 "pillar_roots": {"base": [os.fspath(self._base / "pillar")]},
-                "file_ignore_regex": [
-                    r"(^|/)\.(git|ruff_cache|mypy_cache|pytest_cache|hypothesis)($|/)",
-                    r"(^|/)__pycache__($|/)",
-                    r"^artifacts($|/)",
-                ],
+                "file_ignore_regex": NOT_THE_FORMULA,
             },
             factory_class=MortalMaster,
             start_timeout=120,

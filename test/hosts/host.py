@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 from . import cgroup, network, outer
 from .folder import sweep
 from .image import image
-from .paths import FORMULA, HostError, cache, lock
+from .paths import FORMULA, NOT_THE_FORMULA, HostError, cache, lock
 from .state_run import StateRun
 from .tools import ensure_tools, environment, run, shared_locks
 
@@ -602,12 +602,7 @@ class Host:
                 "pidfile": "/salt-minion.pid",
                 "file_roots": {"base": ["/srv/formula", "/srv/salt"]},
                 "pillar_roots": {"base": ["/srv/pillar"]},
-                # What the checkout holds besides the formula.
-                "file_ignore_regex": [
-                    r"(^|/)\.(git|ruff_cache|mypy_cache|pytest_cache|hypothesis)($|/)",
-                    r"(^|/)__pycache__($|/)",
-                    r"^artifacts($|/)",
-                ],
+                "file_ignore_regex": NOT_THE_FORMULA,
                 "log_level_logfile": "warning",
                 "enable_fqdns_grains": False,
             }

@@ -11,6 +11,13 @@ from collections.abc import Iterator
 #: The checkout: the directory that holds ``test/``.
 FORMULA = pathlib.Path(__file__).resolve().parents[2]
 
+# What the checkout holds besides the formula, for `file_ignore_regex`.
+NOT_THE_FORMULA = [
+    r"(^|/)\.(git|ruff_cache|mypy_cache|pytest_cache|hypothesis)($|/)",
+    r"(^|/)__pycache__($|/)",
+    r"^artifacts($|/)",
+]
+
 
 class HostError(Exception):
     """One sentence on what went wrong with a throwaway host, fit to be shown to a person."""
