@@ -51,9 +51,10 @@ def processors() -> int:
 
 def each(items: Iterable[Hashable], work: Callable[[Any], Any]) -> dict[Any, Any]:
     """
-    Do something for every item, for as many at once as there are processors, in processes that are
-    copies of this one and end with it. Nothing that the work leaves in memory comes back but its
-    answer. For one item, or with one processor, it is done here.
+    Do something for every item, for one more at once than there are processors (one of them is
+    mostly waiting for systemd or the disk), in processes that are copies of this one and end with
+    it. Nothing that the work leaves in memory comes back but its answer. For one item it is done
+    here.
 
     items
         whatever tells them apart
@@ -71,7 +72,7 @@ def each(items: Iterable[Hashable], work: Callable[[Any], Any]) -> dict[Any, Any
         __salt__["side_by_side.each"](sites, lambda site: prepare(site))
     """
     todo = list(items)
-    count = min(len(todo), processors())
+    count = min(len(todo), processors() + 1)
     if count < 2:
         return {item: work(item) for item in todo}
     queue = _queue(len(todo))

@@ -561,14 +561,26 @@ def _generations(name: str) -> dict[str, dict[str, Any]]:
 
 def _shown(names: list[str], pattern: str) -> dict[str, dict[str, dict[str, Any]]]:
     """The generations of some sites, by site and digest, by one question for all of them."""
+    return _by_site(__salt__["systemd_unit.show"]([*_on_disk(names), pattern], _PROPERTIES))
+
+
+def _by_site(units: dict[str, dict[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
     answer: dict[str, dict[str, dict[str, Any]]] = {}
-    for unit, shown in __salt__["systemd_unit.show"](
-        [*_on_disk(names), pattern], _PROPERTIES
-    ).items():
+    for unit, shown in units.items():
         found = _UNIT.fullmatch(unit)
         if found:
             answer.setdefault(found[1], {})[found[2]] = _described(found[1], found[2], shown)
     return answer
+
+
+def _with_socket(name: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """A site's generations, and those units of its socket that are not active."""
+    socket = list(__salt__["uwsgi_socket.names"](name).values())
+    shown = __salt__["systemd_unit.show"](
+        [*socket, *_on_disk([name]), _unit(name, "*")], _PROPERTIES
+    )
+    missing = [unit for unit in socket if shown[unit]["ActiveState"] != "active"]
+    return _by_site(shown).get(name, {}), missing
 
 
 def _described(name: str, digest: str, shown: dict[str, str]) -> dict[str, Any]:
@@ -718,12 +730,11 @@ def lacks(name: str, digest: str | None = None) -> dict[str, Any]:
         salt '*' uwsgi_generation.lacks mysite
     """
     wanted = _kept(name, digest) if digest else _wanted(name)
-    return {"digest": wanted["digest"], "changes": _lacks(name, wanted)}
+    return {"digest": wanted["digest"], "changes": _lacks(name, wanted, _generations(name))}
 
 
-def _lacks(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
+def _lacks(name: str, wanted: dict[str, Any], found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     digest = wanted["digest"]
-    found = _generations(name)
     mine = found.get(digest)
     others = {other: shown for other, shown in found.items() if other != digest}
     up = sorted(
@@ -789,67 +800,64 @@ def switch(name: str, digest: str | None = None) -> dict[str, Any]:
 
 def _switch(name: str, digest: str | None) -> dict[str, Any]:
     wanted = _kept(name, digest) if digest else _wanted(name)
-    changes = _lacks(name, wanted)
+    found, missing = _with_socket(name)
+    changes = _lacks(name, wanted, found)
     if not changes:
         return {"digest": wanted["digest"], "changes": {}}
     _clear(name)
     if "generation" in changes:
         leaves = elsewhere(name)
-        if not leaves:
-            _need_socket(name)
+        if missing and not leaves:
+            raise CommandExecutionError(
+                f"{missing[0]} is not active, so there is no socket for a generation to inherit"
+            )
         try:
             _need_program(name, wanted)
-            seconds = _taken_over(name, wanted, leaves)
+            seconds = _taken_over(name, wanted, found, leaves)
         except CommandExecutionError:
-            if not _is_served(name):
+            if not _serves(_generations(name)):
                 _close(name)
             raise
         changes["health"] = {"old": None, "new": f"{_asked(name)} in {seconds:g} s"}
     elif "enabled" in changes:
         # It was started by a run that was killed before it had an answer.
         _health(_site(name), _site(name)["socket"]["path"])
-    _settle(name, wanted["digest"])
+    _settle(name, wanted["digest"], found)
     return {"digest": wanted["digest"], "changes": changes}
 
 
-def _is_served(name: str) -> bool:
-    return any(shown["state"] in _UP for shown in _generations(name).values())
+def _serves(found: dict[str, dict[str, Any]]) -> bool:
+    return any(shown["state"] in _UP for shown in found.values())
 
 
-def _taken_over(name: str, wanted: dict[str, Any], leaves: list[str]) -> float:
+def _taken_over(
+    name: str, wanted: dict[str, Any], found: dict[str, dict[str, Any]], leaves: list[str]
+) -> float:
     """
     Bring up a generation that answers the health question.
 
     Where one serves, it is asked first, on a private socket. Where none does, there is nothing to
     spare: it is started where it belongs, once instead of twice, and asked there.
 
+    found
+        the site's generations
     leaves
         the sockets of those that serve, where the pillar has another path
 
     Returns the seconds that the answer took.
     """
-    if not _is_served(name):
-        return _bring_up(name, wanted, ask=True)
+    if not _serves(found):
+        return _bring_up(name, wanted, found.get(wanted["digest"]), ask=True)
     seconds = _preflight(name, wanted)
     if leaves:
         __salt__["uwsgi_socket.listen"](name)
     try:
-        _bring_up(name, wanted)
+        _bring_up(name, wanted, _generations(name).get(wanted["digest"]))
     except CommandExecutionError:
         if leaves:
             __salt__["uwsgi_socket.lead"](name, leaves[-1])
         raise
     return seconds
-
-
-def _need_socket(name: str) -> None:
-    units = __salt__["uwsgi_socket.names"](name)
-    shown = __salt__["systemd_unit.show"](list(units.values()), ["ActiveState"])
-    for unit in units.values():
-        if shown[unit]["ActiveState"] != "active":
-            raise CommandExecutionError(
-                f"{unit} is not active, so there is no socket for a generation to inherit"
-            )
 
 
 def _close(name: str) -> None:
@@ -1118,10 +1126,15 @@ def _health(site: dict[str, Any], socket: str) -> float:
     )
 
 
-def _bring_up(name: str, wanted: dict[str, Any], ask: bool = False) -> float:
+def _bring_up(
+    name: str, wanted: dict[str, Any], seen: dict[str, Any] | None, ask: bool = False
+) -> float:
     """
     Start a generation beside the one that runs.
 
+    seen
+        what the host has of it; None where it has nothing, so that systemd reads its unit's file
+        when it is to start it
     ask
         it has passed no preflight: one that does not answer as it should is taken back
 
@@ -1137,8 +1150,9 @@ def _bring_up(name: str, wanted: dict[str, Any], ask: bool = False) -> float:
     __salt__["durable_file.directory"](f"{lookup['uwsgi_dir']}/{name}")
     for path, text, group, mode in _files(name, wanted):
         __salt__["durable_file.write"](path, text, "root", group, mode)
-    __salt__["systemd_unit.read_anew"](unit)
-    running = _generations(name)[digest]["state"] in _UP
+    running = seen is not None and seen["state"] in _UP
+    if seen is not None:
+        __salt__["systemd_unit.read_anew"](unit)
     try:
         if running:
             # The same digest cannot run twice.  The socket is systemd's: connections wait.
@@ -1212,12 +1226,21 @@ def elsewhere(name: str) -> list[str]:
         salt '*' uwsgi_generation.elsewhere mysite
     """
     wanted = _site(name)["socket"]["path"]
-    paths = [
-        _socket_of(name, digest)
-        for digest, shown in _generations(name).items()
-        if shown["state"] in _UP
+    directory = f"{_lookup()['uwsgi_dir']}/{name}"
+    digests = [
+        os.path.basename(path)[: -len(".ini")]
+        for path in glob.glob(f"{glob.escape(directory)}/*.ini")
     ]
-    return sorted({path for path in paths if path is not None and path != wanted})
+    others = {
+        digest: path
+        for digest in digests
+        if (path := _socket_of(name, digest)) is not None and path != wanted
+    }
+    # Mostly there is none, and systemd need not be asked.
+    found = _generations(name) if others else {}
+    return sorted(
+        {path for digest, path in others.items() if found.get(digest, {}).get("state") in _UP}
+    )
 
 
 def _lead_over(name: str, timeout: float) -> None:
@@ -1234,10 +1257,16 @@ def _lead_over(name: str, timeout: float) -> None:
             time.sleep(0.02)
 
 
-def _settle(name: str, digest: str) -> None:
-    """Enable a generation that is up, then let every other finish its requests and stop."""
+def _settle(name: str, digest: str, found: dict[str, dict[str, Any]]) -> None:
+    """
+    Enable a generation that is up, then let every other finish its requests and stop.
+
+    found
+        the generations that there were before it was started
+    """
     stop = _site(name)["uwsgi"]["stop_timeout"]
-    found = _generations(name)
+    if set(found) - {digest}:
+        found = _generations(name)
     others = {other: shown for other, shown in found.items() if other != digest}
     paths = _paths(name, digest)
     __salt__["durable_file.directory"](os.path.dirname(paths["link"]))
@@ -1681,7 +1710,7 @@ def reload(name: str) -> dict[str, Any]:
     _clear(name)
     _preflight(name, wanted)
     started = time.monotonic()
-    _bring_up(name, wanted)
+    _bring_up(name, wanted, _generations(name).get(digest))
     return {"digest": digest, "seconds": round(time.monotonic() - started, 3)}
 
 

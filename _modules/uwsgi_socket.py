@@ -150,7 +150,7 @@ def status(site: str) -> dict[str, Any]:
 
 def _shown(site: str) -> dict[str, dict[str, str]]:
     return __salt__["systemd_unit.show"](
-        list(names(site).values()), ["ActiveState", "Listen", "NeedDaemonReload"]
+        list(names(site).values()), ["LoadState", "ActiveState", "Listen", "NeedDaemonReload"]
     )
 
 
@@ -184,21 +184,36 @@ def lacks(site: str) -> dict[str, dict[str, Any]]:
 
         salt '*' uwsgi_socket.lacks mysite
     """
-    wanted = __salt__["site_pillar.site"](site)["socket"]
-    units = names(site)
+    written = _unwritten(site)
+    if __salt__["host_survey.going_on"]() and not written:
+        now = _glanced(site, __salt__["site_pillar.site"](site)["socket"]["path"])
+        if now is not None:
+            return _differences(site, now)
+    return {**written, **_lacks(site, _shown(site))}
+
+
+def _unwritten(site: str) -> dict[str, dict[str, Any]]:
+    """The unit files that are not as they shall be."""
     changes: dict[str, dict[str, Any]] = {}
     for path, text in unit_files(site).items():
         if __salt__["durable_file.differs"](path, text):
             there = os.path.lexists(path)
             changes[path] = {"old": "other content" if there else None, "new": "written"}
-    now = None
-    if __salt__["host_survey.going_on"]() and not changes:
-        now = _glanced(site, wanted["path"])
-    if now is None:
-        shown = _shown(site)
-        now = _status(site, shown)
-        if any(unit.get("NeedDaemonReload") == "yes" for unit in shown.values()):
-            changes["systemd"] = {"old": "older unit files", "new": "reloaded"}
+    return changes
+
+
+def _lacks(site: str, shown: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
+    """What is not yet as the pillar says of what systemd tells."""
+    changes: dict[str, dict[str, Any]] = {}
+    if any(unit.get("NeedDaemonReload") == "yes" for unit in shown.values()):
+        changes["systemd"] = {"old": "older unit files", "new": "reloaded"}
+    return {**changes, **_differences(site, _status(site, shown))}
+
+
+def _differences(site: str, now: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    wanted = __salt__["site_pillar.site"](site)["socket"]
+    units = names(site)
+    changes: dict[str, dict[str, Any]] = {}
     if now["path"] != wanted["path"]:
         changes["path"] = {"old": now["path"], "new": wanted["path"]}
     elif not now["listening"]:
@@ -484,7 +499,8 @@ def listen(site: str) -> None:
         salt '*' uwsgi_socket.listen mysite
     """
     wanted = __salt__["site_pillar.site"](site)["socket"]
-    changes = lacks(site)
+    shown = _shown(site)
+    changes = _lacks(site, shown)
     units = names(site)
     anew = "path" in changes or "listening" in changes
     moves = anew and __salt__["uwsgi_generation.elsewhere"](site)
@@ -492,8 +508,7 @@ def listen(site: str) -> None:
         # A generation without a socket is of no use to anybody.  And systemd does not start a
         # socket whose service is active (core/socket.c).
         stop = __salt__["site_pillar.site"](site)["uwsgi"]["stop_timeout"]
-        loaded = __salt__["systemd_unit.show"](list(units.values()), ["LoadState"])
-        there = [unit for unit, shown in loaded.items() if shown["LoadState"] == "loaded"]
+        there = [unit for unit in units.values() if shown[unit]["LoadState"] == "loaded"]
         if there:
             __salt__["systemd_unit.stop"](there, timeout=stop + 30)
             __salt__["systemd_unit.reset_failed"](there)
@@ -501,7 +516,9 @@ def listen(site: str) -> None:
         __salt__["durable_file.write"](path, text)
     # At a path that is not the unit's any more systemd closes its side of the socket and leaves the
     # file (socket_deserialize_item() in core/socket.c).
-    __salt__["systemd_unit.read_anew"](list(units.values()))
+    # One that it did not know it reads when it is to start it.
+    if any(unit["LoadState"] != "not-found" for unit in shown.values()):
+        __salt__["systemd_unit.read_anew"](list(units.values()))
     if moves:
         __salt__["systemd_unit.stop"](list(units.values()), alone=True)
     if "enabled" in changes:

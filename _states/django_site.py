@@ -90,8 +90,8 @@ def current(name: str) -> dict[str, Any]:
     The host is compared with the pillar for all sites at once. A site that is as it should be is
     not mentioned; each of the others goes through its states, which are part of the run's report
     under their own names (``mysite: uWSGI runs the desired generation``), as far as those that they
-    need went well. From the virtual environment on, several sites do so at once, as many as there are
-    processors; those of one tree one after the other:
+    need went well. From the virtual environment on, several sites do so at once, one more than there
+    are processors; those of one tree one after the other:
     :py:func:`system_account.present <_states.system_account.present>`,
     :py:func:`django_release.present <_states.django_release.present>`,
     :py:func:`python_venv.built <_states.python_venv.built>`,
