@@ -289,11 +289,7 @@ def __virtual__() -> str:
 def _once(what: tuple[str, str], look: Callable[[], Any]) -> Any:
     """:py:func:`host_survey.once` without Salt's loader, which takes longer than most looks here."""
     memory = __context__.get("host_survey")
-    if memory is None:
-        return look()
-    if what not in memory:
-        memory[what] = look()
-    return memory[what]
+    return look() if memory is None else memory.once(what, look)
 
 
 def _site(name: str) -> dict[str, Any]:

@@ -38,6 +38,9 @@ def __virtual__() -> str:
 def _uid(user: str | int) -> int:
     if isinstance(user, int):
         return user
+    if user == "root":
+        # What nearly every file is: to ask takes as long as to read one.
+        return 0
     try:
         return pwd.getpwnam(user).pw_uid
     except KeyError:
@@ -47,6 +50,8 @@ def _uid(user: str | int) -> int:
 def _gid(group: str | int) -> int:
     if isinstance(group, int):
         return group
+    if group == "root":
+        return 0
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
@@ -113,10 +118,13 @@ def read(path: str) -> bytes | None:
         if os.path.islink(path):
             return None
         raise
-    with os.fdopen(handle, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             return None
-        return stream.read()
+        # Python's own streams take longer than most files that are read here.
+        return b"".join(iter(lambda: os.read(handle, 1 << 20), b""))
+    finally:
+        os.close(handle)
 
 
 def differs(

@@ -23,6 +23,16 @@ __virtualname__ = "host_survey"
 _MEMORY = "host_survey"
 
 
+class Memory(dict[Hashable, Any]):
+    """What a survey has looked up so far."""
+
+    def once(self, what: Hashable, look: Callable[[], Any]) -> Any:
+        """As the function of that name."""
+        if what not in self:
+            self[what] = look()
+        return self[what]
+
+
 def __virtual__() -> str:
     return __virtualname__
 
@@ -40,7 +50,7 @@ def begun() -> Iterator[None]:
         with __salt__["host_survey.begun"]():
             ...
     """
-    __context__[_MEMORY] = {}
+    __context__[_MEMORY] = Memory()
     try:
         yield
     finally:
@@ -82,11 +92,7 @@ def once(what: Hashable, look: Callable[[], Any]) -> Any:
         __salt__["host_survey.once"](("units", pattern), lambda: list_units(pattern))
     """
     memory = __context__.get(_MEMORY)
-    if memory is None:
-        return look()
-    if what not in memory:
-        memory[what] = look()
-    return memory[what]
+    return look() if memory is None else memory.once(what, look)
 
 
 def entries(directory: str) -> list[str]:

@@ -121,8 +121,14 @@ def __virtual__() -> str:
     return __virtualname__
 
 
+def _once(what: tuple[str, str], look: Callable[[], Any]) -> Any:
+    """:py:func:`host_survey.once` without Salt's loader, which takes longer than most looks here."""
+    memory = __context__.get("host_survey")
+    return look() if memory is None else memory.once(what, look)
+
+
 def _site(name: str) -> dict[str, Any]:
-    return __salt__["site_pillar.site"](name)
+    return _once(("site", name), lambda: __salt__["site_pillar.site"](name))
 
 
 def _key(name: str, rest: str) -> str:
@@ -296,26 +302,33 @@ def _server_path(name: str, venv: str) -> str | None:
     return os.path.join(venv, "bin", script)
 
 
-def _kept_by_hand(name: str, path: str) -> dict[str, Any]:
-    """The description of an environment that the operator made and keeps."""
-    config = os.path.join(path, "pyvenv.cfg")
-    python = os.path.join(path, "bin", "python")
+def _digest_by_hand(path: str) -> str | None:
+    """Over an environment's packages, as far as their names and times tell; None: it is none."""
     try:
-        with open(config, "rb") as stream:
+        with open(os.path.join(path, "pyvenv.cfg"), "rb") as stream:
             parts: list[Any] = [path, stream.read().decode(errors="replace")]
     except (FileNotFoundError, NotADirectoryError):
-        raise CommandExecutionError(
-            f"{path} ({_key(name, 'project:venv')}) is no virtual environment: it has no "
-            "pyvenv.cfg. Make it, or set the key to null to have one made"
-        ) from None
-    if not os.access(python, os.X_OK):
-        raise CommandExecutionError(f"{python} is not there or not executable")
+        return None
     for packages in sorted(glob.glob(os.path.join(path, "lib", "python3*", "site-packages"))):
         # pip renames directories into place here: an upgrade shows in the names (NAME-VERSION.
         # dist-info), a reinstallation in the time.
         parts.append([packages, sorted(os.listdir(packages)), os.stat(packages).st_mtime_ns])
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _kept_by_hand(name: str, path: str) -> dict[str, Any]:
+    """The description of an environment that the operator made and keeps."""
+    digest = _once(("by hand", path), lambda: _digest_by_hand(path))
+    if digest is None:
+        raise CommandExecutionError(
+            f"{path} ({_key(name, 'project:venv')}) is no virtual environment: it has no "
+            "pyvenv.cfg. Make it, or set the key to null to have one made"
+        )
+    python = os.path.join(path, "bin", "python")
+    if not os.access(python, os.X_OK):
+        raise CommandExecutionError(f"{python} is not there or not executable")
     return {
-        "digest": hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12],
+        "digest": digest,
         "path": path,
         "binary": python,
         "uwsgi": _server_path(name, path),
@@ -345,7 +358,7 @@ def desired(name: str) -> dict[str, Any]:
 
         salt '*' python_venv.desired mysite
     """
-    return __salt__["host_survey.once"](("venv", name), lambda: _desired(name))
+    return _once(("venv", name), lambda: _desired(name))
 
 
 def _desired(name: str) -> dict[str, Any]:

@@ -95,13 +95,17 @@ def read(name: str, record: str) -> Any:
 
         salt '*' release_record.read mysite history.json
     """
-    text = __salt__["durable_file.read"](os.path.join(directory(name), record))
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+
+    def look() -> Any:
+        text = __salt__["durable_file.read"](os.path.join(directory(name), record))
+        if text is None:
+            return None
+        try:
+            return json.loads(text)
+        except ValueError:
+            return None
+
+    return __salt__["host_survey.once"](("record", name, record), look)
 
 
 def write(name: str, record: str, value: Any) -> bool:

@@ -180,24 +180,30 @@ def _wanted(name: str) -> dict[str, dict[str, Any]]:
 # --- What is -----------------------------------------------------------------------------------
 
 
+def _named() -> dict[str, list[tuple[str, str]]]:
+    """The unit files whose names are those of companions, by site."""
+    pattern = re.compile(r"django-([^.]+)\.([a-z][a-z0-9_-]{0,30})\.(?:service|timer)")
+    found: dict[str, list[tuple[str, str]]] = {}
+    for unit in __salt__["host_survey.entries"](_lookup()["unit_dir"]):
+        if match := pattern.fullmatch(unit):
+            found.setdefault(match[1], []).append((unit, match[2]))
+    return found
+
+
 def _there(name: str, wanted: Any = ()) -> dict[str, list[str]]:
     """
     The units of companions on the host, by companion, a timer last.
 
     Raises CommandExecutionError when one of a wanted companion's is somebody else's.
     """
-    pattern = re.compile(rf"django-{re.escape(name)}\.([a-z][a-z0-9_-]{{0,30}})\.(?:service|timer)")
     found: dict[str, list[str]] = {}
-    for unit in __salt__["host_survey.entries"](_lookup()["unit_dir"]):
-        match = unit.startswith("django-") and pattern.fullmatch(unit)
-        if not match:
-            continue
+    for unit, companion in __salt__["host_survey.once"](("companions",), _named).get(name, []):
         text = __salt__["durable_file.read"](_path(unit)) or b""
         if f'Django site "{name}"'.encode() in text:
-            found.setdefault(match[1], []).append(unit)
-        elif match[1] in wanted:
+            found.setdefault(companion, []).append(unit)
+        elif companion in wanted:
             raise CommandExecutionError(
-                f"{_path(unit)} is there and not this formula's; the companion {match[1]} "
+                f"{_path(unit)} is there and not this formula's; the companion {companion} "
                 f"(nginx_uwsgi_django:sites:{name}:companions) needs a name that is free"
             )
     return found

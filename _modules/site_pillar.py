@@ -203,8 +203,17 @@ class _Text(_Node):
         self.refuse = refuse
         self.advice = advice
         self.mode = mode
-        self._pattern = re.compile(pattern) if pattern is not None else None
-        self._refuse = [(re.compile(what), why) for what, why in refuse]
+
+    # Compiled when a value first comes to be read: a run meets few of all the patterns, and to
+    # compile them takes ten times as long as to check a pillar.
+
+    @functools.cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        return None if self.pattern is None else re.compile(self.pattern)
+
+    @functools.cached_property
+    def _refuse(self) -> list[tuple[re.Pattern[str], str]]:
+        return [(re.compile(what), why) for what, why in self.refuse]
 
     def wrong(self, value: str) -> str | None:
         """What was expected instead of this string; None when it is right."""

@@ -25,6 +25,7 @@ import re
 import shlex
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -74,12 +75,18 @@ def __virtual__() -> str:
 # --- What shall be -----------------------------------------------------------------------------
 
 
+def _once(what: tuple[str, ...], look: Callable[[], Any]) -> Any:
+    """:py:func:`host_survey.once` without Salt's loader, which takes longer than most looks here."""
+    memory = __context__.get("host_survey")
+    return look() if memory is None else memory.once(what, look)
+
+
 def _site(name: str) -> dict[str, Any]:
-    return __salt__["site_pillar.site"](name)
+    return _once(("site", name), lambda: __salt__["site_pillar.site"](name))
 
 
 def _lookup() -> dict[str, Any]:
-    return __salt__["site_pillar.settings"]()["lookup"]
+    return _once(("lookup",), lambda: __salt__["site_pillar.settings"]()["lookup"])
 
 
 def _unit(name: str, digest: str) -> str:
@@ -203,8 +210,7 @@ def _installation(program: str) -> list[str]:
 
 
 def _installed(program: str) -> list[str]:
-    look = __salt__["host_survey.once"]
-    return look(("installation", program), lambda: _installation(program))
+    return _once(("installation", program), lambda: _installation(program))
 
 
 def _seclusion(
@@ -447,8 +453,8 @@ def _wanted(name: str) -> dict[str, Any]:
         "release": {"id": release["id"], "path": release["path"]},
         "venv": {"digest": venv["digest"], "path": venv["path"]},
         # Of sites with one virtual environment the same.
-        "programs": __salt__["host_survey.once"](
-            ("programs", venv["path"], venv["uwsgi"], venv["binary"], plugin),
+        "programs": _once(
+            ("programs", venv["path"], venv["uwsgi"], venv["binary"], plugin or ""),
             lambda: _programs(venv, plugin),
         ),
     }
