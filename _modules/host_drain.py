@@ -181,6 +181,8 @@ def pending(keep: bool = True) -> dict[str, Any]:
         raise CommandExecutionError(
             f"{path} is there and not this formula's; expected no unit of that name"
         )
+    if text is None and not there and not __salt__["systemd_unit.runs"](_UNIT):
+        return {}
     found: dict[str, Any] = {}
     if old != text:
         found[path] = {"old": old, "new": text}

@@ -219,6 +219,8 @@ def pending(keep: bool = True) -> dict[str, Any]:
         elif __salt__["durable_file.differs"](path, target[path]):
             old = __salt__["durable_file.read"](path) if there else None
             found[path] = {"old": old.decode() if old else None, "new": target[path]}
+    if not target and not found and not __salt__["systemd_unit.runs"](_TIMER):
+        return {}
     asked = ["LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload"]
     units = __salt__["systemd_unit.show"]([_SERVICE, _TIMER], asked)
     timer = units[_TIMER]

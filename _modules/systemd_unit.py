@@ -267,6 +267,25 @@ def glance(pattern: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def runs(unit: str) -> bool:
+    """
+    Whether a unit is up, or on its way there or from there. Starts no program: systemd keeps a link
+    with the invocation's ID as long as it is (src/core/unit.c, unit_export_state_files()).
+
+    unit
+        a name with its suffix
+
+    Returns True or False.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' systemd_unit.runs nginx.service
+    """
+    return os.path.lexists(f"{_INVOCATIONS}{unit}")
+
+
 def _started(unit: str) -> float | None:
     """When systemd gave a unit that runs its invocation ID (src/core/unit.c, unit_export_…)."""
     try:
