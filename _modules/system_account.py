@@ -37,6 +37,12 @@ _SETPRIV_OPTIONS = ("--pdeathsig", "KILL", "--no-new-privs")
 _ENV = "/usr/bin/env"
 # What useradd and its kin may take; they wait for a lock on /etc/passwd for a few seconds.
 _TOOL_TIMEOUT = 60
+# Debian's policy (9.2.2): 100 to 999 is for accounts of the system, 1000 to 59999 for people's.
+_MORE_NUMBERS = [
+    word
+    for kind in ("UID", "GID")
+    for word in ("--key", f"SYS_{kind}_MIN=1000", "--key", f"SYS_{kind}_MAX=59999")
+]
 # Seconds that what a killed program said has to come through.
 _LAST_WORDS = 5
 
@@ -75,6 +81,19 @@ def _tool(*argv: str) -> None:
         raise CommandExecutionError(
             f"{' '.join(argv)} ended with {done.returncode}: {(done.stderr or done.stdout).strip()}"
         )
+
+
+def _add(tool: str, *argv: str) -> None:
+    """
+    Make an account of the system. When all numbers for those are taken (a host with a thousand
+    sites), it is one of the other numbers, which shadow's tools take from the end: far from people's.
+    """
+    try:
+        _tool(tool, "--system", *argv)
+    except CommandExecutionError as error:
+        if "no more available" not in str(error):
+            raise
+        _tool(tool, "--system", *_MORE_NUMBERS, *argv)
 
 
 def _user(name: str) -> pwd.struct_passwd | None:
@@ -205,16 +224,15 @@ def create(name: str) -> dict[str, Any]:
         record = _group_record(account["group"])
         __salt__["durable_file.directory"](os.path.dirname(record), mode="0700")
         __salt__["durable_file.write"](record, f"{account['comment']}\n", mode="0600")
-        _tool("groupadd", "--system", "--", account["group"])
+        _add("groupadd", "--", account["group"])
     if "user" in lacks:
         membership = (
             ["--user-group"]
             if own_group and "group" in lacks
             else ["--no-user-group", "--gid", account["group"]]
         )
-        _tool(
+        _add(
             "useradd",
-            "--system",
             *membership,
             "--no-create-home",
             "--home-dir",

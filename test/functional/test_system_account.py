@@ -131,3 +131,19 @@ def test_data_that_outlived_its_account_belongs_to_the_next_one(host):
     assert host.run("stat", "-c", "%U", f"{home}/data/db").stdout.strip() == "mysite"
     assert host.run("stat", "-c", "%U", f"{home}/data/of-root").stdout.strip() == "root"
     assert host.run("stat", "-c", "%U:%a", "/etc/shadow").stdout.strip() == "root:640"
+
+
+def test_more_sites_than_there_are_numbers_for_accounts_of_the_system(host):
+    limits = "".join(f"SYS_{kind}_{end} 998\n" for kind in ("UID", "GID") for end in ("MIN", "MAX"))
+    host.run("cp /etc/login.defs /root/; cat >>/etc/login.defs", input=limits)
+    host.run("getent passwd 998 >/dev/null || useradd --system --user-group filler")
+    assert host.run("useradd --system one-more", check=False).returncode
+    try:
+        made = state(host, "present", wanted=pillar(user="late", group="late-all"))
+        assert made["result"] is True, made["comment"]
+        assert 1000 < int(account(host, "late")[2]) < 60000
+        assert host.run("passwd", "--status", "late").stdout.split()[1] == "L"
+        assert 1000 < int(host.run("getent group late-all").stdout.split(":")[2]) < 60000
+        assert set(state(host, "absent")["changes"]) == {"user", "group"}
+    finally:
+        host.run("mv /root/login.defs /etc/login.defs")
