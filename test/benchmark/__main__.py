@@ -80,6 +80,7 @@ def _one_size(count: int, kinds: list[type[Tool]], repeat: int) -> dict[str, Any
         return {
             "sites": count,
             "floor": statistics.median(one.wall for one in floors),
+            "checks": measure.run(tools[0].host, job.checks(count)).wall,
             "tools": rows,
         }
     finally:

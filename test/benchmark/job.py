@@ -65,6 +65,15 @@ def prepare(host: Host, count: int) -> None:
                 path.write_text(text)
 
 
+def checks(count: int) -> list[str]:
+    """The projects' own checks and nothing else, as many at once as there are processors."""
+    command = (
+        f"seq -f %04.0f 0 {count - 1} | xargs -P $(nproc) -I NUMBER env -C /srv/sNUMBER "
+        f"DJANGO_SETTINGS_MODULE=app.settings PYTHONPATH=. {VENV}/bin/python -m django check"
+    )
+    return ["sh", "-c", command]
+
+
 def pillar(count: int, body_size: str = BODY_SIZES[0]) -> dict[str, Any]:
     """The formula's pillar; the first site has the body size."""
     sites: dict[str, Any] = {

@@ -39,6 +39,7 @@ def converging(results: dict[str, Any]) -> str:
                 f"| {row['changed'] / row['nothing']:.2f} | {_seconds(row['cpu'])} s "
                 f"| {row['memory'] / 2**20:.0f} MiB | {row['processes']} | {row['files']} |"
             )
+        lines += ["", f"`manage.py check` of all sites, on its own: {_seconds(size['checks'])} s."]
     return "\n".join(lines) + "\n"
 
 
