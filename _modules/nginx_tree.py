@@ -48,7 +48,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from salt.exceptions import CommandExecutionError
@@ -81,23 +81,18 @@ _ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C"}
 _TEST_TIMEOUT = 120
 _LOCK_TIMEOUT = 120
 
-# Runs in the private mount namespace.  "staged" tells nginx's own failure from one before it.
+# Runs in the private mount namespace.  "staged" tells nginx's own failure from one before it.  Few
+# programs: that each is started takes as long as nginx needs for a dozen sites.
 _MODULES = "/usr/lib/nginx/modules"
 _TEST_SCRIPT = """
-base=$1 nginx=$2 modules=$3; shift 3
-{ [ -z "$modules" ] || mount --bind "$modules" MODULES; } &&
-mount -t tmpfs -o mode=0755 nginx_tree "$base" &&
-tar -x -p --numeric-owner -f - -C "$base" || exit 1
+nginx=$1 modules=$2; shift 2
+[ -z "$modules" ] || mount --bind "$modules" MODULES || exit 1
 while [ "$1" != -- ]; do
-    mkdir_in=$1; shift
-    skeleton=$(cd "$mkdir_in" && find . -xdev -type d) &&
-    owner=$(stat -c %u:%g "$mkdir_in") && mode=$(stat -c %a "$mkdir_in") &&
-    mount -t tmpfs -o "mode=0$mode" nginx_tree "$mkdir_in" &&
-    chown "$owner" "$mkdir_in" &&
-    (cd "$mkdir_in" && printf '%s\\n' "$skeleton" | while IFS= read -r d; do mkdir -p "$d"; done) ||
-        exit 1
+    mount -t tmpfs -o mode=0755 nginx_tree "$1" || exit 1
+    shift
 done
 shift
+tar -x -p --numeric-owner -f - -C / || exit 1
 echo staged
 exec "$nginx" -t "$@"
 """.replace("MODULES", _MODULES)
@@ -149,12 +144,21 @@ class _Token(NamedTuple):
     word: str = ""
 
 
+# What stands between words, and a word up to what ends it.  Each of them matches at any place.
+_BETWEEN = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
+_BARE = re.compile(r"(?:[^ \t\r\n;{\\$]+|\\[\s\S]?|\$\{*)*")
+_QUOTED = {mark: re.compile(rf"(?:[^{mark}\\]+|\\[\s\S]?)*") for mark in "\"'"}
+_ESCAPE = re.compile(r"\\([\"'\\trn])")
+_ESCAPED = {"t": "\t", "r": "\r", "n": "\n"}
+
+
+def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
+    found = pattern.match(text, position)
+    return found.end() if found else position
+
+
 def _unescaped(raw: str) -> str:
-    return re.sub(
-        r"\\([\"'\\trn])",
-        lambda found: {"t": "\t", "r": "\r", "n": "\n"}.get(found.group(1), found.group(1)),
-        raw,
-    )
+    return _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), raw) if "\\" in raw else raw
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -166,32 +170,19 @@ def _tokens(text: str) -> Iterator[_Token]:
     character along, and no ``{`` behind ``${`` opens a block before another character came.
     """
     position, size = 0, len(text)
-    while position < size:
-        start, char = position, text[position]
-        position += 1
-        if char in " \t\r\n":
-            continue
+    while True:
+        start = position = _end(_BETWEEN, text, position)
+        if position == size:
+            return
+        char = text[position]
         if char in ";{}":
+            position += 1
             yield _Token(char, start, position)
             continue
-        if char == "#":
-            newline = text.find("\n", position)
-            position = size if newline < 0 else newline + 1
-            continue
-        mark = char if char in "\"'" else ""
-        if not mark:
-            position = start
-        begin, variable = position, False
-        while position < size:
-            char = text[position]
-            if not (char == "{" and variable):
-                variable = char == "$"
-                if char == "\\":
-                    position += 1
-                elif char == mark or (not mark and char in " \t\r\n;{"):
-                    break
-            position += 1
-        if position >= size:
+        mark = char if char in _QUOTED else ""
+        begin = start + len(mark)
+        position = _end(_QUOTED.get(char, _BARE), text, begin)
+        if position == size:
             # Without its quote, or without what ends a directive.
             yield _Token("broken", start, size, _unescaped(text[begin:]))
             return
@@ -870,22 +861,32 @@ def _covered(directives: list[Directive], paths: dict[str, str], prefix: str) ->
     found |= {os.path.dirname(path) for path in logs if path.startswith("/")}
     absolute = {os.path.realpath(os.path.join(prefix, path)) for path in found}
     never = {"/", "/dev", "/proc", "/sys", "/run", "/tmp", "/var", "/etc", "/usr", "/srv", "/home"}
+    return _outermost(path for path in absolute - never if os.path.isdir(path))
+
+
+def _outermost(paths: Iterable[str]) -> list[str]:
+    """Those of some directories that are in no other of them."""
     chosen: list[str] = []
-    for path in sorted(absolute - never):
-        inside = any(path.startswith(above + "/") for above in chosen)
-        if os.path.isdir(path) and not inside:
+    for path in sorted(paths):
+        if not any(path == above or path.startswith(above + "/") for above in chosen):
             chosen.append(path)
     return chosen
 
 
-def _archive(base: str, due: dict[str, Wanted]) -> tuple[bytes, list[Directive]]:
-    """The future tree as a tar archive, and the directives in it."""
-    buffer = io.BytesIO()
+def _pack(
+    archive: tarfile.TarFile, base: str, due: dict[str, Wanted], below: str = ""
+) -> list[Directive]:
+    """
+    Put the future tree into an archive; returns the directives in it.
+
+    below
+        the directory in the archive
+    """
     directives: list[Directive] = []
     written: set[str] = set()
 
-    def add(archive: tarfile.TarFile, path: str, wanted: Wanted) -> None:
-        member = tarfile.TarInfo(path)
+    def add(path: str, wanted: Wanted) -> None:
+        member = tarfile.TarInfo(os.path.join(below, path))
         member.mtime = int(time.time())
         contents = wanted.contents
         if wanted.kind == "directory":
@@ -898,33 +899,57 @@ def _archive(base: str, due: dict[str, Wanted]) -> tuple[bytes, list[Directive]]
             directives.extend(_directives(_text(contents)))
         archive.addfile(member, io.BytesIO(contents))
 
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for path, status in _walk(base):
-            if path in due:
-                written.add(path)
-                if due[path].kind != "absent":
-                    add(archive, path, due[path])
-                continue
-            full = os.path.join(base, path)
-            member = archive.gettarinfo(full, arcname=path)
-            if member is None:
-                continue  # a socket
-            if member.islnk():
-                member.type, member.size = tarfile.REGTYPE, status.st_size
-            if member.isreg():
-                contents = _read(full)
-                if contents is None:
-                    raise _Raced(path)
-                member.size = len(contents)
-                archive.addfile(member, io.BytesIO(contents))
-                if len(contents) < 4 << 20:
-                    directives.extend(_directives(_text(contents)))
-            else:
-                archive.addfile(member)
-        for path, wanted in sorted(due.items()):
-            if path not in written and wanted.kind != "absent":
-                add(archive, path, wanted)
-    return buffer.getvalue(), directives
+    for path, status in _walk(base):
+        if path in due:
+            written.add(path)
+            if due[path].kind != "absent":
+                add(path, due[path])
+            continue
+        full = os.path.join(base, path)
+        member = archive.gettarinfo(full, arcname=os.path.join(below, path))
+        if member is None:
+            continue  # a socket
+        if member.islnk():
+            member.type, member.size = tarfile.REGTYPE, status.st_size
+        if member.isreg():
+            contents = _read(full)
+            if contents is None:
+                raise _Raced(path)
+            member.size = len(contents)
+            archive.addfile(member, io.BytesIO(contents))
+            if len(contents) < 4 << 20:
+                directives.extend(_directives(_text(contents)))
+        else:
+            archive.addfile(member)
+    for path, wanted in sorted(due.items()):
+        if path not in written and wanted.kind != "absent":
+            add(path, wanted)
+    return directives
+
+
+def _pack_directories(archive: tarfile.TarFile, top: str) -> None:
+    """
+    Put a directory into an archive, with those below it on the same file system and no file.
+
+    The directory itself keeps its owner and mode.  One that goes meanwhile is left out: nginx is
+    shown where it may make its files, not what is there.
+    """
+    device = None
+    for folder, folders, _ in os.walk(top):
+        with contextlib.suppress(FileNotFoundError):
+            seen = os.lstat(folder)
+            device = device or seen.st_dev
+            if seen.st_dev != device:
+                folders.clear()
+            member = tarfile.TarInfo(folder.lstrip("/"))
+            member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o755, int(seen.st_mtime)
+            if folder == top:
+                member.mode, member.uid, member.gid = (
+                    stat.S_IMODE(seen.st_mode),
+                    seen.st_uid,
+                    seen.st_gid,
+                )
+            archive.addfile(member)
 
 
 def _walk(base: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -959,16 +984,22 @@ def _judge(
     if binary is None:
         raise CommandExecutionError("nginx is not installed")
     service = _service()
-    archive, directives = _archive(base, due)
     paths = compiled(binary)
     prefix = paths.get("prefix", "/usr/share/nginx")
-    covered = _covered(directives, paths, prefix)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as packed:
+        directives = _pack(packed, base, due, base.lstrip("/"))
+        # The tree itself has all that is in it.
+        covered = _outermost([base, *_covered(directives, paths, prefix)])
+        for path in covered:
+            if path != base:
+                _pack_directories(packed, path)
     pid_files = [d.words[1] for d in directives if d.words[0] == "pid" and len(d.words) > 1]
     pid_file = os.path.join(prefix, (pid_files or [paths.get("pid-path", "/run/nginx.pid")])[0])
     had_pid_file = os.path.lexists(pid_file)
     command = ["unshare", "--mount", "--propagation", "private", "--"]
     bound = modules if modules and os.path.isdir(_MODULES) else ""
-    command += ["sh", "-c", _TEST_SCRIPT, "sh", base, binary, bound, *covered, "--"]
+    command += ["sh", "-c", _TEST_SCRIPT, "sh", binary, bound, *covered, "--"]
     command += _global_directives(service)
     limits = _limits(service)
     with subprocess.Popen(
@@ -984,7 +1015,7 @@ def _judge(
                 # Now, while it waits for the archive: later it is nginx.
                 with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
                     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
-            stdout, stderr = process.communicate(archive, timeout=_TEST_TIMEOUT)
+            stdout, stderr = process.communicate(archive.getvalue(), timeout=_TEST_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -1831,11 +1862,13 @@ def keep(path: str) -> None:
     for _ in range(5):
         seen = _snapshot(base)
         try:
-            archive = _archive(base, {})[0]
+            archive = io.BytesIO()
+            with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as packed:
+                _pack(packed, base, {})
         except (_Raced, FileNotFoundError):
             continue
         if _same(seen, _snapshot(base)):
-            __salt__["durable_file.write"](path, archive, mode="0600")
+            __salt__["durable_file.write"](path, archive.getvalue(), mode="0600")
             return
     raise CommandExecutionError(f"somebody else kept writing to {base} while it was to be kept")
 

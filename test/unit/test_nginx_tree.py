@@ -3,12 +3,14 @@ nginx's language, the plan, and the two ways of putting it in place.  crossplane
 wrote, reads what we write.
 """
 
+import io
 import json
 import os
 import pathlib
 import re
 import socket
 import stat
+import tarfile
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -251,6 +253,33 @@ def test_a_quoted_value_is_read_as_itself(m: Any, tmp_path: pathlib.Path, value:
 def test_what_nginx_cannot_write_is_refused(m: Any, value: Any) -> None:
     with pytest.raises(CommandExecutionError):
         m.quote(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a ${b}{ c;", ["a", "${b}", "{", "c", ";"]),
+        ("a $${{b;", ["a", "$${{b", ";"]),
+        (r"a \${b;", ["a", "\\$", "{", "b", ";"]),
+        (r"a \;b\ c;", ["a", "\\;b\\ c", ";"]),
+        ("a b#c\"d'e};", ["a", "b#c\"d'e}", ";"]),
+        ("a#b;\n#c;\n#d", ["a#b", ";"]),
+        ('a "b;{#\\"\\t" ;', ["a", 'b;{#"\t', ";"]),
+        ("a 'b\"';}", ["a", 'b"', ";", "}"]),
+        (r"a b\\;", ["a", "b\\", ";"]),
+        # Nothing behind it says that it ends here.
+        ("a b", ["a", "broken b"]),
+        ("a b\\", ["a", "broken b\\"]),
+        ("a 'b", ["a", "broken b"]),
+        ("a 'b'c;", ["a", "b", "broken "]),
+    ],
+)
+def test_words(m: Any, text: str, words: list[str]) -> None:
+    found = [
+        {"word": token.word, "broken": f"broken {token.word}"}.get(token.kind, token.kind)
+        for token in m._tokens(text)
+    ]
+    assert found == words
 
 
 # --- the user directive ------------------------------------------------------------------------
@@ -890,6 +919,32 @@ def test_covered_directories(m: Any, tmp_path: pathlib.Path) -> None:
     covered = m._covered(m._directives(text), paths, "/usr/share/nginx")
     assert covered == sorted(str(path) for path in (body, logs, cache))
     assert m._covered(m._directives("error_log /dev/stderr; access_log /run/x;"), {}, "/usr") == []
+
+
+def test_directories_without_what_is_in_them(m: Any, tmp_path: pathlib.Path) -> None:
+    top = tmp_path / "logs"
+    (top / "a b" / "c").mkdir(parents=True)
+    (top / "a b" / "error.log").write_text("x")
+    (top / "elsewhere").symlink_to(tmp_path)
+    os.chmod(top, 0o2750)
+    os.chown(top, 33, 4)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        m._pack_directories(archive, str(top))
+        m._pack_directories(archive, str(tmp_path / "gone"))
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer) as archive:
+        rows = {row.name: (row.type, row.mode, row.uid, row.gid) for row in archive}
+    name = str(top).lstrip("/")
+    assert rows == {
+        name: (tarfile.DIRTYPE, 0o2750, 33, 4),
+        f"{name}/a b": (tarfile.DIRTYPE, 0o755, 0, 0),
+        f"{name}/a b/c": (tarfile.DIRTYPE, 0o755, 0, 0),
+    }
+
+
+def test_one_directory_inside_another(m: Any) -> None:
+    assert m._outermost(["/a/b", "/a/bc", "/a/b/c", "/a/b", "/d"]) == ["/a/b", "/a/bc", "/d"]
 
 
 def test_addresses_of_listen(m: Any) -> None:
