@@ -48,7 +48,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from salt.exceptions import CommandExecutionError
@@ -69,6 +69,9 @@ _COMMON = "conf.d/nginx_uwsgi_django.conf"
 # What the formula found and will give back: one JSON object in a comment of _COMMON, so that it
 # comes and goes in the same transaction as what it speaks of.
 _RECORD = "# Found here before: "
+
+# The trees that nginx has accepted in this run.
+_ACCEPTED = "nginx_tree.accepted"
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -873,58 +876,74 @@ def _outermost(paths: Iterable[str]) -> list[str]:
     return chosen
 
 
-def _pack(
-    archive: tarfile.TarFile, base: str, due: dict[str, Wanted], below: str = ""
-) -> list[Directive]:
-    """
-    Put the future tree into an archive; returns the directives in it.
-
-    below
-        the directory in the archive
-    """
-    directives: list[Directive] = []
-    written: set[str] = set()
-
-    def add(path: str, wanted: Wanted) -> None:
-        member = tarfile.TarInfo(os.path.join(below, path))
-        member.mtime = int(time.time())
-        contents = wanted.contents
-        if wanted.kind == "directory":
-            member.type, member.mode, contents = tarfile.DIRTYPE, 0o755, b""
-        elif wanted.kind == "link":
-            member.type, member.linkname, contents = tarfile.SYMTYPE, wanted.target, b""
-        else:
-            member.mode, member.gid = wanted.access or (0o644, 0)
-            member.size = len(contents)
-            directives.extend(_directives(_text(contents)))
-        archive.addfile(member, io.BytesIO(contents))
-
+def _tree(base: str) -> dict[str, Wanted]:
+    """The tree as it is, parents first; what is neither a file nor a link nor a directory: "other"."""
+    tree = {}
     for path, status in _walk(base):
-        if path in due:
-            written.add(path)
-            if due[path].kind != "absent":
-                add(path, due[path])
-            continue
         full = os.path.join(base, path)
-        member = archive.gettarinfo(full, arcname=os.path.join(below, path))
-        if member is None:
-            continue  # a socket
-        if member.islnk():
-            member.type, member.size = tarfile.REGTYPE, status.st_size
-        if member.isreg():
+        if stat.S_ISDIR(status.st_mode):
+            tree[path] = Wanted("directory")
+        elif stat.S_ISLNK(status.st_mode):
+            tree[path] = Wanted("link", target=os.readlink(full))
+        elif stat.S_ISREG(status.st_mode):
             contents = _read(full)
             if contents is None:
                 raise _Raced(path)
-            member.size = len(contents)
-            archive.addfile(member, io.BytesIO(contents))
-            if len(contents) < 4 << 20:
-                directives.extend(_directives(_text(contents)))
+            tree[path] = Wanted("file", contents)
         else:
-            archive.addfile(member)
-    for path, wanted in sorted(due.items()):
-        if path not in written and wanted.kind != "absent":
-            add(path, wanted)
-    return directives
+            tree[path] = Wanted("other")
+    return tree
+
+
+def _future(base: str, due: dict[str, Wanted]) -> dict[str, Wanted]:
+    """The tree as it would be, parents first."""
+    tree = _tree(base) | due
+    return {path: tree[path] for path in sorted(tree) if tree[path].kind != "absent"}
+
+
+def _digest(tree: dict[str, Wanted]) -> str:
+    """What tells a tree from another: all that a master process, which is root's, can see of it."""
+    digest = hashlib.sha256()
+    for path, entry in sorted(tree.items()):
+        row = (path, entry.kind, entry.target, len(entry.contents))
+        digest.update(json.dumps(row).encode() + b"\n" + entry.contents)
+    return digest.hexdigest()
+
+
+def _pack(
+    archive: tarfile.TarFile,
+    base: str,
+    tree: dict[str, Wanted],
+    due: Container[str] = (),
+    below: str = "",
+) -> None:
+    """
+    Put a tree into an archive.
+
+    due
+        what of it is not there yet; the rest gets the owner, mode and times that it has
+    below
+        its directory in the archive
+    """
+    for path, entry in tree.items():
+        name = os.path.join(below, path)
+        found = None if path in due else archive.gettarinfo(os.path.join(base, path), name)
+        if found is None and entry.kind == "other":
+            continue  # a socket
+        member = found or tarfile.TarInfo(name)
+        if found is None:
+            member.mode, member.gid = entry.access or (0o644, 0)
+            member.mtime = int(time.time())
+        # What was read, whatever has come there since.
+        if entry.kind == "directory":
+            member.type = tarfile.DIRTYPE
+            member.mode = found.mode if found else 0o755
+        elif entry.kind == "link":
+            member.type, member.linkname = tarfile.SYMTYPE, entry.target
+        elif entry.kind == "file":
+            member.type, member.linkname = tarfile.REGTYPE, ""
+        member.size = len(entry.contents)
+        archive.addfile(member, io.BytesIO(entry.contents))
 
 
 def _pack_directories(archive: tarfile.TarFile, top: str) -> None:
@@ -986,9 +1005,16 @@ def _judge(
     service = _service()
     paths = compiled(binary)
     prefix = paths.get("prefix", "/usr/share/nginx")
+    outside, tree = __salt__["nginx_process.outside"](), _future(base, due)
+    directives = [
+        directive
+        for entry in tree.values()
+        if len(entry.contents) < 4 << 20
+        for directive in _directives(_text(entry.contents))
+    ]
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as packed:
-        directives = _pack(packed, base, due, base.lstrip("/"))
+        _pack(packed, base, tree, due, base.lstrip("/"))
         # The tree itself has all that is in it.
         covered = _outermost([base, *_covered(directives, paths, prefix)])
         for path in covered:
@@ -1032,7 +1058,37 @@ def _judge(
     master = int(service.get("MainPID") or 0) or None
     if not stdout.startswith(b"staged"):
         return _Verdict(False, False, output or f"exit code {process.returncode}", master)
+    if process.returncode == 0 and not modules:
+        key = (binary, _digest(tree))
+        __context__.setdefault(_ACCEPTED, {})[key] = (_program(binary), outside)
     return _Verdict(True, process.returncode == 0, output, master)
+
+
+def _program(binary: str) -> list[int]:
+    seen = os.stat(binary)
+    return [seen.st_dev, seen.st_ino, seen.st_size, seen.st_ctime_ns]
+
+
+def accepted() -> bool:
+    """
+    Whether the installed nginx has accepted, in this run, exactly the tree that is on the disk, and
+    what it reads from elsewhere was not changed since.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.accepted
+    """
+    base, binary, known = _base(), _binary(), __context__.get(_ACCEPTED)
+    if not known or binary is None:
+        return False
+    try:
+        tree = _tree(base)
+    except (_Raced, FileNotFoundError):
+        return False
+    judged = known.get((binary, _digest(tree)))
+    return judged == (_program(binary), __salt__["nginx_process.outside"]())
 
 
 def _addresses(directives: list[Directive]) -> list[tuple[str, str, int]]:
@@ -1864,7 +1920,7 @@ def keep(path: str) -> None:
         try:
             archive = io.BytesIO()
             with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as packed:
-                _pack(packed, base, {})
+                _pack(packed, base, _tree(base))
         except (_Raced, FileNotFoundError):
             continue
         if _same(seen, _snapshot(base)):
