@@ -524,6 +524,11 @@ def _plan(saltenv: str, version: str | None = None) -> tuple[dict[str, Wanted], 
     version
         of the nginx that it is written for; by default the installed one's
     """
+    with __salt__["host_survey.begun"]():
+        return _planned(saltenv, version)
+
+
+def _planned(saltenv: str, version: str | None) -> tuple[dict[str, Wanted], list[str]]:
     settings = __salt__["site_pillar.settings"]()
     base, shown = _base(), _shown()
     sites = [name for name, site in settings["sites"].items() if not site.get("absent")]

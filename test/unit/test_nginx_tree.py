@@ -79,6 +79,9 @@ def with_files(modules: Modules, root: pathlib.Path) -> Modules:
     modules.salt["cp.hash_file"] = lambda url, saltenv: (
         {"hsum": "any"} if (root / url.removeprefix("salt://")).is_file() else ""
     )
+    modules.salt["cp.list_master"] = lambda saltenv, prefix: [
+        str(path.relative_to(root)) for path in (root / prefix).rglob("*") if path.is_file()
+    ]
     modules.salt["cp.get_file_str"] = lambda url, saltenv: (
         root / url.removeprefix("salt://")
     ).read_text()
@@ -649,6 +652,47 @@ def test_the_most_special_template_wins(rooted: Callable[..., Modules]) -> None:
     files["web1.example.org/mysite.conf.jinja"] = "# this one {{ site.name }}\n"
     assert rooted(files).nginx_site.render("mysite").endswith("# this one mysite\n")
     assert rooted(files).nginx_site.render("other").endswith("# minion other\n")
+
+
+def test_each_template_is_asked_for_once_whatever_the_number_of_sites(
+    rooted: Callable[..., Modules],
+) -> None:
+    files = {f"default/{name}.conf.jinja": "# {{ nginx.repo }}\n" for name in ("site", "http")}
+    files["Debian/other.conf.jinja"] = "# its own\n"
+    modules = rooted(files)
+    asked: list[str] = []
+    for name in ("cp.hash_file", "cp.list_master"):
+        function = modules.salt[name]
+
+        def counting(*words: str, function: Any = function, **given: str) -> Any:
+            asked.append(" ".join([*words, given.get("prefix", "")]).strip())
+            return function(*words, **given)
+
+        modules.salt[name] = counting
+    plan = modules.nginx_tree._plan("base")[0]
+    assert b"its own" in plan["sites-available/other.conf"].contents
+    assert b"its own" not in plan["sites-available/mysite.conf"].contents
+    assert len(asked) == len(set(asked)), "none twice"
+    assert asked.count("nginx_uwsgi_django/files") == 1
+    assert [url for url in asked if "mysite" in url] == []
+
+
+@pytest.mark.parametrize("listed", [[], "", ["nginx_uwsgi_django/files/default/other.conf.jinja"]])
+def test_a_list_without_the_formulas_own_templates_is_not_relied_on(
+    rooted: Callable[..., Modules], listed: Any
+) -> None:
+    files = {"default/site.conf.jinja": "# all\n", "default/mysite.conf.jinja": "# its own\n"}
+    modules = rooted(files)
+    modules.salt["cp.list_master"] = lambda saltenv, prefix: listed
+    assert modules.nginx_site.render("mysite").endswith("# its own\n")
+    assert modules.nginx_site.render("other").endswith("# all\n")
+
+
+def test_a_listed_template_that_is_gone(rooted: Callable[..., Modules]) -> None:
+    modules = rooted({"default/site.conf.jinja": "# all\n"})
+    listed = [f"nginx_uwsgi_django/files/default/{name}.conf.jinja" for name in ("site", "mysite")]
+    modules.salt["cp.list_master"] = lambda saltenv, prefix: listed
+    assert modules.nginx_site.render("mysite").endswith("# all\n")
 
 
 def test_an_undefined_name_is_an_error(rooted: Callable[..., Modules]) -> None:
