@@ -498,9 +498,12 @@ def status(lines: int = 10) -> dict[str, Any]:
     }
 
 
-def pid() -> int | None:
+def pid(shown: dict[str, str] | None = None) -> int | None:
     """
     nginx's master process, by one question to systemd and none to the disk.
+
+    shown
+        ``MainPID`` and ``PIDFile`` of its unit, where systemd was asked already
 
     Returns its number; None when nginx does not run.
 
@@ -510,7 +513,7 @@ def pid() -> int | None:
 
         salt '*' nginx_process.pid
     """
-    return _master(_show())
+    return _master(_show() if shown is None else shown)
 
 
 def due() -> dict[str, str]:
