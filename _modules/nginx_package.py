@@ -230,9 +230,11 @@ def due() -> dict[str, Any]:
         salt '*' nginx_package.due
     """
     note, settings = _note(), _settings()
+    if not note:
+        return {}
     kind, package = settings["nginx"]["repo"], settings["lookup"]["nginx_package"]
     found = _packages()
-    if not note or package not in found:
+    if package not in found:
         return {}
     if note["from"] == __salt__["deb822_source.wanted"](kind) and not note["installing"]:
         return {}

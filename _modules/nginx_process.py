@@ -28,6 +28,7 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import time
 from typing import Any
@@ -46,6 +47,9 @@ _STEP = 1.0
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+# A worker that takes connections; one that is to finish adds "is shutting down" to it.
+_WORKER = "nginx: worker process"
+
 # Directives that name a file which nginx reads when it reads its configuration.
 _READS = {
     "include",
@@ -60,6 +64,10 @@ _READS = {
     "ssl_trusted_certificate",
     "uwsgi_ssl_trusted_certificate",
 }
+_REFERENCE = re.compile(
+    rf"(?<![^;{{}}\s])(?:{'|'.join(sorted(_READS))})\s+(\"[^\"]*\"|'[^']*'|[^\s;]+)\s*;"
+)
+_COMMENT = re.compile(r"#[^\n]*")
 
 
 def __virtual__() -> str:
@@ -106,11 +114,7 @@ def _children(master: int) -> dict[int, tuple[str, int]]:
 
 def _workers(master: int) -> dict[int, int]:
     """The workers that take new connections: start (ticks) by pid."""
-    return {
-        pid: start
-        for pid, (title, start) in _children(master).items()
-        if title == "nginx: worker process"
-    }
+    return {pid: start for pid, (title, start) in _children(master).items() if title == _WORKER}
 
 
 def _identity(master: int) -> list[int] | None:
@@ -186,13 +190,10 @@ def _base() -> str:
 def _references(text: str, base: str) -> set[str]:
     """The files that a configuration text names, those that nginx reads with it."""
     found = set()
-    names = "|".join(sorted(_READS))
-    pattern = rf"(?:^|[;{{}}\s])({names})\s+(\"[^\"]*\"|'[^']*'|[^\s;]+)\s*;"
-    for line in text.splitlines():
-        for match in re.finditer(pattern, line.split("#", 1)[0]):
-            path = match.group(2).strip("\"'")
-            if not path.startswith(("data:", "engine:")) and "$" not in path:
-                found.add(os.path.join(base, path))
+    for match in _REFERENCE.finditer(_COMMENT.sub("", text)):
+        path = match.group(1).strip("\"'")
+        if not path.startswith(("data:", "engine:")) and "$" not in path:
+            found.add(os.path.join(base, path))
     return found
 
 
@@ -200,52 +201,76 @@ def _inputs() -> dict[str, list[int]]:
     """Everything that nginx reads with its configuration: path, and what says that it changed."""
     base = _base()
     rows: dict[str, list[int]] = {}
-    texts: set[str] = set()
+    # By device and inode: a site's file has a second name, by which nginx includes it.
+    texts: set[tuple[int, int]] = set()
 
     def note(path: str, follow: bool) -> os.stat_result | None:
+        key = path + (" ->" if follow else "")
         try:
             seen = os.stat(path) if follow else os.lstat(path)
         except OSError:
             # A dangling link, or a file that is not there: that too may change.
-            rows[path + (" ->" if follow else "")] = []
+            rows[key] = []
             return None
-        key = path + (" ->" if follow else "")
         rows[key] = [seen.st_dev, seen.st_ino, seen.st_mode, seen.st_size, seen.st_ctime_ns]
         return seen
 
     def file(path: str) -> None:
-        if path in texts:
+        seen = note(path, False)
+        if seen is not None and stat.S_ISLNK(seen.st_mode):
+            seen = note(path, True)
+        if seen is None or not stat.S_ISREG(seen.st_mode) or (seen.st_dev, seen.st_ino) in texts:
             return
-        texts.add(path)
+        texts.add((seen.st_dev, seen.st_ino))
         try:
-            with open(path, encoding="utf-8", errors="replace") as stream:
-                text = stream.read(4 << 20)
+            with open(path, "rb") as stream:
+                text = stream.read(4 << 20).decode("utf-8", "replace")
         except OSError:
             return
         for named in sorted(_references(text, base)):
-            for target in sorted(glob.glob(named)) if glob.has_magic(named) else [named]:
+            pattern = glob.has_magic(named)
+            for target in sorted(glob.glob(named)) if pattern else [named]:
                 if not target.startswith(base + os.sep):
-                    note(target, False)
-                    seen = note(target, True) if os.path.islink(target) else None
-                    if seen is not None or os.path.isfile(target):
-                        file(target)
-            if glob.has_magic(named) and not named.startswith(base + os.sep):
+                    file(target)
+            if pattern and not named.startswith(base + os.sep):
                 note(os.path.dirname(named), True)
 
     for folder, folders, files in os.walk(base):
         # Leftovers of a killed run are about to be removed, and are nobody's configuration.
         folders[:] = [name for name in folders if not name.startswith(".nginx_uwsgi_django-")]
         note(folder, False)
-        for name in [*files, *folders]:
+        for name in files:
+            file(os.path.join(folder, name))
+        for name in folders:
             path = os.path.join(folder, name)
             if os.path.islink(path):
                 note(path, False)
                 note(path, True)
-            elif name in files:
-                note(path, False)
-            if name in files and os.path.isfile(path):
-                file(path)
     return rows
+
+
+def outside() -> dict[str, list[int]]:
+    """
+    What nginx reads with its configuration that is not in its tree: files that the tree includes
+    from elsewhere, certificates, what a link of the tree leads to.
+
+    Returns by path what says that it changed; an empty list for what is not there.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_process.outside
+    """
+    rows, below = _inputs(), _base() + os.sep
+    own = {path: row for path, row in rows.items() if f"{path}{os.sep}".startswith(below)}
+    links = {path for path in own if path.endswith(" ->")}
+    inside = {tuple(row[:2]) for path, row in own.items() if path not in links}
+    return {
+        path: row
+        for path, row in rows.items()
+        if (path in links or path not in own) and tuple(row[:2]) not in inside
+    }
 
 
 def _fingerprint(rows: dict[str, list[int]]) -> str:
@@ -473,9 +498,12 @@ def status(lines: int = 10) -> dict[str, Any]:
     }
 
 
-def pid() -> int | None:
+def pid(shown: dict[str, str] | None = None) -> int | None:
     """
     nginx's master process, by one question to systemd and none to the disk.
+
+    shown
+        ``MainPID`` and ``PIDFile`` of its unit, where systemd was asked already
 
     Returns its number; None when nginx does not run.
 
@@ -485,7 +513,7 @@ def pid() -> int | None:
 
         salt '*' nginx_process.pid
     """
-    return _master(_show())
+    return _master(_show() if shown is None else shown)
 
 
 def due() -> dict[str, str]:
@@ -535,12 +563,15 @@ def _await(timeout: float, step: Any) -> Any:
     """Ask until there is an answer; None when the time is over."""
     deadline = time.monotonic() + timeout
     while True:
+        asked = time.monotonic()
         answer = step()
         if answer is not None:
             return answer
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             return None
-        time.sleep(0.05)
+        # A look at all processes takes some milliseconds; two thirds of the time are for the others.
+        time.sleep(max(0.01, 2 * (now - asked)))
 
 
 def _taken_over(master: int, old: set[int], log: _Log) -> Any:
@@ -555,9 +586,11 @@ def _taken_over(master: int, old: set[int], log: _Log) -> Any:
     def step() -> Any:
         if _stat(master) is None:
             return ["its master process is gone"]
-        now = set(_workers(master))
-        if now and not now & old:
-            return now
+        # All processes are looked at only where those of before say nothing against it.
+        if not any(_title(pid) == _WORKER for pid in old):
+            now = set(_workers(master))
+            if now and not now & old:
+                return now
         errors = log.errors()
         if not errors:
             return None
@@ -598,7 +631,9 @@ def reload(timeout: float = 60) -> dict[str, Any]:
 
         salt '*' nginx_process.reload
     """
-    _tested()
+    # Not a second time in a run that has brought the tree to where it is.
+    if not __salt__["nginx_tree.accepted"]():
+        _tested()
     # A held socket that this nginx does not have: it could not bind that address.
     __salt__["nginx_socket.let_go"]()
     for _ in range(3):
@@ -607,7 +642,8 @@ def reload(timeout: float = 60) -> dict[str, Any]:
             raise CommandExecutionError(f"{_unit()} is not running")
         fingerprint = _fingerprint(_inputs())
         log = _Log(_log_path(master))
-        step = _taken_over(master, set(_workers(master)), log)
+        old = set(_workers(master))
+        step = _taken_over(master, old, log)
         __salt__["systemd_unit.reload"]([_unit()], timeout=timeout)
         answer = _await(timeout, step)
         if not isinstance(answer, set):
@@ -615,7 +651,9 @@ def reload(timeout: float = 60) -> dict[str, Any]:
             raise CommandExecutionError(
                 f"nginx was told to reload and still runs its old configuration:\n{told}"
             )
-        workers = _all_workers(master)
+        # nginx tells its old workers to finish when it has started all the new ones, and 100 ms have
+        # passed (ngx_reconfigure in ngx_master_process_cycle(), src/os/unix/ngx_process_cycle.c).
+        workers = sorted(answer) if old else _all_workers(master)
         if _fingerprint(_inputs()) == fingerprint:
             _write_note(fingerprint, master)
             return {"workers": workers}

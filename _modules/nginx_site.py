@@ -52,16 +52,21 @@ class _Templates:
     """
     The templates on the fileserver; each is asked for once.
 
-    By its hash and not from the fileserver's list of files, which is up to 20 seconds old
-    (``fileserver_list_cache_time``).
+    Those that stand for all sites are asked for by their hash.  Which sites have one of their own is
+    asked once for all of them, of the fileserver's list of files: each site by itself would be three
+    questions to the master.  That list is up to 20 seconds old (``fileserver_list_cache_time``), as it
+    is for the SLS files of a run.
     """
 
     _prefix = "nginx_uwsgi_django/files"
+    # It is always there: a list without it is none of the formula's files.
+    _ours = f"{_prefix}/default/site.conf.jinja"
 
     def __init__(self, saltenv: str, version: str | None = None) -> None:
         self.saltenv = saltenv
         self._version = _numbers(version) if version else ()
         self.texts: dict[str, str | None] = {}
+        self._files: set[str] | None = None
         self.environment = jinja2.sandbox.SandboxedEnvironment(
             loader=jinja2.FunctionLoader(self._load),
             bytecode_cache=_Compiled(
@@ -108,21 +113,33 @@ class _Templates:
             raise CommandExecutionError(f"{source}: {error}") from error
         return body.lstrip("\n").rstrip("\n") + "\n", source
 
+    def _listed(self, path: str) -> bool:
+        """Whether a template may be there; where no list is to be had, each of them may."""
+        if self._files is None:
+            found = __salt__["cp.list_master"](saltenv=self.saltenv, prefix=self._prefix)
+            self._files = set(found or [])
+        return path in self._files or self._ours not in self._files
+
     def _find(self, *names: str) -> str:
-        """A template's address: the first of this minion's, its family's, ours."""
+        """
+        A template's address: the first of this minion's, its family's, ours.
+
+        Of several names the last one is for all sites, and those before it are a site's own.
+        """
         places = [__grains__.get("id"), __grains__.get("os_family"), "default"]
         candidates = [
-            f"{self._prefix}/{place}/{name}.conf.jinja"
+            (f"{self._prefix}/{place}/{name}.conf.jinja", name != names[-1])
             for place in places
             # An id goes into a path: it must not lead out of the directory.
             if isinstance(place, str) and re.fullmatch(r"[\w.-]+", place) and place.strip(".")
             for name in names
         ]
-        for candidate in candidates:
-            if self._text(candidate) is not None:
-                return f"salt://{candidate}"
+        for path, own in candidates:
+            if (not own or self._listed(path)) and self._text(path) is not None:
+                return f"salt://{path}"
         raise CommandExecutionError(
-            f"no template {names[0]}: none of {', '.join(f'salt://{path}' for path in candidates)}"
+            f"no template {names[0]}: none of "
+            f"{', '.join(f'salt://{path}' for path, _ in candidates)}"
         )
 
     def _load(self, name: str) -> str | None:
@@ -139,6 +156,13 @@ class _Templates:
                     raise CommandExecutionError(f"{url} could not be read")
             self.texts[path] = text
         return self.texts[path]
+
+
+def _templates(saltenv: str, version: str | None = None) -> _Templates:
+    """The same ones for all that is rendered in one survey of the host."""
+    return __salt__["host_survey.once"](
+        ("templates", saltenv, version), lambda: _Templates(saltenv, version)
+    )
 
 
 def _quote_words(value: Any) -> str:
@@ -352,7 +376,7 @@ def render(name: str, saltenv: str = "base") -> str:
 
         salt '*' nginx_site.render mysite
     """
-    return _rendered(name, _Templates(saltenv), _certificate(name)[1])
+    return _rendered(name, _templates(saltenv), _certificate(name)[1])
 
 
 def files(saltenv: str = "base", version: str | None = None) -> dict[str, dict[str, Any]]:
@@ -375,7 +399,7 @@ def files(saltenv: str = "base", version: str | None = None) -> dict[str, dict[s
 
         salt '*' nginx_site.files
     """
-    templates = _Templates(saltenv, version)
+    templates = _templates(saltenv, version)
     found: dict[str, dict[str, Any]] = {}
     settings = __salt__["site_pillar.settings"]()
     for name, site in settings["sites"].items():
@@ -440,7 +464,7 @@ def http(
         for word in [*site["server_names"], *site["redirect_from"]]
     ]
     nginx = settings["nginx"]
-    templates, others = _Templates(saltenv, version), defaulted or []
+    templates, others = _templates(saltenv, version), defaulted or []
     catch_all = nginx["catch_all"]
     if catch_all is None:
         catch_all = len(sites) + forgotten > 1

@@ -29,6 +29,7 @@ import os
 import re
 import socket
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -173,6 +174,23 @@ def _on_disk() -> dict[str, str]:
     return found
 
 
+def _shown(units: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What systemd says of nginx's unit and of those that hold its sockets."""
+    properties = ["ActiveState", "MainPID", "PIDFile", "FragmentPath", "DropInPaths", "Type"]
+    names = [_service(), *units]
+    return __salt__["host_survey.once"](
+        ("nginx_socket", *names), lambda: __salt__["systemd_unit.show"](names, properties)
+    )
+
+
+def _active(units: dict[str, str], shown: dict[str, dict[str, str]]) -> dict[str, str]:
+    return {
+        address: unit
+        for unit, address in units.items()
+        if shown.get(unit, {}).get("ActiveState") == "active"
+    }
+
+
 def held() -> dict[str, str]:
     """
     The addresses that systemd holds for nginx now.
@@ -189,14 +207,7 @@ def held() -> dict[str, str]:
         salt '*' nginx_socket.held
     """
     units = _on_disk()
-    if not units:
-        return {}
-    shown = __salt__["systemd_unit.show"](list(units), ["ActiveState"])
-    return {
-        address: unit
-        for unit, address in units.items()
-        if shown.get(unit, {}).get("ActiveState") == "active"
-    }
+    return _active(units, _shown(units)) if units else {}
 
 
 def _packaged() -> tuple[str, str, str | None]:
@@ -204,10 +215,7 @@ def _packaged() -> tuple[str, str, str | None]:
     How nginx's unit starts it without this formula's drop-in: its pid file, its command, and why
     nothing can be put before that command (None: it can).
     """
-    properties = ["FragmentPath", "DropInPaths", "PIDFile", "Type"]
-    shown = __salt__["host_survey.once"](
-        ("properties", _service()), lambda: __salt__["systemd_unit.show"]([_service()], properties)
-    ).get(_service(), {})
+    shown = _shown(_on_disk()).get(_service(), {})
     pid_file = shown.get("PIDFile", "")
     if shown.get("Type") != "forking" or not re.fullmatch(r"[\w./-]+", pid_file):
         return "", "", f"{_service()} is not of Type=forking with a PIDFile="
@@ -348,8 +356,9 @@ def status() -> dict[str, Any]:
 
         salt '*' nginx_socket.status
     """
-    master = __salt__["nginx_process.pid"]()
-    now = held()
+    units = _on_disk()
+    shown = _shown(units)
+    master, now = __salt__["nginx_process.pid"](shown.get(_service(), {})), _active(units, shown)
     answer: dict[str, Any] = {
         "running": master is not None,
         "held": [],

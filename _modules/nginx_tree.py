@@ -48,7 +48,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from salt.exceptions import CommandExecutionError
@@ -70,6 +70,9 @@ _COMMON = "conf.d/nginx_uwsgi_django.conf"
 # comes and goes in the same transaction as what it speaks of.
 _RECORD = "# Found here before: "
 
+# The trees that nginx has accepted in this run.
+_ACCEPTED = "nginx_tree.accepted"
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -81,23 +84,18 @@ _ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C"}
 _TEST_TIMEOUT = 120
 _LOCK_TIMEOUT = 120
 
-# Runs in the private mount namespace.  "staged" tells nginx's own failure from one before it.
+# Runs in the private mount namespace.  "staged" tells nginx's own failure from one before it.  Few
+# programs: that each is started takes as long as nginx needs for a dozen sites.
 _MODULES = "/usr/lib/nginx/modules"
 _TEST_SCRIPT = """
-base=$1 nginx=$2 modules=$3; shift 3
-{ [ -z "$modules" ] || mount --bind "$modules" MODULES; } &&
-mount -t tmpfs -o mode=0755 nginx_tree "$base" &&
-tar -x -p --numeric-owner -f - -C "$base" || exit 1
+nginx=$1 modules=$2; shift 2
+[ -z "$modules" ] || mount --bind "$modules" MODULES || exit 1
 while [ "$1" != -- ]; do
-    mkdir_in=$1; shift
-    skeleton=$(cd "$mkdir_in" && find . -xdev -type d) &&
-    owner=$(stat -c %u:%g "$mkdir_in") && mode=$(stat -c %a "$mkdir_in") &&
-    mount -t tmpfs -o "mode=0$mode" nginx_tree "$mkdir_in" &&
-    chown "$owner" "$mkdir_in" &&
-    (cd "$mkdir_in" && printf '%s\\n' "$skeleton" | while IFS= read -r d; do mkdir -p "$d"; done) ||
-        exit 1
+    mount -t tmpfs -o mode=0755 nginx_tree "$1" || exit 1
+    shift
 done
 shift
+tar -x -p --numeric-owner -f - -C / || exit 1
 echo staged
 exec "$nginx" -t "$@"
 """.replace("MODULES", _MODULES)
@@ -149,12 +147,21 @@ class _Token(NamedTuple):
     word: str = ""
 
 
+# What stands between words, and a word up to what ends it.  Each of them matches at any place.
+_BETWEEN = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
+_BARE = re.compile(r"(?:[^ \t\r\n;{\\$]+|\\[\s\S]?|\$\{*)*")
+_QUOTED = {mark: re.compile(rf"(?:[^{mark}\\]+|\\[\s\S]?)*") for mark in "\"'"}
+_ESCAPE = re.compile(r"\\([\"'\\trn])")
+_ESCAPED = {"t": "\t", "r": "\r", "n": "\n"}
+
+
+def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
+    found = pattern.match(text, position)
+    return found.end() if found else position
+
+
 def _unescaped(raw: str) -> str:
-    return re.sub(
-        r"\\([\"'\\trn])",
-        lambda found: {"t": "\t", "r": "\r", "n": "\n"}.get(found.group(1), found.group(1)),
-        raw,
-    )
+    return _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), raw) if "\\" in raw else raw
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -166,32 +173,19 @@ def _tokens(text: str) -> Iterator[_Token]:
     character along, and no ``{`` behind ``${`` opens a block before another character came.
     """
     position, size = 0, len(text)
-    while position < size:
-        start, char = position, text[position]
-        position += 1
-        if char in " \t\r\n":
-            continue
+    while True:
+        start = position = _end(_BETWEEN, text, position)
+        if position == size:
+            return
+        char = text[position]
         if char in ";{}":
+            position += 1
             yield _Token(char, start, position)
             continue
-        if char == "#":
-            newline = text.find("\n", position)
-            position = size if newline < 0 else newline + 1
-            continue
-        mark = char if char in "\"'" else ""
-        if not mark:
-            position = start
-        begin, variable = position, False
-        while position < size:
-            char = text[position]
-            if not (char == "{" and variable):
-                variable = char == "$"
-                if char == "\\":
-                    position += 1
-                elif char == mark or (not mark and char in " \t\r\n;{"):
-                    break
-            position += 1
-        if position >= size:
+        mark = char if char in _QUOTED else ""
+        begin = start + len(mark)
+        position = _end(_QUOTED.get(char, _BARE), text, begin)
+        if position == size:
             # Without its quote, or without what ends a directive.
             yield _Token("broken", start, size, _unescaped(text[begin:]))
             return
@@ -530,6 +524,11 @@ def _plan(saltenv: str, version: str | None = None) -> tuple[dict[str, Wanted], 
     version
         of the nginx that it is written for; by default the installed one's
     """
+    with __salt__["host_survey.begun"]():
+        return _planned(saltenv, version)
+
+
+def _planned(saltenv: str, version: str | None) -> tuple[dict[str, Wanted], list[str]]:
     settings = __salt__["site_pillar.settings"]()
     base, shown = _base(), _shown()
     sites = [name for name, site in settings["sites"].items() if not site.get("absent")]
@@ -870,61 +869,111 @@ def _covered(directives: list[Directive], paths: dict[str, str], prefix: str) ->
     found |= {os.path.dirname(path) for path in logs if path.startswith("/")}
     absolute = {os.path.realpath(os.path.join(prefix, path)) for path in found}
     never = {"/", "/dev", "/proc", "/sys", "/run", "/tmp", "/var", "/etc", "/usr", "/srv", "/home"}
+    return _outermost(path for path in absolute - never if os.path.isdir(path))
+
+
+def _outermost(paths: Iterable[str]) -> list[str]:
+    """Those of some directories that are in no other of them."""
     chosen: list[str] = []
-    for path in sorted(absolute - never):
-        inside = any(path.startswith(above + "/") for above in chosen)
-        if os.path.isdir(path) and not inside:
+    for path in sorted(paths):
+        if not any(path == above or path.startswith(above + "/") for above in chosen):
             chosen.append(path)
     return chosen
 
 
-def _archive(base: str, due: dict[str, Wanted]) -> tuple[bytes, list[Directive]]:
-    """The future tree as a tar archive, and the directives in it."""
-    buffer = io.BytesIO()
-    directives: list[Directive] = []
-    written: set[str] = set()
-
-    def add(archive: tarfile.TarFile, path: str, wanted: Wanted) -> None:
-        member = tarfile.TarInfo(path)
-        member.mtime = int(time.time())
-        contents = wanted.contents
-        if wanted.kind == "directory":
-            member.type, member.mode, contents = tarfile.DIRTYPE, 0o755, b""
-        elif wanted.kind == "link":
-            member.type, member.linkname, contents = tarfile.SYMTYPE, wanted.target, b""
+def _tree(base: str) -> dict[str, Wanted]:
+    """The tree as it is, parents first; what is neither a file nor a link nor a directory: "other"."""
+    tree = {}
+    for path, status in _walk(base):
+        full = os.path.join(base, path)
+        if stat.S_ISDIR(status.st_mode):
+            tree[path] = Wanted("directory")
+        elif stat.S_ISLNK(status.st_mode):
+            tree[path] = Wanted("link", target=os.readlink(full))
+        elif stat.S_ISREG(status.st_mode):
+            contents = _read(full)
+            if contents is None:
+                raise _Raced(path)
+            tree[path] = Wanted("file", contents)
         else:
-            member.mode, member.gid = wanted.access or (0o644, 0)
-            member.size = len(contents)
-            directives.extend(_directives(_text(contents)))
-        archive.addfile(member, io.BytesIO(contents))
+            tree[path] = Wanted("other")
+    return tree
 
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for path, status in _walk(base):
-            if path in due:
-                written.add(path)
-                if due[path].kind != "absent":
-                    add(archive, path, due[path])
-                continue
-            full = os.path.join(base, path)
-            member = archive.gettarinfo(full, arcname=path)
-            if member is None:
-                continue  # a socket
-            if member.islnk():
-                member.type, member.size = tarfile.REGTYPE, status.st_size
-            if member.isreg():
-                contents = _read(full)
-                if contents is None:
-                    raise _Raced(path)
-                member.size = len(contents)
-                archive.addfile(member, io.BytesIO(contents))
-                if len(contents) < 4 << 20:
-                    directives.extend(_directives(_text(contents)))
-            else:
-                archive.addfile(member)
-        for path, wanted in sorted(due.items()):
-            if path not in written and wanted.kind != "absent":
-                add(archive, path, wanted)
-    return buffer.getvalue(), directives
+
+def _future(base: str, due: dict[str, Wanted]) -> dict[str, Wanted]:
+    """The tree as it would be, parents first."""
+    tree = _tree(base) | due
+    return {path: tree[path] for path in sorted(tree) if tree[path].kind != "absent"}
+
+
+def _digest(tree: dict[str, Wanted]) -> str:
+    """What tells a tree from another: all that a master process, which is root's, can see of it."""
+    digest = hashlib.sha256()
+    for path, entry in sorted(tree.items()):
+        row = (path, entry.kind, entry.target, len(entry.contents))
+        digest.update(json.dumps(row).encode() + b"\n" + entry.contents)
+    return digest.hexdigest()
+
+
+def _pack(
+    archive: tarfile.TarFile,
+    base: str,
+    tree: dict[str, Wanted],
+    due: Container[str] = (),
+    below: str = "",
+) -> None:
+    """
+    Put a tree into an archive.
+
+    due
+        what of it is not there yet; the rest gets the owner, mode and times that it has
+    below
+        its directory in the archive
+    """
+    for path, entry in tree.items():
+        name = os.path.join(below, path)
+        found = None if path in due else archive.gettarinfo(os.path.join(base, path), name)
+        if found is None and entry.kind == "other":
+            continue  # a socket
+        member = found or tarfile.TarInfo(name)
+        if found is None:
+            member.mode, member.gid = entry.access or (0o644, 0)
+            member.mtime = int(time.time())
+        # What was read, whatever has come there since.
+        if entry.kind == "directory":
+            member.type = tarfile.DIRTYPE
+            member.mode = found.mode if found else 0o755
+        elif entry.kind == "link":
+            member.type, member.linkname = tarfile.SYMTYPE, entry.target
+        elif entry.kind == "file":
+            member.type, member.linkname = tarfile.REGTYPE, ""
+        member.size = len(entry.contents)
+        archive.addfile(member, io.BytesIO(entry.contents))
+
+
+def _pack_directories(archive: tarfile.TarFile, top: str) -> None:
+    """
+    Put a directory into an archive, with those below it on the same file system and no file.
+
+    The directory itself keeps its owner and mode.  One that goes meanwhile is left out: nginx is
+    shown where it may make its files, not what is there.
+    """
+    device = None
+    for folder, folders, _ in os.walk(top):
+        with contextlib.suppress(FileNotFoundError):
+            seen = os.lstat(folder)
+            device = device or seen.st_dev
+            if seen.st_dev != device:
+                folders.clear()
+            member = tarfile.TarInfo(folder.lstrip("/"))
+            member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o755, int(seen.st_mtime)
+            if folder == top:
+                member.mode, member.uid, member.gid = (
+                    stat.S_IMODE(seen.st_mode),
+                    seen.st_uid,
+                    seen.st_gid,
+                )
+            archive.addfile(member)
 
 
 def _walk(base: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -959,16 +1008,29 @@ def _judge(
     if binary is None:
         raise CommandExecutionError("nginx is not installed")
     service = _service()
-    archive, directives = _archive(base, due)
     paths = compiled(binary)
     prefix = paths.get("prefix", "/usr/share/nginx")
-    covered = _covered(directives, paths, prefix)
+    outside, tree = __salt__["nginx_process.outside"](), _future(base, due)
+    directives = [
+        directive
+        for entry in tree.values()
+        if len(entry.contents) < 4 << 20
+        for directive in _directives(_text(entry.contents))
+    ]
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as packed:
+        _pack(packed, base, tree, due, base.lstrip("/"))
+        # The tree itself has all that is in it.
+        covered = _outermost([base, *_covered(directives, paths, prefix)])
+        for path in covered:
+            if path != base:
+                _pack_directories(packed, path)
     pid_files = [d.words[1] for d in directives if d.words[0] == "pid" and len(d.words) > 1]
     pid_file = os.path.join(prefix, (pid_files or [paths.get("pid-path", "/run/nginx.pid")])[0])
     had_pid_file = os.path.lexists(pid_file)
     command = ["unshare", "--mount", "--propagation", "private", "--"]
     bound = modules if modules and os.path.isdir(_MODULES) else ""
-    command += ["sh", "-c", _TEST_SCRIPT, "sh", base, binary, bound, *covered, "--"]
+    command += ["sh", "-c", _TEST_SCRIPT, "sh", binary, bound, *covered, "--"]
     command += _global_directives(service)
     limits = _limits(service)
     with subprocess.Popen(
@@ -984,7 +1046,7 @@ def _judge(
                 # Now, while it waits for the archive: later it is nginx.
                 with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
                     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
-            stdout, stderr = process.communicate(archive, timeout=_TEST_TIMEOUT)
+            stdout, stderr = process.communicate(archive.getvalue(), timeout=_TEST_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -1001,7 +1063,37 @@ def _judge(
     master = int(service.get("MainPID") or 0) or None
     if not stdout.startswith(b"staged"):
         return _Verdict(False, False, output or f"exit code {process.returncode}", master)
+    if process.returncode == 0 and not modules:
+        key = (binary, _digest(tree))
+        __context__.setdefault(_ACCEPTED, {})[key] = (_program(binary), outside)
     return _Verdict(True, process.returncode == 0, output, master)
+
+
+def _program(binary: str) -> list[int]:
+    seen = os.stat(binary)
+    return [seen.st_dev, seen.st_ino, seen.st_size, seen.st_ctime_ns]
+
+
+def accepted() -> bool:
+    """
+    Whether the installed nginx has accepted, in this run, exactly the tree that is on the disk, and
+    what it reads from elsewhere was not changed since.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.accepted
+    """
+    base, binary, known = _base(), _binary(), __context__.get(_ACCEPTED)
+    if not known or binary is None:
+        return False
+    try:
+        tree = _tree(base)
+    except (_Raced, FileNotFoundError):
+        return False
+    judged = known.get((binary, _digest(tree)))
+    return judged == (_program(binary), __salt__["nginx_process.outside"]())
 
 
 def _addresses(directives: list[Directive]) -> list[tuple[str, str, int]]:
@@ -1831,11 +1923,13 @@ def keep(path: str) -> None:
     for _ in range(5):
         seen = _snapshot(base)
         try:
-            archive = _archive(base, {})[0]
+            archive = io.BytesIO()
+            with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as packed:
+                _pack(packed, base, _tree(base))
         except (_Raced, FileNotFoundError):
             continue
         if _same(seen, _snapshot(base)):
-            __salt__["durable_file.write"](path, archive, mode="0600")
+            __salt__["durable_file.write"](path, archive.getvalue(), mode="0600")
             return
     raise CommandExecutionError(f"somebody else kept writing to {base} while it was to be kept")
 

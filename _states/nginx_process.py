@@ -89,12 +89,12 @@ def current(name: str, timeout: float = 60) -> dict[str, Any]:
             ("reload", "nginx_process.reload"),
         ):
             if act in due:
-                before = __salt__["nginx_process.status"](lines=0)
+                before = __salt__["nginx_process.pid"]()
                 __salt__[function](timeout=timeout)
-                after = __salt__["nginx_process.status"](lines=0)
+                after = __salt__["nginx_process.pid"]()
                 ret["changes"][_ACTS[act][0]] = {
-                    "old": before["pid"] and due[act],
-                    "new": f"{_ACTS[act][1]}, process {after['pid']}",
+                    "old": before and due[act],
+                    "new": f"{_ACTS[act][1]}, process {after}",
                 }
                 told.append(f"{_ACTS[act][1]} ({due[act]})")
             if act == "upgrade" and act in due:

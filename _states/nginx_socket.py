@@ -54,16 +54,18 @@ def held(name: str) -> dict[str, Any]:
     try:
         if not __salt__["site_pillar.settings"]()["nginx"]["socket"]:
             return absent(name)
-        now = __salt__["nginx_socket.status"]()
+        obstacle = None
+        with __salt__["host_survey.begun"]():
+            now = __salt__["nginx_socket.status"]()
+            if now["running"]:
+                obstacle = __salt__["nginx_socket.obstacle"]()
+                ret["changes"] = {} if obstacle else __salt__["nginx_socket.due"](now)
         if not now["running"]:
             ret["result"] = None if __opts__["test"] else False
             ret["comment"] = "nginx does not run: what it listens on is not known"
             if __opts__["test"]:
                 ret["changes"] = {"held": {"old": [], "new": "what nginx will listen on"}}
             return ret
-        with __salt__["host_survey.begun"]():
-            obstacle = __salt__["nginx_socket.obstacle"]()
-            ret["changes"] = {} if obstacle else __salt__["nginx_socket.due"](now)
         if obstacle:
             ret = absent(name)
             ret["comment"] = f"not in force: {obstacle}\n{ret['comment']}"

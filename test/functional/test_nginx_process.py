@@ -2,6 +2,7 @@
 The running nginx is the one on the disk: asked of the host, and proven after each signal.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -183,6 +184,52 @@ def test_a_broken_tree_is_red_every_time(host: Host, salt: Salt, settled: dict[i
     finally:
         host.run("rm /etc/nginx/conf.d/theirs.conf")
     assert current(salt)["result"] is True
+
+
+@pytest.mark.parametrize(
+    ("between", "tests", "told"),
+    [
+        ("true", 1, ""),
+        # Another time and inode, the same tree.
+        (f"cp {PROBE} /root/probe; cp --remove-destination /root/probe {PROBE}", 1, ""),
+        ("echo >/etc/nginx/conf.d/theirs.conf", 2, ""),
+        ("echo '# theirs' >>/srv/outside.conf", 2, ""),
+        (
+            "cp -p /usr/sbin/nginx /usr/sbin/nginx.new; mv /usr/sbin/nginx.new /usr/sbin/nginx",
+            2,
+            "",
+        ),
+        ("echo 'their_mistake;' >/etc/nginx/conf.d/theirs.conf", 2, "their_mistake"),
+    ],
+)
+def test_a_tree_is_judged_once(
+    host: Host, salt: Salt, settled: dict[int, str], between: str, tests: int, told: str
+) -> None:
+    """In the run that puts it in place, unless somebody else was there before the reload."""
+    host.write("/srv/outside.conf", "keepalive_requests 999;\n")
+    host.write(PROBE, "include /srv/outside.conf;\nserver { listen 8080; return 200 one; }\n")
+    salt.pillar = pillar({"mysite": a_site(charset="koi8-r")})
+    host.set_pillar(salt.pillar)
+    steps = [("nginx_tree", "applied", "nginx"), ("cmd", "run", between)]
+    steps.append(("nginx_process", "current", "nginx"))
+    high = {
+        module: {module: [function, {"name": name}, {"order": order}]}
+        for order, (module, function, name) in enumerate(steps, 1)
+    }
+    try:
+        with salt.traced("-f", "-e", "trace=execve"):
+            done = salt.call("state.high", data=high)
+        trace = host.run("cat /root/trace").stdout
+        assert (
+            len(re.findall(r'execve\("/usr/sbin/nginx", \["/usr/sbin/nginx", "-t"', trace)) == tests
+        )
+        (last,) = (one for key, one in done.items() if key.startswith("nginx_process"))
+        assert last["result"] is not bool(told), last["comment"]
+        assert told in last["comment"]
+    finally:
+        host.run("rm -f /etc/nginx/conf.d/theirs.conf")
+        host.write(PROBE, "server { listen 8080; return 200 one; }\n")
+        assert current(salt)["result"] is True
 
 
 def test_a_port_that_somebody_else_holds(host: Host, salt: Salt, settled: dict[int, str]) -> None:

@@ -84,6 +84,14 @@ def test_a_running_nginx_is_not_restarted_for_it(host: Host, salt: Salt) -> None
     assert set(salt.call("nginx_socket.held")) == {"0.0.0.0:80", "0.0.0.0:8081", "[::]:80"}
     assert blocking(host) == []
     nothing_to_do(host, salt)
+    for function, program in (
+        ("nginx_socket.held", "systemctl"),
+        ("nginx_package.current", "dpkg-query"),
+    ):
+        with salt.traced("-f", "-e", "trace=execve"):
+            assert salt.state(function)["changes"] == {}
+        ran = host.run(f"grep -c 'execve.*{program}.* = 0$' /root/trace").stdout
+        assert int(ran) == 1, f"{function} asks everything at once"
     # What tests or signals nginx knows nothing of the sockets.
     tested = host.run("nginx -t && systemctl reload nginx")
     assert "inherited" not in tested.stderr

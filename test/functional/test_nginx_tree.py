@@ -193,6 +193,21 @@ def test_a_strangers_broken_file_is_refused_and_told(
         host.run("rm", f"{TREE}/conf.d/theirs.conf")
 
 
+def test_logs_in_the_tree_and_in_directories_of_their_own(
+    host: Host, salt: Salt, applied: dict[str, list]
+) -> None:
+    host.run("install -d -o www-data -g adm -m 0750 /srv/logs; mkdir -p '/srv/logs/a b/c'")
+    logs = [f"{TREE}/theirs.log", "/srv/logs/theirs.log", "'/srv/logs/a b/c/theirs.log'"]
+    host.write(f"{TREE}/conf.d/theirs.conf", "".join(f"access_log {log};\n" for log in logs))
+    before = rows(host, TREE, "/srv/logs")
+    try:
+        verdict = salt.call("nginx_tree.check")
+        assert (verdict["ok"], verdict["tested"]) == (True, True), verdict
+        assert rows(host, TREE, "/srv/logs") == before, "nginx makes its logs elsewhere"
+    finally:
+        host.run(f"rm -r {TREE}/conf.d/theirs.conf /srv/logs")
+
+
 def test_a_limit_of_open_files_is_foreseen(
     host: Host, salt: Salt, applied: dict[str, list]
 ) -> None:

@@ -157,6 +157,36 @@ def test_what_is_an_input(host: Host, tmp_path: pathlib.Path) -> None:
     assert len(set(seen)) == len(seen)
 
 
+def test_what_is_outside_of_the_tree(host: Host, tmp_path: pathlib.Path) -> None:
+    for name in ("a.conf", "target"):
+        (tmp_path / name).write_text("one")
+    (host.base / "nginx.conf").write_text(f"include {tmp_path}/a.conf;\ninclude\n  b.conf;\n")
+    for name, target in (
+        ("elsewhere", tmp_path / "target"),
+        ("dangling", tmp_path / "nothing"),
+        ("again", host.base / "nginx.conf"),
+        ("folder", host.base),
+    ):
+        (host.base / name).symlink_to(target)
+    before = host.m.outside()
+    assert set(before) == {
+        f"{tmp_path}/a.conf",
+        f"{host.base}/elsewhere ->",
+        f"{host.base}/dangling ->",
+    }
+    assert before[f"{host.base}/dangling ->"] == []
+    (host.base / "b.conf").write_text("")
+    assert host.m.outside() == before
+    (tmp_path / "target").write_text("two")
+    assert host.m.outside() != before
+
+
+def test_references_of_several_lines_and_none_of_a_comment(host: Host) -> None:
+    text = "ssl_crl\n  a;ssl_dhparam 'b c' ; # include d;\n#\ninclude \"e\";# x;\nmy_include f;"
+    text += "\ninclude g # of theirs\n;include $h; ssl_certificate data:i;"
+    assert host.m._references(text, "/t") == {"/t/a", "/t/b c", "/t/e", "/t/g"}
+
+
 def test_a_preserved_time_does_not_hide_a_change(host: Host) -> None:
     path = host.base / "nginx.conf"
     before, old = host.m._fingerprint(host.m._inputs()), os.stat(path)

@@ -3,12 +3,14 @@ nginx's language, the plan, and the two ways of putting it in place.  crossplane
 wrote, reads what we write.
 """
 
+import io
 import json
 import os
 import pathlib
 import re
 import socket
 import stat
+import tarfile
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -77,6 +79,9 @@ def with_files(modules: Modules, root: pathlib.Path) -> Modules:
     modules.salt["cp.hash_file"] = lambda url, saltenv: (
         {"hsum": "any"} if (root / url.removeprefix("salt://")).is_file() else ""
     )
+    modules.salt["cp.list_master"] = lambda saltenv, prefix: [
+        str(path.relative_to(root)) for path in (root / prefix).rglob("*") if path.is_file()
+    ]
     modules.salt["cp.get_file_str"] = lambda url, saltenv: (
         root / url.removeprefix("salt://")
     ).read_text()
@@ -251,6 +256,33 @@ def test_a_quoted_value_is_read_as_itself(m: Any, tmp_path: pathlib.Path, value:
 def test_what_nginx_cannot_write_is_refused(m: Any, value: Any) -> None:
     with pytest.raises(CommandExecutionError):
         m.quote(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a ${b}{ c;", ["a", "${b}", "{", "c", ";"]),
+        ("a $${{b;", ["a", "$${{b", ";"]),
+        (r"a \${b;", ["a", "\\$", "{", "b", ";"]),
+        (r"a \;b\ c;", ["a", "\\;b\\ c", ";"]),
+        ("a b#c\"d'e};", ["a", "b#c\"d'e}", ";"]),
+        ("a#b;\n#c;\n#d", ["a#b", ";"]),
+        ('a "b;{#\\"\\t" ;', ["a", 'b;{#"\t', ";"]),
+        ("a 'b\"';}", ["a", 'b"', ";", "}"]),
+        (r"a b\\;", ["a", "b\\", ";"]),
+        # Nothing behind it says that it ends here.
+        ("a b", ["a", "broken b"]),
+        ("a b\\", ["a", "broken b\\"]),
+        ("a 'b", ["a", "broken b"]),
+        ("a 'b'c;", ["a", "b", "broken "]),
+    ],
+)
+def test_words(m: Any, text: str, words: list[str]) -> None:
+    found = [
+        {"word": token.word, "broken": f"broken {token.word}"}.get(token.kind, token.kind)
+        for token in m._tokens(text)
+    ]
+    assert found == words
 
 
 # --- the user directive ------------------------------------------------------------------------
@@ -622,6 +654,47 @@ def test_the_most_special_template_wins(rooted: Callable[..., Modules]) -> None:
     assert rooted(files).nginx_site.render("other").endswith("# minion other\n")
 
 
+def test_each_template_is_asked_for_once_whatever_the_number_of_sites(
+    rooted: Callable[..., Modules],
+) -> None:
+    files = {f"default/{name}.conf.jinja": "# {{ nginx.repo }}\n" for name in ("site", "http")}
+    files["Debian/other.conf.jinja"] = "# its own\n"
+    modules = rooted(files)
+    asked: list[str] = []
+    for name in ("cp.hash_file", "cp.list_master"):
+        function = modules.salt[name]
+
+        def counting(*words: str, function: Any = function, **given: str) -> Any:
+            asked.append(" ".join([*words, given.get("prefix", "")]).strip())
+            return function(*words, **given)
+
+        modules.salt[name] = counting
+    plan = modules.nginx_tree._plan("base")[0]
+    assert b"its own" in plan["sites-available/other.conf"].contents
+    assert b"its own" not in plan["sites-available/mysite.conf"].contents
+    assert len(asked) == len(set(asked)), "none twice"
+    assert asked.count("nginx_uwsgi_django/files") == 1
+    assert [url for url in asked if "mysite" in url] == []
+
+
+@pytest.mark.parametrize("listed", [[], "", ["nginx_uwsgi_django/files/default/other.conf.jinja"]])
+def test_a_list_without_the_formulas_own_templates_is_not_relied_on(
+    rooted: Callable[..., Modules], listed: Any
+) -> None:
+    files = {"default/site.conf.jinja": "# all\n", "default/mysite.conf.jinja": "# its own\n"}
+    modules = rooted(files)
+    modules.salt["cp.list_master"] = lambda saltenv, prefix: listed
+    assert modules.nginx_site.render("mysite").endswith("# its own\n")
+    assert modules.nginx_site.render("other").endswith("# all\n")
+
+
+def test_a_listed_template_that_is_gone(rooted: Callable[..., Modules]) -> None:
+    modules = rooted({"default/site.conf.jinja": "# all\n"})
+    listed = [f"nginx_uwsgi_django/files/default/{name}.conf.jinja" for name in ("site", "mysite")]
+    modules.salt["cp.list_master"] = lambda saltenv, prefix: listed
+    assert modules.nginx_site.render("mysite").endswith("# all\n")
+
+
 def test_an_undefined_name_is_an_error(rooted: Callable[..., Modules]) -> None:
     m = rooted({"default/site.conf.jinja": "a;\n{{ site.nmae }};\n"}).nginx_site
     with pytest.raises(
@@ -890,6 +963,32 @@ def test_covered_directories(m: Any, tmp_path: pathlib.Path) -> None:
     covered = m._covered(m._directives(text), paths, "/usr/share/nginx")
     assert covered == sorted(str(path) for path in (body, logs, cache))
     assert m._covered(m._directives("error_log /dev/stderr; access_log /run/x;"), {}, "/usr") == []
+
+
+def test_directories_without_what_is_in_them(m: Any, tmp_path: pathlib.Path) -> None:
+    top = tmp_path / "logs"
+    (top / "a b" / "c").mkdir(parents=True)
+    (top / "a b" / "error.log").write_text("x")
+    (top / "elsewhere").symlink_to(tmp_path)
+    os.chmod(top, 0o2750)
+    os.chown(top, 33, 4)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        m._pack_directories(archive, str(top))
+        m._pack_directories(archive, str(tmp_path / "gone"))
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer) as archive:
+        rows = {row.name: (row.type, row.mode, row.uid, row.gid) for row in archive}
+    name = str(top).lstrip("/")
+    assert rows == {
+        name: (tarfile.DIRTYPE, 0o2750, 33, 4),
+        f"{name}/a b": (tarfile.DIRTYPE, 0o755, 0, 0),
+        f"{name}/a b/c": (tarfile.DIRTYPE, 0o755, 0, 0),
+    }
+
+
+def test_one_directory_inside_another(m: Any) -> None:
+    assert m._outermost(["/a/b", "/a/bc", "/a/b/c", "/a/b", "/d"]) == ["/a/b", "/a/bc", "/d"]
 
 
 def test_addresses_of_listen(m: Any) -> None:
