@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import subprocess
+from collections.abc import Container
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -45,8 +46,8 @@ def _text(path: str) -> str:
     return (__salt__["durable_file.read"](path) or b"").decode("utf-8", "replace")
 
 
-def _units() -> list[tuple[str, str, str]]:
-    """Unit files of the formula's sites: site, kind and path."""
+def _units(named: Container[str]) -> list[tuple[str, str, str]]:
+    """Unit files of the formula's sites that are not named: site, kind and path."""
     directory = _lookup()["unit_dir"]
     found = []
     for entry in _entries(directory):
@@ -54,19 +55,21 @@ def _units() -> list[tuple[str, str, str]]:
         match = companion or _UNIT.fullmatch(entry)
         path = f"{directory}/{entry}"
         # The sentence that uwsgi_socket, uwsgi_generation and site_companion write into each.
-        if match and f'Django site "{match[1]}"' in _text(path):
+        if not match or match[1] in named:
+            continue
+        if f'Django site "{match[1]}"' in _text(path):
             kind = "companion" if companion else "generation" if match[2] else "socket"
             found.append((match[1], kind, path))
     return found
 
 
-def _generations() -> list[tuple[str, str, str]]:
+def _generations(named: Container[str]) -> list[tuple[str, str, str]]:
     """Directories that hold the files of generations, and nothing else."""
     directory = _lookup()["uwsgi_dir"]
     found = []
     for name in _entries(directory):
         path = f"{directory}/{name}"
-        if not re.fullmatch(_NAME, name) or os.path.islink(path):
+        if name in named or not re.fullmatch(_NAME, name) or os.path.islink(path):
             continue
         files = [entry for entry in _entries(path) if not entry.startswith(".")]
         if files and all(_generations_file(path, file) for file in files):
@@ -82,12 +85,12 @@ def _generations_file(directory: str, file: str) -> bool:
     return bool(re.fullmatch(r"[0-9a-f]{12}\.(?:ini|env|json)", file))
 
 
-def _nginx_files() -> list[tuple[str, str, str]]:
+def _nginx_files(named: Container[str]) -> list[tuple[str, str, str]]:
     directory = f"{_lookup()['nginx_dir']}/sites-available"
     found = []
     for entry in _entries(directory):
         name = entry.removesuffix(".conf")
-        if name == entry or not re.fullmatch(_NAME, name):
+        if name == entry or name in named or not re.fullmatch(_NAME, name):
             continue
         head = f"# Managed by the Salt formula nginx_uwsgi_django (site {name},"
         if _text(f"{directory}/{entry}").startswith(head):
@@ -95,14 +98,16 @@ def _nginx_files() -> list[tuple[str, str, str]]:
     return found
 
 
-def _logs() -> list[tuple[str, str, str]]:
+def _logs(named: Container[str]) -> list[tuple[str, str, str]]:
     """The rotations of the sites' log files; the files themselves are data."""
     directory = "/etc/logrotate.d"
     found = []
     for entry in _entries(directory):
         match = re.fullmatch(rf"uwsgi-({_NAME})", entry)
-        head = f"# Managed by the Salt formula nginx_uwsgi_django (site {match and match[1]})"
-        if match and _text(f"{directory}/{entry}").startswith(head):
+        if not match or match[1] in named:
+            continue
+        head = f"# Managed by the Salt formula nginx_uwsgi_django (site {match[1]})"
+        if _text(f"{directory}/{entry}").startswith(head):
             found.append((match[1], "log", f"{directory}/{entry}"))
     return found
 
@@ -146,7 +151,8 @@ def found() -> dict[str, dict[str, list[str]]]:
     """
     named = __salt__["site_pillar.settings"]()["sites"]
     left: dict[str, dict[str, list[str]]] = {}
-    for name, kind, what in [*_nginx_files(), *_units(), *_generations(), *_logs(), *_accounts()]:
+    looks = (_nginx_files, _units, _generations, _logs)
+    for name, kind, what in [*(one for look in looks for one in look(named)), *_accounts()]:
         if name not in named:
             left.setdefault(name, {}).setdefault(kind, []).append(what)
     return left

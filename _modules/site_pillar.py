@@ -3468,13 +3468,32 @@ def _allocated(number: int) -> bool:
     return number < 100 or 60000 <= number <= 65535
 
 
-def _check_account(name: str, site: dict, errors: list) -> None:
+def _local_numbers(path: str) -> dict[str, int]:
+    """The users of passwd(5), or the groups of group(5), with their numbers."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as table:
+            rows = [line.split(":") for line in table]
+    except FileNotFoundError:
+        return {}
+    return {row[0]: int(row[2]) for row in rows if len(row) > 3 and row[2].isdigit()}
+
+
+def _account_numbers() -> dict[str, Any]:
+    """
+    How the numbers of users and groups are found. glibc reads the whole file for every question:
+    with a thousand sites it is read once.
+    """
+    users, groups = _local_numbers("/etc/passwd"), _local_numbers("/etc/group")
+    return {
+        "user": lambda name: users.get(name) or pwd.getpwnam(name).pw_uid,
+        "group": lambda name: groups.get(name) or grp.getgrnam(name).gr_gid,
+    }
+
+
+def _check_account(name: str, site: dict, numbers: dict[str, Any], errors: list) -> None:
     """No site runs as a user that the distribution itself defines, whatever it is called."""
     project = site["project"]
-    for key, find in (
-        ("user", lambda account: pwd.getpwnam(account).pw_uid),
-        ("group", lambda account: grp.getgrnam(account).gr_gid),
-    ):
+    for key, find in numbers.items():
         try:
             number = find(project[key])
         except KeyError:
@@ -3531,6 +3550,7 @@ def _check_across(raw: dict, settings: dict, errors: list) -> None:
     folded: dict[str, str] = {}
     owned: dict[tuple[str, str], str] = {}
     paths: dict[str, str] = {}
+    numbers = _account_numbers()
     for name, site in settings["sites"].items():
         path = ("sites", name)
         plain = name.replace("_", "-")
@@ -3548,7 +3568,7 @@ def _check_across(raw: dict, settings: dict, errors: list) -> None:
             continue
         _check_site(name, site, settings["nginx"], errors)
         _check_tls(name, site, settings["acme"], errors)
-        _check_account(name, site, errors)
+        _check_account(name, site, numbers, errors)
         _check_place(name, site, errors)
         _check_listen(name, site, listening, errors)
         _check_serving(name, site, settings["nginx"], errors)

@@ -423,8 +423,12 @@ def somaxconn() -> int:
 
         salt '*' uwsgi_socket.somaxconn
     """
-    with open("/proc/sys/net/core/somaxconn", encoding="ascii") as limit:
-        return int(limit.read())
+
+    def look() -> int:
+        with open("/proc/sys/net/core/somaxconn", encoding="ascii") as limit:
+            return int(limit.read())
+
+    return __salt__["host_survey.once"](("somaxconn",), look)
 
 
 def insecure(site: str) -> list[str]:

@@ -183,16 +183,17 @@ def _settled_by(name: str, steps: Sequence[Step]) -> dict[str, Any]:
     unsettled = __salt__["django_site.unsettled"](served=steps is _STEPS)
     with __salt__["systemd_unit.reload_later"]():
         failed = _bring(ret, unsettled, steps[:_IN_TURN], steps[_IN_TURN:])
-    if not __opts__["test"] and __salt__["systemd_unit.needs_reload"](_UNITS):
+    if unsettled and not __opts__["test"] and __salt__["systemd_unit.needs_reload"](_UNITS):
         # Of units that are new to it systemd has read the files, and not what they are wanted by.
         __salt__["systemd_unit.daemon_reload"](force=True)
     settled = len(wanted) - len(unsettled)
     lines = [f"{settled} of {len(wanted)} sites are as they should be"]
     if failed:
         lines.append(f"failed: {', '.join(failed)}")
-    lines += [
-        f"{site}: {said}" for site in wanted for said in __salt__["django_site.remarks"](site)
-    ]
+    with __salt__["host_survey.begun"]():
+        lines += [
+            f"{site}: {said}" for site in wanted for said in __salt__["django_site.remarks"](site)
+        ]
     ret["comment"] = "\n".join(lines)
     return ret
 
