@@ -620,7 +620,7 @@ def reload(timeout: float = 60) -> dict[str, Any]:
     timeout
         seconds that the new workers may take to come up
 
-    Returns ``{"workers": […]}``, the pids of the new generation.
+    Returns ``{"pid": the master's, "workers": […], those of the new generation}``.
 
     Raises CommandExecutionError when nginx is not running, the configuration does not pass its
     test, or the old workers are still the ones that serve; with what nginx wrote to its log.
@@ -656,7 +656,7 @@ def reload(timeout: float = 60) -> dict[str, Any]:
         workers = sorted(answer) if old else _all_workers(master)
         if _fingerprint(_inputs()) == fingerprint:
             _write_note(fingerprint, master)
-            return {"workers": workers}
+            return {"pid": master, "workers": workers}
         # It was written to while nginx read it: which half was read, nobody knows.
     raise CommandExecutionError("the configuration kept changing while nginx read it")
 
@@ -676,7 +676,7 @@ def start(timeout: float = 60) -> dict[str, Any]:
     timeout
         seconds
 
-    Returns ``{"workers": […]}``.
+    Returns ``{"pid": the master's, "workers": […]}``.
 
     Raises CommandExecutionError with the reason when it does not come up.
 
@@ -699,7 +699,7 @@ def restart(timeout: float = 60) -> dict[str, Any]:
     timeout
         seconds
 
-    Returns ``{"workers": […]}``.
+    Returns ``{"pid": the master's, "workers": […]}``.
 
     Raises CommandExecutionError with the reason when it does not come up.
 
@@ -731,7 +731,7 @@ def _brought_up(verb: str, timeout: float) -> dict[str, Any]:
     workers = _all_workers(master)
     if _fingerprint(_inputs()) == fingerprint:
         _write_note(fingerprint, master)
-    return {"workers": workers}
+    return {"pid": master, "workers": workers}
 
 
 def upgrade(timeout: float = 60) -> dict[str, Any]:

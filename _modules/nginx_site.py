@@ -225,13 +225,14 @@ def _static(name: str, site: dict[str, Any]) -> dict[str, str] | None:
 
 
 def _given(name: str, site: dict[str, Any]) -> dict[str, Any]:
-    nginx = __salt__["site_pillar.settings"]()["nginx"]
+    settings = __salt__["site_pillar.settings"]()
+    nginx = settings["nginx"]
     return {
         "site": site,
         "static": _static(name, site),
         "nginx": nginx,
         "health": nginx["health"],
-        "htpasswd": f"{_directory()}/{_htpasswd_path(name)}",
+        "htpasswd": f"{settings['lookup']['nginx_dir']}/{_htpasswd_path(name)}",
         "moved": _moved(site),
         # nginx's variables: a dash would end their names; the contract refuses a second such name.
         "variable": f"site_{name.replace('-', '_')}",
@@ -307,9 +308,11 @@ def _pair(name: str, site: dict[str, Any]) -> tuple[str, str]:
     return (f"{_directory()}/sites-available/{name}.pem",) * 2
 
 
-def _certificate(name: str) -> tuple[str, bytes | None]:
+def _certificate(name: str, site: dict[str, Any]) -> tuple[str, bytes | None]:
     """The file that holds a site's certificate and key, and what is to be in it: see there."""
     path = f"sites-available/{name}.pem"
+    if not site["tls"]["source"]:
+        return path, None
     current = __salt__["durable_file.read"](f"{_directory()}/{path}")
     return path, __salt__["site_certificate.bundle"](name, current)
 
@@ -376,7 +379,8 @@ def render(name: str, saltenv: str = "base") -> str:
 
         salt '*' nginx_site.render mysite
     """
-    return _rendered(name, _templates(saltenv), _certificate(name)[1])
+    site = __salt__["site_pillar.site"](name)
+    return _rendered(name, _templates(saltenv), _certificate(name, site)[1])
 
 
 def files(saltenv: str = "base", version: str | None = None) -> dict[str, dict[str, Any]]:
@@ -418,7 +422,7 @@ def files(saltenv: str = "base", version: str | None = None) -> dict[str, dict[s
                     "mode": "0640",
                     "group": settings["nginx"]["group"],
                 }
-            path, bundle = _certificate(name)
+            path, bundle = _certificate(name, site)
             if bundle is not None:
                 found[path] = {"text": bundle.decode(), "secret": True, "mode": "0600"}
             found[f"sites-available/{name}.conf"] = {"text": _rendered(name, templates, bundle)}

@@ -885,13 +885,15 @@ def _tree(base: str) -> dict[str, Wanted]:
     """The tree as it is, parents first; what is neither a file nor a link nor a directory: "other"."""
     tree = {}
     for path, status in _walk(base):
-        full = os.path.join(base, path)
         if stat.S_ISDIR(status.st_mode):
             tree[path] = Wanted("directory")
         elif stat.S_ISLNK(status.st_mode):
-            tree[path] = Wanted("link", target=os.readlink(full))
+            target = _link_target(base, path)
+            if target is None:
+                raise _Raced(path)
+            tree[path] = Wanted("link", target=target)
         elif stat.S_ISREG(status.st_mode):
-            contents = _read(full)
+            contents = _read(os.path.join(base, path))
             if contents is None:
                 raise _Raced(path)
             tree[path] = Wanted("file", contents)

@@ -89,12 +89,10 @@ def current(name: str, timeout: float = 60) -> dict[str, Any]:
             ("reload", "nginx_process.reload"),
         ):
             if act in due:
-                before = __salt__["nginx_process.pid"]()
-                __salt__[function](timeout=timeout)
-                after = __salt__["nginx_process.pid"]()
+                done = __salt__[function](timeout=timeout)
                 ret["changes"][_ACTS[act][0]] = {
-                    "old": before and due[act],
-                    "new": f"{_ACTS[act][1]}, process {after}",
+                    "old": None if act == "start" else due[act],
+                    "new": f"{_ACTS[act][1]}, process {done['pid']}",
                 }
                 told.append(f"{_ACTS[act][1]} ({due[act]})")
             if act == "upgrade" and act in due:
