@@ -106,7 +106,7 @@ def _converging(arguments: argparse.Namespace) -> None:
         for tool, row in size["tools"].items():
             results["versions"].setdefault(tool, row.pop("version"))
             row.pop("version", None)
-        results["sizes"].append(size)
+        results["sizes"] = sorted([*results["sizes"], size], key=lambda size: size["sites"])
         _write("converging", results, report.converging)
     report.plot(results, report.FOLDER / "converging.svg")
 
