@@ -19,7 +19,7 @@ from . import job, measure, report, scale, served
 from .tools import TOOLS, Tool, floor
 
 # Above that many sites a run of one of these takes longer than the rest together.
-_LIMITS = {"Salt's own states": 100, "pyinfra": 100, "Ansible": 10}
+_LIMITS = {"Salt's own states": 100, "pyinfra": 10, "Ansible": 10}
 
 
 def _say(words: str) -> None:
