@@ -74,7 +74,8 @@ def sweep(
     with salt.traced(f"-etrace={','.join(CALLS)}"):
         run(salt)
     found = points(host.read("/root/trace"))
-    drawn, missed = draw(found), []
+    drawn, missed = list(draw(found)), []
+    due = len(drawn)
     with Load(host, 80, "/alive", NAME) as load:
         for call, number in drawn:
             old()
@@ -84,6 +85,9 @@ def sweep(
                 try:
                     run(salt)
                     missed.append((call, number))
+                    # Waits and threads are not always as many: an earlier one of them instead.
+                    if number > 1:
+                        drawn.append((call, number * 2 // 3))
                 except Killed:
                     salt.start()
             assert len(load.answers) > answered, (call, number)
@@ -95,7 +99,6 @@ def sweep(
             before = processes(host)
             assert run(salt) == [{}, {}], (call, number)
             assert processes(host) == before
-    print(len(found), len(drawn), missed, len(load.answers), load.failures)
+    print(len(found), due, missed, len(load.answers), load.failures)
     assert load.failures == []
-    # The last waits are not always as many.
-    assert len(missed) <= len(drawn) * 0.2, missed
+    assert len(drawn) - len(missed) >= due * 0.8, missed

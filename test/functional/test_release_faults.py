@@ -206,7 +206,7 @@ def test_a_run_killed_at_any_rename_and_fork(host, project, sample):
     print(len(found), killed, {key: told[key] for key in ("asked", "lost", "longest")})
     assert told["lost"] == []
     # What comes before differs a little from run to run: a point may be missed.
-    assert killed >= len(sample(found, 6)) * 0.8
+    assert killed >= len(sample(found, 6)) * 0.8 - 1
 
 
 def another(project: Project, number: int, package: str = "six==1") -> str:
@@ -247,7 +247,7 @@ def test_a_run_killed_while_it_builds_an_environment(host, project, sample):
     told = load.under_load(host, load.NGINX, sweep)
     print(len(found), killed, {key: told[key] for key in ("asked", "lost", "longest")})
     assert told["lost"] == []
-    assert killed >= len(sample(found, 3)) * 0.8
+    assert killed >= len(sample(found, 3)) * 0.8 - 1
     project.requirements = "Django>=5.2,<5.3\n"
 
 
