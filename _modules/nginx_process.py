@@ -39,6 +39,9 @@ __virtualname__ = "nginx_process"
 
 _NOTE = "/run/nginx_uwsgi_django/nginx_process.json"
 
+# In __context__: what each file of the tree names, by path, with the row that it had then.
+_NAMED = "nginx_process.named"
+
 # Within so many seconds of a start the times alone do not say whether a change was read: see above.
 _CLOSE = 2.0
 
@@ -197,8 +200,27 @@ def _references(text: str, base: str) -> set[str]:
     return found
 
 
-def _inputs() -> dict[str, list[int]]:
-    """Everything that nginx reads with its configuration: path, and what says that it changed."""
+def _named(path: str, row: list[int], base: str) -> list[str]:
+    """The files that a file names; read once in a run, as long as it does not change."""
+    memory: dict[str, tuple[list[int], list[str]]] = __context__.setdefault(_NAMED, {})
+    if path not in memory or memory[path][0] != row:
+        try:
+            with open(path, "rb") as stream:
+                text = stream.read(4 << 20).decode("utf-8", "replace")
+        except OSError:
+            return []
+        memory[path] = (row, sorted(_references(text, base)))
+    return memory[path][1]
+
+
+def _inputs(noted: dict[str, list[str]] | None = None) -> dict[str, list[int]]:
+    """
+    Everything that nginx reads with its configuration: path, and what says that it changed.
+
+    noted
+        what files have named, by path; then none is read, and the answer is right if none of them
+        has changed since
+    """
     base = _base()
     rows: dict[str, list[int]] = {}
     # By device and inode: a site's file has a second name, by which nginx includes it.
@@ -222,12 +244,9 @@ def _inputs() -> dict[str, list[int]]:
         if seen is None or not stat.S_ISREG(seen.st_mode) or (seen.st_dev, seen.st_ino) in texts:
             return
         texts.add((seen.st_dev, seen.st_ino))
-        try:
-            with open(path, "rb") as stream:
-                text = stream.read(4 << 20).decode("utf-8", "replace")
-        except OSError:
-            return
-        for named in sorted(_references(text, base)):
+        followed = path + " ->" if path + " ->" in rows else path
+        names = _named(path, rows[followed], base) if noted is None else noted.get(path, [])
+        for named in names:
             pattern = glob.has_magic(named)
             for target in sorted(glob.glob(named)) if pattern else [named]:
                 if not target.startswith(base + os.sep):
@@ -319,7 +338,9 @@ def _read_note() -> dict[str, Any]:
 
 def _write_note(fingerprint: str, master: int) -> None:
     __salt__["durable_file.directory"](os.path.dirname(_NOTE), mode="0755")
-    text = json.dumps({"inputs": fingerprint, "master": _identity(master)}, sort_keys=True)
+    named = {path: names for path, (_, names) in __context__.get(_NAMED, {}).items() if names}
+    note = {"inputs": fingerprint, "master": _identity(master), "named": named}
+    text = json.dumps(note, sort_keys=True)
     __salt__["durable_file.write"](_NOTE, text + "\n", mode="0644")
 
 
@@ -368,14 +389,14 @@ def _stale(master: int) -> str | None:
     workers = _workers(master)
     if not workers:
         return "no worker of it takes connections"
-    rows = _inputs()
     note = _read_note()
     if note.get("master") == _identity(master):
         # Whatever this process has read since then was the same: a fingerprint with the change
-        # times in it does not come back.
-        if note.get("inputs") == _fingerprint(rows):
+        # times in it does not come back.  The same holds for what the files have named.
+        if note.get("inputs") == _fingerprint(_inputs(note.get("named"))):
             return None
         return "the configuration has changed"
+    rows = _inputs()
     if _clock_was_set():
         return "the clock was set since nginx started, so that times do not tell what it has read"
     newest = max(row[4] for row in rows.values() if row)

@@ -651,15 +651,16 @@ def _plan_removed() -> dict[str, Wanted]:
 def _due(base: str, plan: dict[str, Wanted]) -> dict[str, Wanted]:
     """The part of a plan that the live tree does not fulfil yet."""
     due = {}
+    for folder in sorted({posixpath.dirname(path) for path in plan}):
+        full = os.path.normpath(os.path.join(base, folder))
+        # Staged and live paths are only the same while nothing on the way is a link.
+        if os.path.lexists(full) and os.path.realpath(full) != full:
+            raise CommandExecutionError(
+                f"{folder} in {base} is a link; the formula writes only to directories of the "
+                "tree itself"
+            )
     for path, wanted in plan.items():
         full = os.path.join(base, path)
-        folder = os.path.dirname(full)
-        # Staged and live paths are only the same while nothing on the way is a link.
-        if os.path.lexists(folder) and os.path.realpath(folder) != folder:
-            raise CommandExecutionError(
-                f"{os.path.dirname(path)} in {base} is a link; the formula writes only to "
-                f"directories of the tree itself"
-            )
         if wanted.kind == "file":
             done = _read(full) == wanted.contents and _accessed(full, wanted)
             if os.path.isdir(full) and not os.path.islink(full):
@@ -1000,6 +1001,7 @@ class _Verdict(NamedTuple):
     ok: bool
     output: str  # nginx's words, or why there was no test
     master: int | None  # the running nginx
+    parsed: dict[str, list[Directive]]  # what the future tree says, by path
 
 
 def _judge(
@@ -1013,12 +1015,12 @@ def _judge(
     paths = compiled(binary)
     prefix = paths.get("prefix", "/usr/share/nginx")
     outside, tree = __salt__["nginx_process.outside"](), _future(base, due)
-    directives = [
-        directive
-        for entry in tree.values()
-        if len(entry.contents) < 4 << 20
-        for directive in _directives(_text(entry.contents))
-    ]
+    parsed = {
+        path: _directives(_text(entry.contents))
+        for path, entry in tree.items()
+        if 0 < len(entry.contents) < 4 << 20
+    }
+    directives = [directive for found in parsed.values() for directive in found]
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as packed:
         _pack(packed, base, tree, due, base.lstrip("/"))
@@ -1064,11 +1066,11 @@ def _judge(
     output = stderr.decode("utf-8", "replace").strip()
     master = int(service.get("MainPID") or 0) or None
     if not stdout.startswith(b"staged"):
-        return _Verdict(False, False, output or f"exit code {process.returncode}", master)
+        return _Verdict(False, False, output or f"exit code {process.returncode}", master, parsed)
     if process.returncode == 0 and not modules:
         key = (binary, _digest(tree))
         __context__.setdefault(_ACCEPTED, {})[key] = (_program(binary), outside)
-    return _Verdict(True, process.returncode == 0, output, master)
+    return _Verdict(True, process.returncode == 0, output, master, parsed)
 
 
 def _program(binary: str) -> list[int]:
@@ -1131,20 +1133,30 @@ def _listening() -> dict[str, tuple[int, str, int]]:
     return found
 
 
-def _holders() -> dict[str, int]:
-    """Which process has which socket: the lowest pid by inode."""
-    found: dict[str, int] = {}
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-        with contextlib.suppress(OSError):
-            for descriptor in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    link = os.readlink(f"/proc/{pid}/fd/{descriptor}")
-                    if link.startswith("socket:["):
-                        found.setdefault(link[len("socket:[") : -1], pid)
+def _sockets(pid: int) -> set[str]:
+    """The inodes of the sockets that a process has open; none of one that has gone."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                link = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+                if link.startswith("socket:["):
+                    found.add(link[len("socket:[") : -1])
     return found
 
 
-def _conflicts(base: str, plan: dict[str, Wanted], master: int | None) -> list[str]:
+def _holders(port: int, listening: dict[str, tuple[int, str, int]]) -> str:
+    """The processes that listen on a port: of each socket the lowest pid."""
+    inodes = {inode for inode, row in listening.items() if row[2] == port}
+    found = []
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        if inodes & (theirs := _sockets(pid)):
+            inodes -= theirs
+            found.append(f"process {pid} ({_comm(pid)})")
+    return ", ".join(found) or "another process"
+
+
+def _conflicts(base: str, plan: dict[str, Wanted], verdict: _Verdict) -> list[str]:
     """
     The addresses of our sites that somebody else holds, or that nginx itself is in the way of.
 
@@ -1155,7 +1167,7 @@ def _conflicts(base: str, plan: dict[str, Wanted], master: int | None) -> list[s
         (path[len("sites-available/") : -len(".conf")], *listen)
         for path, entry in plan.items()
         if path.startswith("sites-available/") and entry.kind == "file"
-        for listen in _addresses(_directives(_text(entry.contents)))
+        for listen in _addresses(verdict.parsed.get(path, []))
     ]
     strangers = _addresses(_strangers(base, {f"{base}/{path}" for path in plan}))
     everywhere = {
@@ -1163,14 +1175,14 @@ def _conflicts(base: str, plan: dict[str, Wanted], master: int | None) -> list[s
         for _, address, port in [*(row[1:] for row in wanted), *strangers]
         if address in ("0.0.0.0", "::")
     }
-    listening, holders = _listening(), _holders()
+    listening = _listening()
     # Its own, and those that systemd keeps for it; what else systemd listens on is somebody else's.
-    kept = {int(address.rpartition(":")[2]) for address in __salt__["nginx_socket.held"]()}
-    own = {
-        listening[inode]
-        for inode, pid in holders.items()
-        if inode in listening and (pid == master or (pid == 1 and listening[inode][2] in kept))
-    }
+    own = {listening[inode] for inode in listening.keys() & _sockets(verdict.master or 0)}
+    of_systemd = {listening[inode] for inode in listening.keys() & _sockets(1)}
+    kept = set()
+    if {port for _, _, port in of_systemd} & {port for *_, port in wanted}:
+        kept = {int(address.rpartition(":")[2]) for address in __salt__["nginx_socket.held"]()}
+    own = own - of_systemd | {row for row in of_systemd if row[2] in kept}
     found = []
     for site, word, address, port in wanted:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -1202,10 +1214,8 @@ def _conflicts(base: str, plan: dict[str, Wanted], master: int | None) -> list[s
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     continue  # nginx -t is the judge of an address that is not the host's
-                pids = {holders.get(i, 0) for i, row in listening.items() if row[2] == port} - {0}
-                who = ", ".join(f"process {pid} ({_comm(pid)})" for pid in sorted(pids))
                 found.append(
-                    f"listen {word}: {who or 'another process'} holds that port "
+                    f"listen {word}: {_holders(port, listening)} holds that port "
                     f"(from the pillar's sites:{site})"
                 )
     return found
@@ -1681,7 +1691,8 @@ def _refuse(base: str, plan: dict[str, Wanted], output: str) -> None:
     raise CommandExecutionError("nginx refuses the tree as it would be:\n" + "\n".join(told))
 
 
-def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
+def _transact(make_plan: Any, test: bool) -> tuple[dict[str, Any], dict[str, Wanted]]:
+    """Bring the tree to a plan; what was done, and the plan."""
     base, shown = _base(), _shown()
     for _ in range(5):
         plan, strangers = make_plan()
@@ -1695,14 +1706,14 @@ def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
         }
         left = _leftovers(base)
         if not due and (test or not left):
-            return report
+            return report, plan
         with contextlib.ExitStack() as held:
             if not test:
                 held.enter_context(_alone())
                 for path in _leftovers(base):
                     shutil.rmtree(path)
                 if not due:
-                    return report
+                    return report, plan
             try:
                 report["changes"] = _changes(base, shown, due)
                 seen = _snapshot(base)
@@ -1712,7 +1723,7 @@ def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
                     report["warnings"] += _messages(verdict.output)[1]
                 if verdict.tested and not verdict.ok:
                     _refuse(base, plan, verdict.output)
-                conflicts = _conflicts(base, plan, verdict.master)
+                conflicts = _conflicts(base, plan, verdict)
                 if conflicts:
                     raise CommandExecutionError(
                         "nginx could not listen as it should:\n" + "\n".join(conflicts)
@@ -1720,7 +1731,7 @@ def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
                 if test:
                     if not verdict.tested:
                         report["warnings"].append(f"not tested before: {verdict.output}")
-                    return report
+                    return report, plan
                 # What was compared and tested is what must still be there.
                 if not _same(seen, _snapshot(base)):
                     raise _Raced
@@ -1738,7 +1749,7 @@ def _transact(make_plan: Any, test: bool) -> dict[str, Any]:
                 raise CommandExecutionError(
                     f"this did not stay in place: {', '.join(sorted(rest))}"
                 )
-            return report
+            return report, plan
     raise CommandExecutionError(
         f"somebody else kept writing to {shown} while it was to be changed; nothing was changed"
     )
@@ -1770,32 +1781,44 @@ def _note_path() -> str:
     return f"{_lookup()['state_dir']}/nginx_tree.json"
 
 
-def _as_is(base: str, path: str) -> str | None:
-    """An entry of the tree in a word: where a link leads, the digest of a file, None for nothing."""
+def _as_is(base: str, path: str, contents: bytes | None = None) -> str | None:
+    """
+    An entry of the tree in a word: where a link leads, the digest of a file, None for nothing.
+
+    contents
+        what is in the file, where that is known
+    """
     target = _link_target(base, path)
     if target is not None:
         return f"-> {target}"
-    contents = _read(os.path.join(base, path))
+    contents = _read(os.path.join(base, path)) if contents is None else contents
     return None if contents is None else hashlib.sha256(contents).hexdigest()
 
 
-def _note() -> None:
-    """Note what of the tree is the formula's, as it is just now that it was brought there."""
+def _note(plan: dict[str, Wanted]) -> None:
+    """
+    Note what of the tree is the formula's, as it is just now that it was brought there.
+
+    plan
+        what it was brought to: none of its files has to be read again
+    """
     base, shown = _base(), _shown()
+    noted = {}
     # Not the certificates: certbot renews them between two runs.
-    ours = [
-        path
-        for path in [*_entries(base, "sites-available"), _COMMON]
-        if not path.endswith(".pem") and _owned(_read(os.path.join(base, path)))
-    ]
-    leads = {f"-> {shown}/{path}" for path in ours}
-    links = [path for path in _entries(base, "sites-enabled") if _as_is(base, path) in leads]
-    if not ours:
+    for path in [*_entries(base, "sites-available"), _COMMON]:
+        contents = plan[path].contents if path in plan else _read(os.path.join(base, path))
+        if not path.endswith(".pem") and _owned(contents):
+            noted[path] = _as_is(base, path, contents)
+    leads = {f"-> {shown}/{path}" for path in noted}
+    for path in _entries(base, "sites-enabled"):
+        target = f"-> {_link_target(base, path)}"
+        if target in leads:
+            noted[path] = target
+    if not noted:
         __salt__["durable_file.remove"](_note_path())
         return
     __salt__["durable_file.directory"](os.path.dirname(_note_path()))
-    text = json.dumps({path: _as_is(base, path) for path in [*ours, *links]}, indent=1) + "\n"
-    __salt__["durable_file.write"](_note_path(), text, mode="0600")
+    __salt__["durable_file.write"](_note_path(), json.dumps(noted, indent=1) + "\n", mode="0600")
 
 
 def drift() -> dict[str, str]:
@@ -1831,9 +1854,9 @@ def drift() -> dict[str, str]:
 
 
 def _noted(make_plan: Any, test: bool) -> dict[str, Any]:
-    report = _transact(make_plan, test)
+    report, plan = _transact(make_plan, test)
     if not test:
-        _note()
+        _note(plan)
     return report
 
 

@@ -100,6 +100,35 @@ def test_the_note_decides_while_its_process_runs(host: Host) -> None:
     assert host.stale is None, "another process: the note says nothing"
 
 
+def test_the_note_knows_what_the_files_have_named(
+    host: Host, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.conf"
+    other.write_text("# one\n")
+    (host.base / "nginx.conf").write_text(f"include {other};\n")
+    host.note()
+    monkeypatch.setattr(host.m, "_references", lambda *_: pytest.fail("a file was read"))
+    host.m.__context__.clear()
+    assert host.stale is None
+    other.write_text("# two\n")
+    assert host.stale == "the configuration has changed"
+
+
+def test_a_note_of_before_that_is_good_as_well(host: Host, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "other.conf").write_text("")
+    (host.base / "nginx.conf").write_text(f"include {tmp_path}/other.conf;\n")
+    host.note()
+    path = pathlib.Path(host.m._NOTE)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "named": None}))
+    assert host.stale is None
+
+
+def test_a_file_that_comes_to_name_another(host: Host, tmp_path: pathlib.Path) -> None:
+    assert str(tmp_path / "other.conf") not in host.m._inputs()
+    (host.base / "nginx.conf").write_text(f"include {tmp_path}/other.conf;\n")
+    assert str(tmp_path / "other.conf") in host.m._inputs()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"master": null}', "null"])
 def test_a_broken_note_is_no_note(host: Host, text: str) -> None:
     path = pathlib.Path(host.m._NOTE)

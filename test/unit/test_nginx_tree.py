@@ -915,7 +915,7 @@ def test_where_directories_cannot_be_exchanged(
 
 def judged(m: Any, monkeypatch: pytest.MonkeyPatch, ok: Any) -> None:
     """An nginx that accepts what it is asked to."""
-    monkeypatch.setattr(m, "_judge", lambda base, due: m._Verdict(True, ok(due), "", None))
+    monkeypatch.setattr(m, "_judge", lambda base, due: m._Verdict(True, ok(due), "", None, {}))
 
 
 def test_a_step_that_nginx_refuses_waits_for_others(
@@ -1002,6 +1002,12 @@ def test_addresses_of_listen(m: Any) -> None:
     ]
 
 
+def conflicts(m: Any, plan: dict[str, Any], master: int | None = None) -> list[str]:
+    """What is said of a plan that nginx has accepted."""
+    parsed = {path: m._directives(wanted.contents.decode()) for path, wanted in plan.items()}
+    return m._conflicts("/nowhere", plan, m._Verdict(True, True, "", master, parsed))
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_a_port_that_is_held(m: Any, address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -1011,12 +1017,12 @@ def test_a_port_that_is_held(m: Any, address: str) -> None:
         port = holder.getsockname()[1]
         word = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         plan = {"sites-available/a.conf": m.Wanted("file", f"listen {word};".encode())}
-        (told,) = m._conflicts("/nowhere", plan, None)
+        (told,) = conflicts(m, plan)
         assert told.startswith(f"listen {word}: process {os.getpid()} (") and "sites:a" in told
-        assert m._conflicts("/nowhere", plan, os.getpid()) == [], "it is nginx's own"
+        assert conflicts(m, plan, os.getpid()) == [], "it is nginx's own"
         other = {"sites-available/a.conf": m.Wanted("file", b"listen 203.0.113.7:80;")}
-        assert m._conflicts("/nowhere", other, None) == [], "an address of another host"
-    assert m._conflicts("/nowhere", plan, None) == []
+        assert conflicts(m, other) == [], "an address of another host"
+    assert conflicts(m, plan) == []
 
 
 def test_all_addresses_of_a_port_and_one_of_them(m: Any) -> None:
@@ -1025,7 +1031,7 @@ def test_all_addresses_of_a_port_and_one_of_them(m: Any) -> None:
     def told(word: str, *more: str) -> str:
         lines = "".join(f"listen {one}:{port};" for one in (word, *more))
         plan = {"sites-available/a.conf": m.Wanted("file", lines.encode())}
-        return "\n".join(m._conflicts("/nowhere", plan, os.getpid()))
+        return "\n".join(conflicts(m, plan, os.getpid()))
 
     with socket.create_server(("0.0.0.0", 0)) as own:
         port = own.getsockname()[1]
