@@ -743,8 +743,10 @@ def held(name: str) -> dict[str, Any] | None:
 
         salt '*' django_release.held mysite
     """
+    if not _site(name)["project"]["source"] or _pinned(name):
+        return None
     staying = __salt__["release_record.held"](name)
-    if not staying or not _site(name)["project"]["source"] or _pinned(name):
+    if not staying:
         return None
     offered = _fingerprint(_offered(name)[1])
     if offered not in staying["left"]:

@@ -40,15 +40,17 @@ def wanted() -> list[str]:
     return [name for name, site in sites.items() if not site["absent"]]
 
 
-def unsettled(served: bool = True) -> list[str]:
+def look(served: bool = True) -> dict[str, list[str] | None]:
     """
-    The sites of which something is not, or not surely, as the pillar says: those whose states are
-    worth a run. For all of them the host is looked at once, and no program is started for any.
+    Compare all sites with the pillar. The host is looked at once for all of them, and no program is
+    started for any.
 
     served
         False: as far as their releases are prepared, and no further
 
-    Returns names. Of the others every state would say that there is nothing to do.
+    Returns by site, in the pillar's order, what :py:func:`remarks` says of one that is as the pillar
+    says: every state of it would say that there is nothing to do. None of one of which something is
+    not, or not surely, as the pillar says: its states are worth a run.
 
     Raises CommandExecutionError when the pillar is not valid.
 
@@ -56,22 +58,27 @@ def unsettled(served: bool = True) -> list[str]:
 
     .. code-block:: bash
 
-        salt '*' django_site.unsettled
+        salt '*' django_site.look
     """
 
-    def left(names: Sequence[str]) -> list[str]:
-        return [name for name in names if not _prepared(name) or (served and not _served(name))]
+    def seen(names: Sequence[str]) -> list[list[str] | None]:
+        return [
+            remarks(name) if _prepared(name) and (not served or _served(name)) else None
+            for name in names
+        ]
 
     names = wanted()
+    found: dict[str, list[str] | None] = dict.fromkeys(names)
     with __salt__["host_survey.begun"]():
         # What one look tells of all sites is seen with the first, and by the copies of this process.
-        found = set(left(names[:1]))
+        found.update(zip(names[:1], seen(names[:1]), strict=True))
         rest = names[1:]
         lanes = __salt__["side_by_side.processors"]() if len(rest) >= _MANY else 1
-        told = __salt__["side_by_side.each"]([tuple(rest[at::lanes]) for at in range(lanes)], left)
+        told = __salt__["side_by_side.each"]([tuple(rest[at::lanes]) for at in range(lanes)], seen)
     for lane, answer in told.items():
-        found.update(lane if isinstance(answer, CommandExecutionError) else answer)
-    return [name for name in names if name in found]
+        if not isinstance(answer, CommandExecutionError):
+            found.update(zip(lane, answer, strict=True))
+    return found
 
 
 def _prepared(name: str) -> bool:

@@ -83,15 +83,15 @@ def __virtual__() -> str:
 def _stat(pid: int) -> tuple[str, int, int] | None:
     """Name, parent and start (in clock ticks since the boot) of a process."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stream:
             text = stream.read()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name stands in parentheses and may hold any character: what follows starts after the last.
-    fields = text[text.rindex(")") + 2 :].split()
-    name = text[text.index("(") + 1 : text.rindex(")")]
+    fields = text[text.rindex(b")") + 2 :].split()
+    name = text[text.index(b"(") + 1 : text.rindex(b")")].decode("utf-8", "replace")
     # proc(5): fields[0] is field 3, the state; 4 is the parent, 22 the start.
-    return (name, int(fields[1]), int(fields[19])) if fields[0] not in "ZX" else None
+    return (name, int(fields[1]), int(fields[19])) if fields[0] not in b"ZX" else None
 
 
 def _title(pid: int) -> str:

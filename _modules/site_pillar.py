@@ -3440,8 +3440,8 @@ def _is_ours(path: str, name: str) -> bool:
     if os.path.islink(path):
         return False
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return f'Django site "{name}"' in stream.read(4096)
+        with open(path, "rb") as stream:
+            return f'Django site "{name}"'.encode() in stream.read(4096)
     except OSError:
         return False
 

@@ -180,7 +180,8 @@ def _settled_by(name: str, steps: Sequence[Step]) -> dict[str, Any]:
             ret["result"] = None
         else:
             __salt__["systemd_unit.daemon_reload"](force=True)
-    unsettled = __salt__["django_site.unsettled"](served=steps is _STEPS)
+    said = __salt__["django_site.look"](served=steps is _STEPS)
+    unsettled = [site for site in wanted if said[site] is None]
     with __salt__["systemd_unit.reload_later"]():
         failed = _bring(ret, unsettled, steps[:_IN_TURN], steps[_IN_TURN:])
     if unsettled and not __opts__["test"] and __salt__["systemd_unit.needs_reload"](_UNITS):
@@ -191,9 +192,8 @@ def _settled_by(name: str, steps: Sequence[Step]) -> dict[str, Any]:
     if failed:
         lines.append(f"failed: {', '.join(failed)}")
     with __salt__["host_survey.begun"]():
-        lines += [
-            f"{site}: {said}" for site in wanted for said in __salt__["django_site.remarks"](site)
-        ]
+        said.update((site, __salt__["django_site.remarks"](site)) for site in unsettled)
+    lines += [f"{site}: {each}" for site in wanted for each in said[site]]
     ret["comment"] = "\n".join(lines)
     return ret
 
