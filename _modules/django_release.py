@@ -59,8 +59,10 @@ _EXCLUDED_FILES = ("*.pyc", "*.pyo", "*.sqlite3", "*.sqlite3-*", "*.log", "*.pid
 # Runs in the site's own Python, as the site's user, in the release. What the project prints goes
 # to standard error; the answer alone is on standard output.
 _DRIVER = r"""
-import filecmp, importlib, json, os, shutil, sys, time, traceback, zlib
+import filecmp, gc, importlib, json, os, shutil, sys, time, traceback, zlib
 
+# To look for garbage while Django is imported takes a tenth of the time, and there is none.
+gc.disable()
 request = json.loads(sys.stdin.readline())
 answer = {"step": "settings"}
 channel = os.fdopen(os.dup(1), "w")
@@ -156,6 +158,7 @@ def prepare():
         except SystemExit as left:
             if left.code:
                 raise CommandError("there are models that no migration makes so")
+    gc.enable()
     answer["step"] = "migrate"
     from django.db import connections
     from django.db.migrations.executor import MigrationExecutor

@@ -24,6 +24,7 @@ newer or older, and nothing else is ever upgraded: a newer version of the same s
 """
 
 import contextlib
+import fnmatch
 import json
 import os
 import re
@@ -142,17 +143,11 @@ def _ask(*words: str) -> subprocess.CompletedProcess[str]:
 
 def _packages() -> dict[str, _Package]:
     """nginx's packages that are on the host, by name."""
-    form = "${binary:Package}\\t${db:Status-Abbrev}\\t${Version}\\n"
-    # It fails for a pattern that nothing matches, and lists the matches of the others.
-    listing = _ask("dpkg-query", "--show", f"--showformat={form}", *_PATTERNS).stdout
-    found = {}
-    for line in listing.splitlines():
-        name, status, version = line.split("\t")
-        # dpkg-query(1): what is wanted, what is (n, c: no more than configuration files), errors.
-        if status[1] not in "nc":
-            whole = status[1] == "i" and status[2] == " "
-            found[name.partition(":")[0]] = _Package(version, whole, status[0] == "h")
-    return found
+    return {
+        name: _Package(**package)
+        for name, package in __salt__["dpkg_packages.on_host"]().items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in _PATTERNS)
+    }
 
 
 def _policy(names: list[str]) -> dict[str, list[_Row]]:

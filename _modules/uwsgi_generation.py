@@ -787,7 +787,8 @@ def switch(name: str, digest: str | None = None) -> dict[str, Any]:
     digest
         the generation to have instead of the one that the pillar asks for
 
-    Returns ``digest`` and ``changes``, empty when nothing had to be done and nothing was touched.
+    Returns ``digest``, ``changes``, empty when nothing had to be done and nothing was touched, and
+    ``left``, what is not as it should be for all that, mostly empty.
 
     Raises CommandExecutionError when the generation does not come up or does not answer as the
     pillar's ``health`` says; then it is gone again, and what ran before still runs and is enabled.
@@ -809,7 +810,7 @@ def _switch(name: str, digest: str | None) -> dict[str, Any]:
     found, missing = _with_socket(name)
     changes = _lacks(name, wanted, found)
     if not changes:
-        return {"digest": wanted["digest"], "changes": {}}
+        return {"digest": wanted["digest"], "changes": {}, "left": {}}
     _clear(name)
     if "generation" in changes:
         leaves = elsewhere(name)
@@ -829,7 +830,8 @@ def _switch(name: str, digest: str | None) -> dict[str, Any]:
         # It was started by a run that was killed before it had an answer.
         _health(_site(name), _site(name)["socket"]["path"])
     _settle(name, wanted["digest"], found)
-    return {"digest": wanted["digest"], "changes": changes}
+    left = _lacks(name, wanted, _generations(name))
+    return {"digest": wanted["digest"], "changes": changes, "left": left}
 
 
 def _serves(found: dict[str, dict[str, Any]]) -> bool:
@@ -1189,9 +1191,6 @@ def _up(name: str, digest: str, timeout: float) -> None:
     socket = _paths(name, digest)["stats"]
     deadline = time.monotonic() + timeout
     while True:
-        state = __salt__["systemd_unit.show"](_unit(name, digest), ["ActiveState"])
-        if state[_unit(name, digest)]["ActiveState"] != "active":
-            raise CommandExecutionError("it ended after it had started")
         try:
             workers = __salt__["uwsgi_request.stats"](socket, timeout=5)["workers"]
             waiting = [
@@ -1204,6 +1203,9 @@ def _up(name: str, digest: str, timeout: float) -> None:
             lacking = str(error)
         if lacking is None:
             return
+        state = __salt__["systemd_unit.show"](_unit(name, digest), ["ActiveState"])
+        if state[_unit(name, digest)]["ActiveState"] != "active":
+            raise CommandExecutionError("it ended after it had started")
         if time.monotonic() > deadline:
             raise CommandExecutionError(f"{lacking}, {timeout:g} s after the start")
         time.sleep(0.05)

@@ -145,10 +145,26 @@ def status(site: str) -> dict[str, Any]:
 
         salt '*' uwsgi_socket.status mysite
     """
-    return _status(site, _shown(site))
+    return _status(site, units(site))
 
 
-def _shown(site: str) -> dict[str, dict[str, str]]:
+def units(site: str) -> dict[str, dict[str, str]]:
+    """
+    What systemd says of a site's socket and its anchor.
+
+    site
+        the site's name
+
+    Returns properties (see :py:func:`systemd_unit.show`) by unit.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.units mysite
+    """
     return __salt__["systemd_unit.show"](
         list(names(site).values()), ["LoadState", "ActiveState", "Listen", "NeedDaemonReload"]
     )
@@ -169,12 +185,14 @@ def _status(site: str, shown: dict[str, dict[str, str]]) -> dict[str, Any]:
     }
 
 
-def lacks(site: str) -> dict[str, dict[str, Any]]:
+def lacks(site: str, shown: dict[str, dict[str, str]] | None = None) -> dict[str, dict[str, Any]]:
     """
     What of a site's socket is not yet as the pillar says.
 
     site
         the site's name
+    shown
+        what :py:func:`units` says, where it was asked already
 
     Returns a dictionary of ``old`` and ``new`` by what it is, empty when all is as it should be.
 
@@ -185,11 +203,11 @@ def lacks(site: str) -> dict[str, dict[str, Any]]:
         salt '*' uwsgi_socket.lacks mysite
     """
     written = _unwritten(site)
-    if __salt__["host_survey.going_on"]() and not written:
+    if shown is None and not written and __salt__["host_survey.going_on"]():
         now = _glanced(site, __salt__["site_pillar.site"](site)["socket"]["path"])
         if now is not None:
             return _differences(site, now)
-    return {**written, **_lacks(site, _shown(site))}
+    return {**written, **_lacks(site, units(site) if shown is None else shown)}
 
 
 def _unwritten(site: str) -> dict[str, dict[str, Any]]:
@@ -212,7 +230,7 @@ def _lacks(site: str, shown: dict[str, dict[str, str]]) -> dict[str, dict[str, A
 
 def _differences(site: str, now: dict[str, Any]) -> dict[str, dict[str, Any]]:
     wanted = __salt__["site_pillar.site"](site)["socket"]
-    units = names(site)
+    anchor = names(site)["anchor"]
     changes: dict[str, dict[str, Any]] = {}
     if now["path"] != wanted["path"]:
         changes["path"] = {"old": now["path"], "new": wanted["path"]}
@@ -227,7 +245,7 @@ def _differences(site: str, now: dict[str, Any]) -> dict[str, dict[str, Any]]:
         if now["backlog"] is not None and now["backlog"] != backlog:
             changes["backlog"] = {"old": now["backlog"], "new": backlog}
     if not now["anchor"]:
-        changes[units["anchor"]] = {"old": "inactive", "new": "active"}
+        changes[anchor] = {"old": "inactive", "new": "active"}
     if not now["enabled"]:
         changes["enabled"] = {"old": False, "new": True}
     return changes
@@ -485,13 +503,15 @@ def lead(site: str, path: str) -> bool:
     return __salt__["durable_file.link"](wanted, path)
 
 
-def listen(site: str) -> None:
+def listen(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
     """
     Let systemd listen for a site as the pillar says, whatever is to be done for that. On another
     path nobody answers before a generation is started there; one that runs keeps the old socket.
 
     site
         the site's name
+    shown
+        what :py:func:`units` says, where it was asked already
 
     Raises CommandExecutionError when systemd does not obey, or the kernel lets a live socket's
     backlog not be changed.
@@ -503,16 +523,16 @@ def listen(site: str) -> None:
         salt '*' uwsgi_socket.listen mysite
     """
     wanted = __salt__["site_pillar.site"](site)["socket"]
-    shown = _shown(site)
+    shown = units(site) if shown is None else shown
     changes = _lacks(site, shown)
-    units = names(site)
+    unit = names(site)
     anew = "path" in changes or "listening" in changes
     moves = anew and __salt__["uwsgi_generation.elsewhere"](site)
     if anew and not moves:
         # A generation without a socket is of no use to anybody.  And systemd does not start a
         # socket whose service is active (core/socket.c).
         stop = __salt__["site_pillar.site"](site)["uwsgi"]["stop_timeout"]
-        there = [unit for unit in units.values() if shown[unit]["LoadState"] == "loaded"]
+        there = [each for each in unit.values() if shown[each]["LoadState"] == "loaded"]
         if there:
             __salt__["systemd_unit.stop"](there, timeout=stop + 30)
             __salt__["systemd_unit.reset_failed"](there)
@@ -521,24 +541,24 @@ def listen(site: str) -> None:
     # At a path that is not the unit's any more systemd closes its side of the socket and leaves the
     # file (socket_deserialize_item() in core/socket.c).
     # One that it did not know it reads when it is to start it.
-    if any(unit["LoadState"] != "not-found" for unit in shown.values()):
-        __salt__["systemd_unit.read_anew"](list(units.values()))
+    if any(each["LoadState"] != "not-found" for each in shown.values()):
+        __salt__["systemd_unit.read_anew"](list(unit.values()))
     if moves:
-        __salt__["systemd_unit.stop"](list(units.values()), alone=True)
+        __salt__["systemd_unit.stop"](list(unit.values()), alone=True)
     if "enabled" in changes:
         # Not by systemctl, which has systemd read every unit of the host anew.
-        for link, unit in links(site).items():
+        for link, target in links(site).items():
             __salt__["durable_file.directory"](os.path.dirname(link))
-            __salt__["durable_file.link"](link, unit)
+            __salt__["durable_file.link"](link, target)
     if not anew:
         # Twice for a socket that has just been made by an old unit; nothing for a right one.
         set_owner(wanted["path"], wanted["owner"], wanted["group"], wanted["mode"])
         if "backlog" in changes and not set_backlog(wanted["path"], wanted["backlog"]):
             raise CommandExecutionError(
                 "the kernel does not let the backlog of a live socket be changed here: "
-                f"systemctl restart {units['socket']} does it, and stops the site for that time"
+                f"systemctl restart {unit['socket']} does it, and stops the site for that time"
             )
-    __salt__["systemd_unit.start"](list(units.values()))
+    __salt__["systemd_unit.start"](list(unit.values()))
 
 
 def set_owner(path: str, owner: str, group: str, mode: str) -> bool:

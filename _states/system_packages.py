@@ -91,7 +91,8 @@ def installed(name: str) -> dict:
             return ret
         if name == "nginx" and not __opts__["test"] and __salt__["nginx_package.settle"]():
             ret["changes"]["dpkg"] = {"old": "interrupted", "new": "finished"}
-        missing = sorted(set(packages) - set(__salt__["pkg.list_pkgs"]()))
+        there = __salt__["dpkg_packages.on_host"]()
+        missing = sorted(set(packages) - {name for name in there if there[name]["whole"]})
         if not missing:
             ret["comment"] = f"{', '.join(packages)}: installed"
             return ret
@@ -134,7 +135,7 @@ def absent(name: str) -> dict:
     try:
         record = _record(__salt__["site_pillar.settings"]())
         ours = _recorded(record)
-        present = sorted(set(ours) & set(__salt__["pkg.list_pkgs"]()))
+        present = sorted(set(ours) & set(__salt__["dpkg_packages.on_host"]()))
         if not present and not ours:
             ret["comment"] = "this formula installed no package that is still there"
             return ret

@@ -45,30 +45,31 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
             ret.update(result=None, changes={"generation": {"old": None, "new": awaits}})
             ret["comment"] = f"would be done {awaits}"
             return ret
-        before = __salt__["uwsgi_generation.lacks"](name, digest)
-        if not before["changes"]:
-            ret["comment"] = f"generation {before['digest']} runs"
-            return ret
         if __opts__["test"]:
-            ret.update(result=None, changes=before["changes"])
-            ret["comment"] = f"generation {before['digest']} would run"
-            why = "generation" in before["changes"] and __salt__["uwsgi_generation.refusal"](
-                name, digest
-            )
-            if why:
-                ret.update(result=False, changes={}, comment=why)
-            return ret
+            return _foretold(ret, name, digest)
         done = __salt__["uwsgi_generation.switch"](name, digest)
-        left = __salt__["uwsgi_generation.lacks"](name, digest)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret
     ret["changes"] = done["changes"]
-    if left["changes"]:
+    if done["left"]:
         ret["result"] = False
-        ret["comment"] = f"done, and yet not as it should be: {left['changes']}"
+        ret["comment"] = f"done, and yet not as it should be: {done['left']}"
         return ret
     ret["comment"] = f"generation {done['digest']} runs"
+    return ret
+
+
+def _foretold(ret: dict[str, Any], name: str, digest: str | None) -> dict[str, Any]:
+    due = __salt__["uwsgi_generation.lacks"](name, digest)
+    if not due["changes"]:
+        ret["comment"] = f"generation {due['digest']} runs"
+        return ret
+    ret.update(result=None, changes=due["changes"])
+    ret["comment"] = f"generation {due['digest']} would run"
+    why = "generation" in due["changes"] and __salt__["uwsgi_generation.refusal"](name, digest)
+    if why:
+        ret.update(result=False, changes={}, comment=why)
     return ret
 
 

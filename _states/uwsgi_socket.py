@@ -40,7 +40,8 @@ def listening(name: str) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
         wanted = __salt__["site_pillar.site"](name)["socket"]
-        changes = __salt__["uwsgi_socket.lacks"](name)
+        shown = __salt__["uwsgi_socket.units"](name)
+        changes = __salt__["uwsgi_socket.lacks"](name, shown)
         remarks = "".join(f"; {each}" for each in __salt__["uwsgi_socket.remarks"](name))
         if not changes:
             ret["comment"] = f"systemd listens on {wanted['path']}{remarks}"
@@ -60,7 +61,7 @@ def listening(name: str) -> dict[str, Any]:
                 f"with that systemd goes over to {wanted['path']}{remarks}"
             )
             return ret
-        __salt__["uwsgi_socket.listen"](name)
+        __salt__["uwsgi_socket.listen"](name, shown)
         left = __salt__["uwsgi_socket.lacks"](name)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
