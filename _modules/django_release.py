@@ -598,7 +598,12 @@ def environment(name: str) -> dict[str, str]:
 
         salt '*' django_release.environment mysite
     """
-    return _environment(name, __salt__["python_venv.desired"](name)["path"], desired(name)["id"])
+
+    def look() -> dict[str, str]:
+        venv = __salt__["python_venv.desired"](name)["path"]
+        return _environment(name, venv, desired(name)["id"])
+
+    return dict(_once(("environment", name), look))
 
 
 def _allowed_hosts(site: dict[str, Any]) -> dict[str, str]:

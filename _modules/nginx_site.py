@@ -175,7 +175,7 @@ def _quote_words(value: Any) -> str:
         words = [value]
     if not words:
         raise CommandExecutionError("an nginx directive is left without a parameter")
-    return " ".join(__salt__["nginx_tree.quote"](word) for word in words)
+    return " ".join(map(__salt__["nginx_tree.quote"], words))
 
 
 def _beyond_root(path: str) -> str:

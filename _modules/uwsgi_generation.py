@@ -81,6 +81,10 @@ def _once(what: tuple[str, ...], look: Callable[[], Any]) -> Any:
     return look() if memory is None else memory.once(what, look)
 
 
+def _real(path: str) -> str:
+    return _once(("real", path), lambda: os.path.realpath(path))
+
+
 def _site(name: str) -> dict[str, Any]:
     return _once(("site", name), lambda: __salt__["site_pillar.site"](name))
 
@@ -232,13 +236,13 @@ def _seclusion(
     read = [
         release["path"],
         venv["path"],
-        os.path.realpath(venv["path"]),
+        _real(venv["path"]),
         f"{lookup['uwsgi_dir']}/{site['name']}",
         *(path for program in programs for path in _installed(program)),
     ]
 
     # A path of the pillar may go through a link, like a /srv that is on another disk.
-    roots = [*hidden, *(os.path.realpath(path) for path in hidden)]
+    roots = [*hidden, *map(_real, hidden)]
 
     def bound(key: str, paths: list[str], besides: list[str]) -> list[str]:
         kept: list[str] = []
@@ -251,7 +255,7 @@ def _seclusion(
 
     return [
         f"TemporaryFileSystem={' '.join(f'{path}:ro' for path in hidden)}",
-        *bound("BindPaths", [*places, *map(os.path.realpath, places)], []),
+        *bound("BindPaths", [*places, *map(_real, places)], []),
         *bound("BindReadOnlyPaths", read, places),
         # The sockets of all sites, one's own among them, which uWSGI inherits open.
         "InaccessiblePaths=-/run/uwsgi",
@@ -275,8 +279,8 @@ def _sandbox(site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any]
         venv["path"],
         venv["uwsgi"] or "",
         release["path"],
-        os.path.realpath(venv["binary"]),
-        os.path.realpath(venv["uwsgi"] or "/"),
+        _real(venv["binary"]),
+        _real(venv["uwsgi"] or "/"),
     ]
     homes = any(path.startswith(("/home/", "/root/", "/run/user/")) for path in used)
     public = any(path.startswith(("/tmp/", "/var/tmp/")) for path in used)
