@@ -200,6 +200,10 @@ def _references(text: str, base: str) -> set[str]:
     return found
 
 
+def _row(seen: os.stat_result) -> list[int]:
+    return [seen.st_dev, seen.st_ino, seen.st_mode, seen.st_size, seen.st_ctime_ns]
+
+
 def _named(path: str, row: list[int], base: str) -> list[str]:
     """The files that a file names; read once in a run, as long as it does not change."""
     memory: dict[str, tuple[list[int], list[str]]] = __context__.setdefault(_NAMED, {})
@@ -234,7 +238,7 @@ def _inputs(noted: dict[str, list[str]] | None = None) -> dict[str, list[int]]:
             # A dangling link, or a file that is not there: that too may change.
             rows[key] = []
             return None
-        rows[key] = [seen.st_dev, seen.st_ino, seen.st_mode, seen.st_size, seen.st_ctime_ns]
+        rows[key] = _row(seen)
         return seen
 
     def file(path: str) -> None:
@@ -244,8 +248,7 @@ def _inputs(noted: dict[str, list[str]] | None = None) -> dict[str, list[int]]:
         if seen is None or not stat.S_ISREG(seen.st_mode) or (seen.st_dev, seen.st_ino) in texts:
             return
         texts.add((seen.st_dev, seen.st_ino))
-        followed = path + " ->" if path + " ->" in rows else path
-        names = _named(path, rows[followed], base) if noted is None else noted.get(path, [])
+        names = _named(path, _row(seen), base) if noted is None else noted.get(path, [])
         for named in names:
             pattern = glob.has_magic(named)
             for target in sorted(glob.glob(named)) if pattern else [named]:

@@ -120,8 +120,23 @@ def _sockets() -> dict[str, tuple[str, str]]:
     }
 
 
-def _inodes(pid: int) -> set[str]:
-    """The sockets that a process has open."""
+def inodes(pid: int) -> set[str]:
+    """
+    The sockets that a process has open.
+
+    pid
+        its number
+
+    Returns the sockets' inodes, as text.
+
+    Raises OSError when there is no such process.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_socket.inodes 1
+    """
     found = set()
     for name in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -137,7 +152,7 @@ def _listening(pid: int) -> dict[str, list[str]]:
     """The addresses that a process listens on: its sockets' inodes by address."""
     found: dict[str, list[str]] = {}
     table = _sockets()
-    for inode in sorted(_inodes(pid)):
+    for inode in sorted(inodes(pid)):
         address, state = table.get(inode, ("", ""))
         if state == "0A":
             found.setdefault(address, []).append(inode)
@@ -146,17 +161,17 @@ def _listening(pid: int) -> dict[str, list[str]]:
 
 def _others(pid: int) -> list[str]:
     """What a process listens on besides TCP: unix sockets, and UDP's (``listen ... quic``)."""
-    inodes, found = _inodes(pid), set()
+    theirs, found = inodes(pid), set()
     for path, family in (("/proc/net/udp", socket.AF_INET), ("/proc/net/udp6", socket.AF_INET6)):
         for inode, (address, state) in _table(path, family).items():
             # 07: bound and not connected; the one of a log is connected.
-            if inode in inodes and state == "07":
+            if inode in theirs and state == "07":
                 found.add(f"{address} (UDP)")
     with open("/proc/net/unix", encoding="utf-8", errors="replace") as rows:
         for line in rows.readlines()[1:]:
             fields = line.rstrip("\n").split(maxsplit=7)
             # Of the flags, __SO_ACCEPTCON in include/uapi/linux/net.h: it listens.
-            if len(fields) == 8 and fields[6] in inodes and int(fields[3], 16) & 0x10000:
+            if len(fields) == 8 and fields[6] in theirs and int(fields[3], 16) & 0x10000:
                 found.add(f"unix:{fields[7]}")
     return sorted(found)
 
@@ -369,11 +384,11 @@ def status() -> dict[str, Any]:
     }
     if master is None:
         return answer
-    listening, kept = _listening(master), _inodes(1)
-    for address, inodes in sorted(listening.items()):
-        if len(inodes) > 1:
+    listening, kept = _listening(master), inodes(1)
+    for address, sockets in sorted(listening.items()):
+        if len(sockets) > 1:
             answer["several"].append(address)
-        elif inodes[0] in kept and address in now:
+        elif sockets[0] in kept and address in now:
             answer["held"].append(address)
         else:
             answer["own"].append(address)

@@ -1135,14 +1135,10 @@ def _listening() -> dict[str, tuple[int, str, int]]:
 
 def _sockets(pid: int) -> set[str]:
     """The inodes of the sockets that a process has open; none of one that has gone."""
-    found = set()
-    with contextlib.suppress(OSError):
-        for descriptor in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                link = os.readlink(f"/proc/{pid}/fd/{descriptor}")
-                if link.startswith("socket:["):
-                    found.add(link[len("socket:[") : -1])
-    return found
+    try:
+        return __salt__["nginx_socket.inodes"](pid)
+    except OSError:
+        return set()
 
 
 def _holders(port: int, listening: dict[str, tuple[int, str, int]]) -> str:
@@ -1806,14 +1802,15 @@ def _note(plan: dict[str, Wanted]) -> None:
     noted = {}
     # Not the certificates: certbot renews them between two runs.
     for path in [*_entries(base, "sites-available"), _COMMON]:
+        if path.endswith(".pem"):
+            continue
         contents = plan[path].contents if path in plan else _read(os.path.join(base, path))
-        if not path.endswith(".pem") and _owned(contents):
+        if _owned(contents):
             noted[path] = _as_is(base, path, contents)
     leads = {f"-> {shown}/{path}" for path in noted}
     for path in _entries(base, "sites-enabled"):
-        target = f"-> {_link_target(base, path)}"
-        if target in leads:
-            noted[path] = target
+        if (now := _as_is(base, path)) in leads:
+            noted[path] = now
     if not noted:
         __salt__["durable_file.remove"](_note_path())
         return
