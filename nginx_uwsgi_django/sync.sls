@@ -39,7 +39,7 @@
 'nginx_uwsgi_django: new modules are loaded':
   test.nop:
     - name: {{ new | join(', ') | json }}
-    - reload_modules: True
+    - force_reload_modules: True
 {%-   else %}
 {}
 {%-   endif %}

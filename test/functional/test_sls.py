@@ -4,6 +4,7 @@ import pytest
 
 PROJECT = {"path": "/srv/x", "wsgi": "x.wsgi:application", "settings": "x.settings"}
 SITE = {"server_names": ["x.example"], "project": PROJECT}
+PILLAR = {"nginx_uwsgi_django": {"sites": {"x": SITE}}}
 
 MALFORMED = {
     "nothing": {},
@@ -59,9 +60,26 @@ def test_every_sls_stands_alone(host):
 
 
 def test_modules_reach_an_empty_cache_in_a_dry_run_too(host):
-    pillar = {"nginx_uwsgi_django": {"sites": {"x": SITE}}}
-    run = host.apply("nginx_uwsgi_django.pillar", pillar=pillar, cold=True, test=True)
+    run = host.apply("nginx_uwsgi_django.pillar", pillar=PILLAR, cold=True, test=True)
     assert run.ok, run
     assert {result.function for result in run.results} == {"test.nop", "site_pillar.valid"}
-    run = host.apply("nginx_uwsgi_django.pillar", pillar=pillar)
+    run = host.apply("nginx_uwsgi_django.pillar", pillar=PILLAR)
     assert {result.function for result in run.results} == {"site_pillar.valid"}
+
+
+_CANARY = """
+import pathlib
+
+pathlib.Path("/root/imported").touch()
+"""
+
+
+@pytest.mark.parametrize("salt", ["3006", "3007", "3008"])
+def test_a_run_with_new_modules_imports_only_those_that_it_calls(host, salt):
+    # Where Salt does not know its new modules by name, it looks for each function in every module
+    # that it has: a second of a first run.
+    host.write("/srv/salt/_modules/nobody_calls_this.py", _CANARY)
+    run = host.apply("nginx_uwsgi_django.pillar", pillar=PILLAR, cold=True, salt=salt)
+    assert {result.function for result in run.results} == {"test.nop", "site_pillar.valid"}
+    assert run.ok, run
+    assert not host.exists("/root/imported")
