@@ -1,5 +1,5 @@
 """
-Run the benchmarks and write docs/benchmark: bin/bench [--sites N ...] [--repeat N] [converging|served|scale]
+Run the benchmarks and write docs/benchmark: bin/bench [converging|served|scale] [--sites N ...] [--repeat N]
 """
 
 import argparse
@@ -16,10 +16,10 @@ from test.hosts.host import Host
 from test.hosts.tools import ensure_tools
 
 from . import job, measure, report, scale, served
-from .tools import TOOLS, Tool, floor
+from .tools import TOOLS, Ansible, CheckingStock, Pyinfra, Stock, Tool, floor
 
 # Above that many sites a run of one of these takes longer than the rest together.
-_LIMITS = {"Salt's own states": 100, "pyinfra": 10, "Ansible": 10}
+_LIMITS = {Stock.name: 100, CheckingStock.name: 100, Pyinfra.name: 10, Ansible.name: 10}
 
 
 def _say(words: str) -> None:
@@ -35,7 +35,7 @@ def _machine() -> str:
     )
 
 
-def _median(host: Host, command: list[str], into: list[measure.Taken]) -> None:
+def _measured(host: Host, command: list[str], into: list[measure.Taken]) -> None:
     into.append(measure.run(host, command))
 
 
@@ -50,6 +50,8 @@ def _one_size(count: int, kinds: list[type[Tool]], repeat: int) -> dict[str, Any
             job.prepare(host, count)
             tool.install()
             tool.want(count)
+            # What apt, pip and the making of the projects wrote is not flushed on the tool's account.
+            os.sync()
             first = measure.run(host, tool.command())
             _say(f"{count} sites, {tool.name}: {first.wall:.1f} s for the first run")
             # What only a second run settles (a cache that is warm) is no news.
@@ -59,12 +61,13 @@ def _one_size(count: int, kinds: list[type[Tool]], repeat: int) -> dict[str, Any
         changed: dict[str, list[measure.Taken]] = {tool.name: [] for tool in tools}
         floors: list[measure.Taken] = []
         for turn in range(repeat):
-            _median(tools[0].host, floor(tools[0].host), floors)
+            _measured(tools[0].host, floor(tools[0].host), floors)
             for tool in tools:
-                _median(tool.host, tool.command(), nothing[tool.name])
-            for tool in tools:
+                # Right after the run with nothing to do that it is divided by: with the other tools'
+                # turns between them the ratio was that of a machine that idled and one that did not.
+                _measured(tool.host, tool.command(), nothing[tool.name])
                 tool.want(count, job.BODY_SIZES[(turn + 1) % 2])
-                _median(tool.host, tool.command(), changed[tool.name])
+                _measured(tool.host, tool.command(), changed[tool.name])
                 # The next turn begins where this one ended.
         for tool in tools:
             counts = measure.counted(tool.host, tool.command())

@@ -35,6 +35,20 @@ _STOCK = """\
     - target: /etc/nginx/sites-available/{{ site.name }}.conf
     - watch_in:
       - service: nginx
+{%-   if pillar['check'] %}
+{{ site.name }}, checked:
+  cmd.run:
+    - name: {{ pillar['check'] }}
+    - cwd: /srv/{{ site.name }}
+    - runas: {{ site.name }}
+    - env:
+      - DJANGO_SETTINGS_MODULE: app.settings
+      - PYTHONPATH: /srv/{{ site.name }}
+    - onchanges:
+      - file: /etc/uwsgi-bench/{{ site.name }}.ini
+    - require_in:
+      - service: {{ site.name }}.socket
+{%-   endif %}
 {{ site.name }}.socket:
   service.running:
     - enable: True
@@ -99,18 +113,26 @@ class Stock(Tool):
     """Salt's own states: user, file and service."""
 
     name = "Salt's own states"
+    check = ""
 
     def install(self) -> None:
         self.host.write("/srv/bench/bench.sls", _STOCK)
 
     def want(self, count: int, body_size: str = job.BODY_SIZES[0]) -> None:
-        self.host.set_pillar({"bench": _wanted(count, body_size)})
+        self.host.set_pillar({"bench": _wanted(count, body_size), "check": self.check})
 
     def command(self) -> list[str]:
         return [*_salt_call(self.host), "--file-root=/srv/bench", "state.apply", "bench"]
 
     def version(self) -> str:
         return f"Salt {VERSIONS[SALT]}"
+
+
+class CheckingStock(Stock):
+    """Salt's own states that ask each project whether it is sound, as this formula does."""
+
+    name = "Salt's own states, and the checks"
+    check = f"{job.VENV}/bin/python -m django check"
 
 
 class Ansible(Tool):
@@ -217,7 +239,7 @@ systemd.service(
 )
 """
 
-TOOLS: tuple[type[Tool], ...] = (Formula, Stock, Pyinfra, Ansible)
+TOOLS: tuple[type[Tool], ...] = (Formula, Stock, CheckingStock, Pyinfra, Ansible)
 
 
 def floor(host: Host) -> list[str]:
