@@ -1,5 +1,5 @@
 """
-Sites as a whole: which of them are not yet as the pillar says.
+Sites as a whole: which of them are not yet as the pillar says, and what is left of those that go.
 
 .. versionadded:: 0.1.0
 """
@@ -38,6 +38,73 @@ def wanted() -> list[str]:
     """
     sites = __salt__["site_pillar.settings"]()["sites"]
     return [name for name, site in sites.items() if not site["absent"]]
+
+
+def leaving(everything: bool = False) -> list[str]:
+    """
+    The sites of the pillar that are not to be on this host.
+
+    everything
+        all of them are, not only those with ``absent: true``
+
+    Returns their names, in the pillar's order.
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_site.leaving
+    """
+    sites = __salt__["site_pillar.settings"]()["sites"]
+    return [name for name, site in sites.items() if everything or site["absent"]]
+
+
+def left(names: list[str], prepared: bool = True) -> dict[str, list[str]]:
+    """
+    What there is on this host of sites that are not to be on it, data apart that the pillar does not
+    give up (``nginx_uwsgi_django:clean:data``). The host is looked at once for all of them.
+
+    names
+        the sites
+    prepared
+        False: only what serves them (units, sockets, the log's rotation)
+
+    Returns by site what was found, mostly paths and names of units; nothing of a site that is gone.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_site.left '["oldsite"]'
+    """
+    call = __salt__
+    data = call["django_release.data_may_go"]()
+
+    def seen(name: str) -> list[str]:
+        found = [
+            *call["site_companion.remains"](name),
+            *call["uwsgi_generation.remains"](name),
+            *call["uwsgi_socket.remains"](name),
+            *call["uwsgi_log.remains"](name, data),
+        ]
+        if prepared:
+            found += [
+                f"virtual environment {digest}" for digest in call["python_venv.stored"](name)
+            ]
+            found += [fetched] if (fetched := call["release_source.cached"](name)) else []
+            found += call["django_release.removable"](name) if data else []
+            found += [
+                f"{kind} {account}"
+                for kind, account in call["system_account.removable"](name).items()
+            ]
+        return found
+
+    with __salt__["host_survey.begun"]():
+        return {name: found for name in names if (found := seen(name))}
 
 
 def look(served: bool = True) -> dict[str, list[str] | None]:

@@ -463,11 +463,11 @@ def _watch(name: str, until: dict[str, float], leading: dict[str, str]) -> dict[
     return errors
 
 
-def _retire(units: list[str]) -> None:
+def _retire(units: list[str], later: bool = False) -> None:
     """Stop units, as gently as each of them says, and remove them."""
     if not units:
         return
-    __salt__["systemd_unit.disable"](units)
+    __salt__["systemd_unit.disable"](units, later=later)
     # First the timers, so that none starts what is just being stopped.
     for kind in (".timer", ".service"):
         some = [unit for unit in units if unit.endswith(kind)]
@@ -475,7 +475,7 @@ def _retire(units: list[str]) -> None:
             __salt__["systemd_unit.stop"](some, timeout=_STOP_LIMIT + 60)
         for unit in some:
             __salt__["durable_file.remove"](_path(unit))
-    __salt__["systemd_unit.daemon_reload"](force=True)
+    __salt__["systemd_unit.daemon_reload"](force=True, later=later)
     __salt__["systemd_unit.reset_failed"](units)
 
 
@@ -521,6 +521,6 @@ def remove(name: str) -> bool:
     """
     if not remains(name):
         return False
-    _retire([unit for files in _there(name).values() for unit in files])
+    _retire([unit for files in _there(name).values() for unit in files], later=True)
     __salt__["durable_file.remove"](_environment_path(name))
     return True

@@ -63,7 +63,8 @@ _PROPERTIES = (
     "InvocationID",
 )
 
-# Whether systemd is to be reloaded at the end of what is going on.
+# Whether systemd is to be reloaded at the end of what is going on: None when nobody asked for it,
+# True when it is to be in any case.
 _LATER = "systemd_unit.later"
 
 # systemctl itself answers within this many seconds or something is badly wrong.
@@ -534,12 +535,15 @@ def enable(units: str | list[str], timeout: float = 60) -> bool:
     return _act("enable", units, timeout, "--quiet")
 
 
-def disable(units: str | list[str], timeout: float = 60) -> bool:
+def disable(units: str | list[str], timeout: float = 60, later: bool = False) -> bool:
     """
     Make units not start with the system. They are not stopped now.
 
     units, timeout
         as in :py:func:`start`
+    later
+        systemctl makes systemd read all units again after it; with True that is early enough at
+        the end of :py:func:`reload_later`, if that is going on
 
     Returns True.
 
@@ -551,6 +555,9 @@ def disable(units: str | list[str], timeout: float = 60) -> bool:
 
         salt '*' systemd_unit.disable nginx.service
     """
+    if later and _LATER in __context__:
+        __context__[_LATER] = True
+        return _act("disable", units, timeout, "--quiet", "--no-reload")
     return _act("disable", units, timeout, "--quiet")
 
 
@@ -645,12 +652,13 @@ def reload_later() -> Iterator[None]:
         with __salt__["systemd_unit.reload_later"]():
             ...
     """
-    __context__[_LATER] = False
+    __context__[_LATER] = None
     try:
         yield
     finally:
-        if __context__.pop(_LATER):
-            daemon_reload(force=True)
+        forced = __context__.pop(_LATER)
+        if forced is not None:
+            daemon_reload(force=forced)
 
 
 def read_anew(units: str | list[str]) -> bool:
@@ -698,10 +706,11 @@ def daemon_reload(force: bool = False, timeout: float = 90, later: bool = False)
 
         salt '*' systemd_unit.daemon_reload
     """
-    if not force and not needs_reload():
-        return False
     if later and _LATER in __context__:
-        __context__[_LATER] = True
+        # Whether there is a need is asked then: a look at all unit files, once.
+        __context__[_LATER] = force or bool(__context__[_LATER])
+        return False
+    if not force and not needs_reload():
         return False
     # File times come from a clock that stands still for up to a tick (4 to 10 ms): one written in
     # the tick of the reload would look older than it, or newer for ever.

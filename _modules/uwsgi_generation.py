@@ -63,6 +63,9 @@ _RUN = "/run/nginx_uwsgi_django"
 
 _UP = ("active", "activating", "reloading", "deactivating")
 
+# So many sites are stopped at once: each is some processes that end, and a host has its limits.
+_AT_ONCE = 50
+
 # A generation's unit: its site and its digest.
 _UNIT = re.compile(r"uwsgi-([a-z][a-z0-9_-]*)@([0-9a-f]{12})\.service")
 _PATTERN = "uwsgi-*@*.service"
@@ -1809,7 +1812,7 @@ def remove(name: str) -> bool:
     found = _generations(name)
     for digest in found:
         __salt__["durable_file.remove"](_paths(name, digest)["link"])
-    __salt__["systemd_unit.daemon_reload"](force=True)
+    __salt__["systemd_unit.daemon_reload"](force=True, later=True)
     if found:
         units = [shown["unit"] for shown in found.values()]
         __salt__["systemd_unit.stop"](units, timeout=_stop_timeout(name) + 15)
@@ -1824,8 +1827,46 @@ def remove(name: str) -> bool:
     for empty in (directory, f"{lookup['unit_dir']}/uwsgi-{name}.service.wants", f"{_RUN}/{name}"):
         if os.path.isdir(empty):
             os.rmdir(empty)
-    __salt__["systemd_unit.daemon_reload"]()
+    __salt__["systemd_unit.daemon_reload"](later=True)
     return True
+
+
+def finish(names: list[str]) -> None:
+    """
+    Let the generations of several sites finish their requests and stop, and systemd close their
+    sockets, many at once: each takes a second or more, most of which it waits.
+
+    names
+        the sites
+
+    Raises CommandExecutionError with what systemctl says of those that do not stop, when all others
+    have.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.finish '["mysite", "othersite"]'
+    """
+    up: dict[str, list[str]] = {}
+    for unit, shown in __salt__["uwsgi_socket.glance"]().items():
+        if shown["ActiveState"] in _UP:
+            generation = _UNIT.fullmatch(unit)
+            site = generation[1] if generation else unit[len("uwsgi-") :].rpartition(".")[0]
+            up.setdefault(site, []).append(unit)
+    running = [name for name in names if name in up]
+    errors = []
+    for begin in range(0, len(running), _AT_ONCE):
+        part = running[begin : begin + _AT_ONCE]
+        timeout = max(_stop_timeout(name) for name in part) + 15
+        try:
+            __salt__["systemd_unit.stop"](
+                [unit for name in part for unit in up[name]], timeout=timeout
+            )
+        except CommandExecutionError as error:
+            errors.append(str(error))
+    if errors:
+        raise CommandExecutionError("; ".join(errors))
 
 
 def _stop_timeout(name: str) -> int:

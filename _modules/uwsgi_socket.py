@@ -561,6 +561,64 @@ def listen(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
     __salt__["systemd_unit.start"](list(unit.values()))
 
 
+def remains(site: str) -> dict[str, str]:
+    """
+    What is on the host of a site's socket.
+
+    site
+        the site's name; the pillar need not have it any more
+
+    Returns a dictionary: the paths of its unit files (``there``), and its units that are not down
+    with their state as systemd calls it.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.remains mysite
+    """
+    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
+    seen = glance() if __salt__["host_survey.going_on"]() else units(site)
+    found = {}
+    for unit in names(site).values():
+        if os.path.lexists(f"{directory}/{unit}"):
+            found[f"{directory}/{unit}"] = "there"
+        state = seen[unit]["ActiveState"] if unit in seen else "inactive"
+        if state not in ("inactive", "failed"):
+            found[unit] = state
+    return found
+
+
+def remove(site: str) -> None:
+    """
+    Make systemd let go of a site's socket, and remove its units. What the socket's queue holds is
+    lost: :py:func:`uwsgi_generation.remove` comes first, and before it nginx lets go.
+
+    site
+        the site's name; the pillar need not have it any more
+
+    Raises CommandExecutionError when a unit does not stop.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.remove mysite
+    """
+    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
+    # Stop and disable in one go: a connection between the two would activate the anchor again.
+    loaded = [unit for unit, shown in units(site).items() if shown["LoadState"] == "loaded"]
+    if loaded:
+        __salt__["systemd_unit.stop"](loaded)
+        __salt__["systemd_unit.reset_failed"](loaded)
+        __salt__["systemd_unit.disable"](loaded, later=True)
+    for unit in names(site).values():
+        __salt__["durable_file.remove"](f"{directory}/{unit}")
+    __salt__["systemd_unit.daemon_reload"](later=True)
+
+
 def set_owner(path: str, owner: str, group: str, mode: str) -> bool:
     """
     Give a live socket's file another owner, group and mode. No connection is lost.

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 __virtualname__ = "django_site"
 
@@ -46,6 +46,33 @@ _LOG = "what uWSGI writes is kept"
 _GENERATION = "uWSGI runs the desired generation"
 _CERTIFICATE = "its certificate is the one that it asks for"
 _LIVE = "current is the release that is served"
+
+_NO_COMPANION = "it has no companion"
+_NO_GENERATION = "uWSGI runs no generation"
+_STOPPING = (
+    Step(_NO_COMPANION, "site_companion.absent"),
+    Step(_NO_GENERATION, "uwsgi_generation.absent", (_NO_COMPANION,)),
+    Step("systemd holds no socket", "uwsgi_socket.absent", (_NO_GENERATION,)),
+    Step("its log is rotated no more", "uwsgi_log.absent", (_NO_GENERATION,)),
+)
+_GOING = (
+    *_STOPPING,
+    Step("its virtual environments are gone", "python_venv.absent", (_NO_GENERATION,)),
+    Step(
+        "its releases are gone where the pillar gives up its data",
+        "django_release.absent",
+        (_NO_GENERATION,),
+    ),
+)
+# After all others of all sites: two may share an account, and a user of whom a process is left stays.
+_ACCOUNT_GONE = Step(
+    "its user and group are gone",
+    "system_account.absent",
+    tuple(step.label for step in _GOING),
+)
+
+# So many paths that stay are told of.
+_NAMED = 20
 
 # How the names of the sites' units begin.
 _UNITS = "uwsgi-"
@@ -164,6 +191,115 @@ def certified(name: str) -> dict[str, Any]:
     return ret
 
 
+def absent(name: str, everything: bool = False) -> dict[str, Any]:
+    """
+    Of every site that the pillar calls absent nothing is on the host but its data, and that only
+    where the pillar does not give it up (``nginx_uwsgi_django:clean:data``).
+
+    name
+        a label
+    everything
+        of all sites of the pillar, not only of those with ``absent: true``
+
+    nginx has let go of the sites before. Their generations finish their requests and stop, many
+    sites at once. A site of which nothing is left is not mentioned; of each of the others these are
+    part of the run's report under their own names, as far as those that they need went well:
+    :py:func:`site_companion.absent <_states.site_companion.absent>`,
+    :py:func:`uwsgi_generation.absent <_states.uwsgi_generation.absent>`,
+    :py:func:`uwsgi_socket.absent <_states.uwsgi_socket.absent>`,
+    :py:func:`uwsgi_log.absent <_states.uwsgi_log.absent>`,
+    :py:func:`python_venv.absent <_states.python_venv.absent>`,
+    :py:func:`django_release.absent <_states.django_release.absent>` and, when all sites have come
+    that far, :py:func:`system_account.absent <_states.system_account.absent>`.
+
+    .. code-block:: yaml
+
+        'sites: those that the pillar calls absent are gone':
+          django_site.absent:
+            - name: sites
+
+    .. versionadded:: 0.1.0
+    """
+    return _left_by(name, everything, _GOING, (_ACCOUNT_GONE,))
+
+
+def stopped(name: str, everything: bool = False) -> dict[str, Any]:
+    """
+    Nothing serves the sites that the pillar calls absent: no companion, no generation of uWSGI, no
+    socket. What they are made of stays.
+
+    name, everything
+        as in :py:func:`absent`, which does this too, and goes on
+
+    .. code-block:: yaml
+
+        'sites: uWSGI serves none':
+          django_site.stopped:
+            - name: sites
+            - everything: True
+
+    .. versionadded:: 0.1.0
+    """
+    return _left_by(name, everything, _STOPPING)
+
+
+def _left_by(
+    name: str, everything: bool, steps: Sequence[Step], last: Sequence[Step] = ()
+) -> dict[str, Any]:
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    try:
+        leaving = __salt__["django_site.leaving"](everything)
+        going = list(__salt__["django_site.left"](leaving, prepared=bool(last)))
+        kept = _kept(leaving) if last else []
+    except (CommandExecutionError, SaltInvocationError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    reports: dict[str, list[dict[str, Any]]] = {site: [] for site in going}
+    said = _let_go(reports, steps)
+    if not said:
+        reports = {site: _run(site, last, report) for site, report in reports.items()}
+    failed = _tell(ret, reports)
+    if said:
+        ret["result"] = False
+    still = going if said or __opts__["test"] else failed
+    lines = [f"{len(leaving) - len(still)} of {len(leaving)} sites that are to go are gone", *said]
+    if failed:
+        lines.append(f"failed: {', '.join(failed)}")
+    ret["comment"] = "\n".join(lines + kept) if leaving else "no site is to go"
+    return ret
+
+
+def _let_go(reports: dict[str, list[dict[str, Any]]], steps: Sequence[Step]) -> list[str]:
+    """Let sites go through states, and then systemd know; what it has against that."""
+    if not reports:
+        return []
+    if not __opts__["test"]:
+        try:
+            __salt__["uwsgi_generation.finish"](list(reports))
+        except CommandExecutionError as error:
+            # The state of the site that it is about tries again, and tells it.
+            log.warning("%s", error)
+    try:
+        with __salt__["systemd_unit.reload_later"]():
+            _go_on(reports, steps)
+        # Before the last trace of a site goes: a run that is killed here comes back.
+        if not __opts__["test"]:
+            __salt__["systemd_unit.daemon_reload"]()
+    except CommandExecutionError as error:
+        return [str(error)]
+    return []
+
+
+def _kept(sites: list[str]) -> list[str]:
+    """What stays on the host of sites that are gone, in a sentence."""
+    if __salt__["django_release.data_may_go"]():
+        return []
+    paths = [path for site in sites for path in __salt__["django_release.removable"](site)]
+    named = ", ".join(paths[:_NAMED])
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return [f"kept, as nginx_uwsgi_django:clean:data is not true: {named}{more}"] if paths else []
+
+
 # What is done for one site after the other before the rest is done side by side: accounts are in one
 # file, and Salt's connection to its master, which a release may come through, is for one process.
 _IN_TURN = [step.label for step in _STEPS].index(_VENV)
@@ -208,15 +344,20 @@ def _bring(
         the further states, which several sites go through at once
     """
     begun = {site: _run(site, steps, []) for site in sites}
+    if besides:
+        _go_on(begun, besides)
+    return _tell(ret, begun)
+
+
+def _go_on(begun: dict[str, list[dict[str, Any]]], besides: Sequence[Step]) -> None:
+    """Let sites, by what is reported of them so far, go through further states, several at once."""
 
     def go_on(lane: tuple[str, ...]) -> list[list[dict[str, Any]]]:
         return [_run(site, besides, begun[site]) for site in lane]
 
     # What is called by an execution module would find that one's __salt__, which has no states.
     context = contextvars.copy_context()
-    told = __salt__["side_by_side.each"](
-        _lanes(sites) if besides else [], lambda lane: context.run(go_on, lane)
-    )
+    told = __salt__["side_by_side.each"](_lanes(list(begun)), lambda lane: context.run(go_on, lane))
     for lane, reports in told.items():
         for number, site in enumerate(lane):
             if isinstance(reports, CommandExecutionError):
@@ -224,6 +365,10 @@ def _bring(
                 begun[site].append(_reported(site, besides[0], failure, datetime.datetime.now(), 0))
             else:
                 begun[site] = reports[number]
+
+
+def _tell(ret: dict[str, Any], begun: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Tell of sites' states in what is returned; the sites that failed."""
     failed = []
     ret["sub_state_run"] = []
     for site, report in begun.items():

@@ -4,7 +4,6 @@ States of the listening socket of a site, which systemd holds.
 .. versionadded:: 0.1.0
 """
 
-import os
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -93,17 +92,17 @@ def absent(name: str) -> dict[str, Any]:
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
-        gone = _there(name)
-        if not gone:
+        found = __salt__["uwsgi_socket.remains"](name)
+        if not found:
             ret["comment"] = "there is no socket"
             return ret
-        ret["changes"] = gone
+        ret["changes"] = {each: {"old": state, "new": None} for each, state in found.items()}
         if __opts__["test"]:
             ret["result"] = None
             ret["comment"] = "the socket would be removed"
             return ret
-        _remove(name)
-        left = _there(name)
+        __salt__["uwsgi_socket.remove"](name)
+        left = __salt__["uwsgi_socket.remains"](name)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret
@@ -113,34 +112,3 @@ def absent(name: str) -> dict[str, Any]:
         return ret
     ret["comment"] = "the socket is gone"
     return ret
-
-
-def _there(name: str) -> dict[str, dict[str, Any]]:
-    units = __salt__["uwsgi_socket.names"](name)
-    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
-    found: dict[str, dict[str, Any]] = {}
-    for unit, shown in __salt__["systemd_unit.show"](list(units.values())).items():
-        if os.path.lexists(f"{directory}/{unit}"):
-            found[f"{directory}/{unit}"] = {"old": "there", "new": None}
-        if shown["ActiveState"] not in ("inactive", "failed"):
-            found[unit] = {"old": shown["ActiveState"], "new": "inactive"}
-    return found
-
-
-def _remove(name: str) -> None:
-    units = __salt__["uwsgi_socket.names"](name)
-    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
-    files = [f"{directory}/{unit}" for unit in units.values()]
-    # Stop and disable in one go: a connection between the two would activate the anchor again.
-    loaded = [
-        unit
-        for unit, shown in __salt__["systemd_unit.show"](list(units.values())).items()
-        if shown["LoadState"] == "loaded"
-    ]
-    if loaded:
-        __salt__["systemd_unit.stop"](loaded)
-        __salt__["systemd_unit.reset_failed"](loaded)
-        __salt__["systemd_unit.disable"](loaded)
-    for path in files:
-        __salt__["durable_file.remove"](path)
-    __salt__["systemd_unit.daemon_reload"]()

@@ -1,11 +1,10 @@
-{%- from 'nginx_uwsgi_django/map.jinja' import absent with context %}
-
-{#- The sites that the pillar calls absent go once nginx has let go of them. #}
+#!yaml
 include:
   - nginx_uwsgi_django.nginx
 
-{%- if absent %}
-{%-   import 'nginx_uwsgi_django/gone.jinja' as gone %}
-{{- gone.uwsgi(absent) }}
-{{- gone.django(absent) }}
-{%- endif %}
+# Once nginx has let go of them.
+'sites: those that the pillar calls absent are gone':
+  django_site.absent:
+    - name: sites
+    - require:
+      - nginx_process: 'nginx: it runs what is on disk'

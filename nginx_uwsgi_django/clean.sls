@@ -5,6 +5,5 @@ include:
   - nginx_uwsgi_django.schedule.clean
   - nginx_uwsgi_django.ec2.clean
   - nginx_uwsgi_django.nginx.clean
-  - nginx_uwsgi_django.uwsgi.clean
   - nginx_uwsgi_django.django.clean
   - nginx_uwsgi_django.package.clean

@@ -1,7 +1,11 @@
-{%- from 'nginx_uwsgi_django/map.jinja' import present, absent with context %}
-{%- import 'nginx_uwsgi_django/gone.jinja' as gone %}
-
+#!yaml
+# What `nginx_uwsgi_django.uwsgi.clean` does is part of it.
 include:
-  - nginx_uwsgi_django.uwsgi.clean
+  - nginx_uwsgi_django.nginx.clean
 
-{{- gone.django(present + absent) }}
+'sites: all are gone':
+  django_site.absent:
+    - name: sites
+    - everything: True
+    - require:
+      - nginx_process: 'nginx: it runs what is on disk'

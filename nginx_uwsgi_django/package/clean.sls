@@ -1,5 +1,4 @@
-{%- from 'nginx_uwsgi_django/map.jinja' import present, absent with context %}
-
+#!yaml
 include:
   - nginx_uwsgi_django.django.clean
 
@@ -15,9 +14,7 @@ include:
     - require:
       - system_account: 'nginx: the account of its workers is gone'
       - site_certificate: 'certificates are renewed no more'
-{%- for site in present + absent %}
-      - system_account: '{{ site }}: its user and group are gone'
-{%- endfor %}
+      - django_site: 'sites: all are gone'
 
 'nginx: its package source is gone':
   deb822_source.absent:

@@ -1,7 +1,10 @@
-{%- from 'nginx_uwsgi_django/map.jinja' import present, absent with context %}
-{%- import 'nginx_uwsgi_django/gone.jinja' as gone %}
-
+#!yaml
 include:
   - nginx_uwsgi_django.nginx.clean
 
-{{- gone.uwsgi(present + absent) }}
+'sites: nothing serves any of them':
+  django_site.stopped:
+    - name: sites
+    - everything: True
+    - require:
+      - nginx_process: 'nginx: it runs what is on disk'

@@ -195,3 +195,76 @@ def test_what_a_killed_run_did_not_tell_systemd_the_next_one_does(bare):
     assert about(run) == set()
     assert last_reload(bare) != before
     assert bare.apply(RUN).changed == []
+
+
+GONE = "sites: those that the pillar calls absent are gone"
+
+
+def daemon_reloads(host) -> int:
+    """How often systemd has read its units anew since the boot."""
+    lines = host.run("journalctl -b _PID=1 -o cat").stdout.splitlines()
+    return lines.count("Reloading.")
+
+
+def test_sites_that_go_go_together_and_one_that_cannot_keeps_no_other(bare):
+    assert bare.apply("nginx_uwsgi_django.absent", pillar=pillar()).ok
+    stays = bare.run("systemctl show -P InvocationID 'uwsgi-three*'").stdout
+    going = pillar(one={"absent": True}, two={"absent": True})
+    # Not a process of uWSGI's: nothing that stops the site ends it.
+    bare.run("systemd-run --quiet --unit=lingering --property=User=one sleep infinity")
+
+    dry = bare.apply("nginx_uwsgi_django.absent", pillar=going, test=True)
+    assert dry.ok and about(dry) == {"one", "two"}
+    assert dry.by_id[GONE].result is None
+    assert bare.salt_call("uwsgi_generation.status", "one")["health"] == 200
+
+    before = daemon_reloads(bare)
+    run = bare.apply("nginx_uwsgi_django.absent")
+    assert {state.id for state in run.failed} == {GONE, "one: its user and group are gone"}
+    assert (
+        "user one is currently used by process"
+        in run.by_id["one: its user and group are gone"].comment
+    )
+    assert run.by_id[GONE].comment.startswith("1 of 2 sites that are to go are gone\nfailed: one\n")
+    assert daemon_reloads(bare) == before + 1
+    told = {change.id for change in dry.changed}
+    assert told - {change.id for change in run.changed} == {"one: its user and group are gone"}
+    left = bare.run("ls -d /etc/systemd/system/*uwsgi-* /etc/uwsgi/* /run/uwsgi/*").stdout.split()
+    assert left and not [path for path in left if "three" not in path]
+    assert bare.run("systemctl list-units --all --no-legend 'uwsgi-one*' 'uwsgi-two*'").stdout == ""
+    users = bare.read("/etc/passwd")
+    assert "\none:" in users and "\ntwo:" not in users
+
+    bare.run("systemctl stop lingering")
+    run = bare.apply("nginx_uwsgi_django.absent")
+    assert run.ok and about(run) == {"one"}
+    assert "\none:" not in bare.read("/etc/passwd")
+    run = bare.apply("nginx_uwsgi_django.absent")
+    assert run.ok and run.changed == [] and about(run) == set()
+    assert "2 of 2 sites that are to go are gone" in run.by_id[GONE].comment
+    assert "/var/lib/nginx_uwsgi_django/sites/one" in run.by_id[GONE].comment
+    assert bare.run("systemctl show -P InvocationID 'uwsgi-three*'").stdout == stays
+
+
+def test_what_a_killed_run_left_of_a_site_that_goes_the_next_one_takes_away(bare):
+    going = pillar(one={"absent": True}, two={"absent": True}, three={"absent": True})
+    # As far as it had come: the units are stopped and gone, and systemd was not told.
+    units = "uwsgi-three.service uwsgi-three.socket"
+    bare.run(f"systemctl stop 'uwsgi-three@*.service' {units}")
+    bare.run(f"systemctl disable --quiet --no-reload {units}")
+    bare.run("rm /etc/systemd/system/uwsgi-three.s*; rm -r /etc/uwsgi/three")
+    run = bare.apply("nginx_uwsgi_django.absent", pillar=going)
+    assert run.ok and about(run) == {"three"}
+    assert bare.run("ls /etc/systemd/system | grep uwsgi-; true").stdout == ""
+    assert bare.run("systemctl list-units --all --no-legend 'uwsgi-*'").stdout == ""
+    assert "\nthree:" not in bare.read("/etc/passwd")
+    run = bare.apply("nginx_uwsgi_django.clean", pillar=pillar())
+    assert run.ok, run.failed
+    assert about(run) == set()
+    # And anew.
+    assert bare.apply(RUN).ok
+    assert bare.salt_call("uwsgi_generation.status", "one")["health"] == 200
+    run = bare.apply("nginx_uwsgi_django.uwsgi.clean")
+    assert run.ok and about(run) == set(SITES)
+    assert bare.run("systemctl list-units --all --no-legend 'uwsgi-*'").stdout == ""
+    assert "\none:" in bare.read("/etc/passwd")

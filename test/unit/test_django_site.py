@@ -1,9 +1,11 @@
 """Which sites are worth a run, where there are so many that several processes look at them."""
 
+import contextlib
 import os
 import signal
 
 import pytest
+from salt.exceptions import CommandExecutionError
 
 NAMES = [f"s{number:03}" for number in range(100)]
 
@@ -46,3 +48,49 @@ def test_what_a_copy_that_was_killed_did_not_say_is_looked_at_by_the_states(look
     found = unsettled(looked_at(prepared)(served=False))
     assert "s050" in found and "s000" not in found
     assert len(found) < len(NAMES)
+
+
+def left_over(m, monkeypatch, absent):
+    """Two sites that go side by side: what comes to their last state, and what is returned."""
+    sites = {name: {"absent": True} for name in ("one", "two")}
+    m.opts["pillar"].update({"nginx_uwsgi_django": {"sites": sites}})
+    monkeypatch.setattr(m.side_by_side, "processors", lambda: 2)
+    m.salt["django_site.left"] = lambda names, prepared: {name: ["a unit"] for name in names}
+    m.salt["uwsgi_generation.finish"] = lambda names: None
+    m.salt["systemd_unit.daemon_reload"] = lambda **_: True
+    m.salt["systemd_unit.reload_later"] = contextlib.nullcontext
+    well = {"result": True, "changes": {}, "comment": ""}
+    last = []
+    states = m.states.django_site.__states__
+    for step in m.states.django_site._GOING:
+        states[step.function] = lambda name: well
+    states["python_venv.absent"] = lambda name: absent(name) or well
+    states["system_account.absent"] = lambda name: last.append(name) or well
+    return m.states.django_site.absent("sites"), last
+
+
+def test_the_account_of_a_site_whose_process_was_killed_stays(modules, monkeypatch):
+    def absent(name: str) -> None:
+        if name == "one":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ret, last = left_over(modules(), monkeypatch, absent)
+    assert last == ["two"]
+    assert ret["result"] is False
+    assert ret["comment"] == "1 of 2 sites that are to go are gone\nfailed: one"
+
+
+def test_what_was_done_before_systemd_fell_silent_is_told(modules, monkeypatch):
+    m = modules()
+
+    def silent(**_):
+        raise CommandExecutionError("systemctl daemon-reload was not done within 90 s")
+
+    ret, last = left_over(m, monkeypatch, lambda name: None)
+    assert ret["result"] is True and last == ["one", "two"]
+    m.salt["systemd_unit.daemon_reload"] = silent
+    last.clear()
+    ret = m.states.django_site.absent("sites")
+    assert ret["result"] is False and last == []
+    assert "not done within 90 s" in ret["comment"]
+    assert {state["name"] for state in ret["sub_state_run"]} == {"one", "two"}

@@ -178,3 +178,19 @@ def test_times_of_day_are_compared_with_those_of_files():
     told = "Sun 2026-11-22 20:10:00.123456 UTC"
     assert systemd_unit.seconds(told) == 1795378200.123456
     assert systemd_unit.seconds("") is None
+
+
+def test_what_is_disabled_is_told_systemd_at_the_end_too(systemctl, monkeypatch, tmp_path):
+    reload = ["systemctl", "daemon-reload"]
+    loaded(monkeypatch, tmp_path, 2**62)
+    with systemd_unit.reload_later():
+        systemd_unit.disable("a.service", later=True)
+        systemd_unit.disable("b.service")
+        assert [words[2:4] for words in systemctl["asked"]] == [
+            ["--quiet", "--no-reload"],
+            ["--quiet", "--"],
+        ]
+        assert reload not in systemctl["asked"]
+    assert systemctl["asked"][-1] == reload
+    systemd_unit.disable("a.service", later=True)
+    assert "--no-reload" not in systemctl["asked"][-1]

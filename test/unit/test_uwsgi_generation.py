@@ -384,3 +384,33 @@ def test_what_somebody_edited_is_told_by_the_generation_itself(made, tmp_path):
     parts.write_text(parts.read_text().replace('"format": 1', '"format": 2'))
     told = generation.made_of("mysite", wanted["digest"])
     assert told == {"release": None, "venv": None, "drift": {paths["parts"]: "was edited"}}
+
+
+def test_sites_finish_so_many_at_a_time_and_one_that_does_not_keeps_no_other(modules):
+    m = modules(pillar={"nginx_uwsgi_django": {"sites": {}}})
+    names = [f"s{number:03}" for number in range(120)]
+    m.salt["uwsgi_socket.glance"] = lambda: {
+        f"uwsgi-{name}{end}": {"ActiveState": state}
+        for name in [*names, "other", "s000-x"]
+        for end, state in [
+            (".socket", "active"),
+            ("@0123456789ab.service", "deactivating"),
+            ("@ba9876543210.service", "failed"),
+        ]
+    }
+    stopped = []
+
+    def stop(units, timeout):
+        stopped.append(units)
+        if len(stopped) == 1:
+            raise CommandExecutionError("systemctl stop was not done within 75 s")
+
+    m.salt["systemd_unit.stop"] = stop
+    with pytest.raises(CommandExecutionError, match="not done within 75 s"):
+        m.uwsgi_generation.finish([*names, "gone"])
+    assert [len(units) for units in stopped] == [100, 100, 40]
+    assert {unit for units in stopped for unit in units} == {
+        f"uwsgi-{name}{end}" for name in names for end in (".socket", "@0123456789ab.service")
+    }
+    m.uwsgi_generation.finish(["gone"])
+    assert len(stopped) == 3
