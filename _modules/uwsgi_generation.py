@@ -1818,13 +1818,16 @@ def remove(name: str) -> bool:
         __salt__["systemd_unit.stop"](units, timeout=_stop_timeout(name) + 15)
         __salt__["systemd_unit.reset_failed"](units)
     directory = f"{lookup['uwsgi_dir']}/{name}"
+    wants = f"{lookup['unit_dir']}/uwsgi-{name}.service.wants"
     __salt__["durable_file.remove"](_previous(name))
     digests = {
         os.path.basename(path).split(".")[0] for path in glob.glob(f"{glob.escape(directory)}/*.*")
     }
-    for digest in {*found, *digests}:
+    # A link may have outlived the unit that somebody has removed by hand.
+    linked = map(_UNIT.fullmatch, __salt__["host_survey.entries"](wants))
+    for digest in {*found, *digests, *(match[2] for match in linked if match)}:
         _forget(name, digest)
-    for empty in (directory, f"{lookup['unit_dir']}/uwsgi-{name}.service.wants", f"{_RUN}/{name}"):
+    for empty in (directory, wants, f"{_RUN}/{name}"):
         if os.path.isdir(empty):
             os.rmdir(empty)
     __salt__["systemd_unit.daemon_reload"](later=True)

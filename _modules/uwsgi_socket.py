@@ -613,7 +613,11 @@ def remove(site: str) -> None:
     if loaded:
         __salt__["systemd_unit.stop"](loaded)
         __salt__["systemd_unit.reset_failed"](loaded)
-        __salt__["systemd_unit.disable"](loaded, later=True)
+    # systemctl refuses to disable a unit without a file, as a killed run may have left one of them
+    # in systemd's memory.
+    there = [unit for unit in loaded if os.path.lexists(f"{directory}/{unit}")]
+    if there:
+        __salt__["systemd_unit.disable"](there, later=True)
     for unit in names(site).values():
         __salt__["durable_file.remove"](f"{directory}/{unit}")
     __salt__["systemd_unit.daemon_reload"](later=True)
