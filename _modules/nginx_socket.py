@@ -372,7 +372,10 @@ def status() -> dict[str, Any]:
         salt '*' nginx_socket.status
     """
     units = _on_disk()
-    shown = _shown(units)
+    return _status(units, _shown(units))
+
+
+def _status(units: dict[str, str], shown: dict[str, dict[str, str]]) -> dict[str, Any]:
     master, now = __salt__["nginx_process.pid"](shown.get(_service(), {})), _active(units, shown)
     answer: dict[str, Any] = {
         "running": master is not None,
@@ -414,10 +417,16 @@ def let_go(addresses: list[str] | None = None) -> list[str]:
 
         salt '*' nginx_socket.let_go
     """
-    now = held()
+    units = _on_disk()
+    if not units:
+        return []
+    shown = _shown(units)
+    now = _active(units, shown)
     if not now:
         return []  # without a second's look at who is connected
-    going = [a for a in (status()["unused"] if addresses is None else addresses) if a in now]
+    if addresses is None:
+        addresses = _status(units, shown)["unused"]
+    going = [address for address in addresses if address in now]
     if going:
         # The anchors go with them.
         __salt__["systemd_unit.stop"]([now[address] for address in going])
@@ -473,10 +482,11 @@ def apply() -> dict[str, Any]:
 
         salt '*' nginx_socket.apply
     """
-    changes = due()
-    now = status()
-    let_go()
-    files = unit_files(sorted({*now["held"], *now["own"]}))
+    with __salt__["host_survey.begun"]():
+        now = status()
+        changes = due(now)
+        files = unit_files(sorted({*now["held"], *now["own"]}))
+    let_go(now["unused"])
     __salt__["durable_file.directory"](os.path.dirname(_drop_in()))
     for path, text in files.items():
         __salt__["durable_file.write"](path, text)

@@ -870,7 +870,14 @@ def _covered(directives: list[Directive], paths: dict[str, str], prefix: str) ->
     found |= {os.path.dirname(path) for path in logs if path.startswith("/")}
     absolute = {os.path.realpath(os.path.join(prefix, path)) for path in found}
     never = {"/", "/dev", "/proc", "/sys", "/run", "/tmp", "/var", "/etc", "/usr", "/srv", "/home"}
-    return _outermost(path for path in absolute - never if os.path.isdir(path))
+    covered = {path for path in absolute - never if os.path.isdir(path)}
+    # To cover one starts a program: /var/lib/nginx once for all of them, where nothing else is in it.
+    alone = set()
+    for above in {os.path.dirname(path) for path in covered} - never:
+        inside = {os.path.join(above, name) for name in os.listdir(above)}
+        if len(inside) > 1 and inside <= covered:
+            alone.add(above)
+    return _outermost(covered | alone)
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:

@@ -76,10 +76,11 @@ def held(name: str) -> dict[str, Any]:
             return ret
         if ret["changes"]:
             __salt__["nginx_socket.apply"]()
-            rest = __salt__["nginx_socket.due"]()
+            with __salt__["host_survey.begun"]():
+                now = __salt__["nginx_socket.status"]()
+                rest = __salt__["nginx_socket.due"](now)
             if rest:
                 raise CommandExecutionError(f"this did not stay in place: {', '.join(rest)}")
-            now = __salt__["nginx_socket.status"]()
         ret["comment"] = _remarks(now)
     except CommandExecutionError as error:
         ret["result"], ret["comment"] = False, f"{error}"

@@ -965,6 +965,19 @@ def test_covered_directories(m: Any, tmp_path: pathlib.Path) -> None:
     assert m._covered(m._directives("error_log /dev/stderr; access_log /run/x;"), {}, "/usr") == []
 
 
+def test_directories_that_are_alone_in_another_are_covered_with_it(
+    m: Any, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "own" / "deep").mkdir(parents=True)
+    for folder in ("nginx/body", "nginx/proxy", "shared/body", "shared/proxy", "shared/others"):
+        (tmp_path / folder).mkdir(parents=True)
+    names = ("nginx/body", "nginx/proxy", "shared/body", "shared/proxy", "own/deep")
+    paths = {f"http-{name}-temp-path": str(tmp_path / name) for name in names}
+    assert m._covered([], paths, "/usr/share/nginx") == [
+        str(tmp_path / name) for name in ("nginx", "own/deep", "shared/body", "shared/proxy")
+    ]
+
+
 def test_directories_without_what_is_in_them(m: Any, tmp_path: pathlib.Path) -> None:
     top = tmp_path / "logs"
     (top / "a b" / "c").mkdir(parents=True)
