@@ -161,7 +161,6 @@ def prepare():
     gc.enable()
     answer["step"] = "migrate"
     from django.db import connections
-    from django.db.migrations.executor import MigrationExecutor
 
     connection = connections["default"]
 
@@ -172,6 +171,8 @@ def prepare():
 
     answer["pending"], answer["migrations"] = [], {}
     if connection.settings_dict["ENGINE"] != "django.db.backends.dummy":
+        from django.db.migrations.executor import MigrationExecutor
+
         answer["pending"] = plan()
         for (app, name), migration in MigrationExecutor(connection).loader.disk_migrations.items():
             answer["migrations"]["%s.%s" % (app, name)] = {
