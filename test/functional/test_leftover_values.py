@@ -56,6 +56,7 @@ def both(host: Host) -> Host:
     assert run.ok, run
     assert run.by_id[HANDLED].comment == "every site that this formula made is in the pillar"
     host.write("/etc/systemd/system/uwsgi-theirs.service", "[Service]\nExecStart=/bin/true\n")
+    host.run("systemctl daemon-reload")
     host.run("mkdir -p /etc/uwsgi/apps-available /etc/uwsgi/theirs")
     host.write("/etc/uwsgi/apps-available/x.ini", "[uwsgi]\n")
     host.write("/etc/nginx/sites-available/theirs.conf", "# mine\n")
