@@ -82,6 +82,9 @@ def _one_size(count: int, kinds: list[type[Tool]], repeat: int) -> dict[str, Any
             _say(f"{count} sites, {tool.name}: {rows[tool.name]}")
         return {
             "sites": count,
+            "date": f"{datetime.date.today():%Y-%m-%d}",
+            "machine": _machine(),
+            "repeat": repeat,
             "floor": statistics.median(one.wall for one in floors),
             "checks": measure.run(tools[0].host, job.checks(count)).wall,
             "tools": rows,
@@ -92,13 +95,9 @@ def _one_size(count: int, kinds: list[type[Tool]], repeat: int) -> dict[str, Any
 
 
 def _converging(arguments: argparse.Namespace) -> None:
-    results: dict[str, Any] = {
-        "date": f"{datetime.date.today():%Y-%m-%d}",
-        "machine": _machine(),
-        "repeat": arguments.repeat,
-        "sizes": [],
-        "versions": {},
-    }
+    # What is not measured in this turn stays, with its date.
+    known = report.FOLDER / "converging.json"
+    results = json.loads(known.read_text()) if known.exists() else {"sizes": [], "versions": {}}
     for count in arguments.sites:
         kinds = [
             kind
@@ -107,9 +106,9 @@ def _converging(arguments: argparse.Namespace) -> None:
         ]
         size = _one_size(count, kinds, arguments.repeat)
         for tool, row in size["tools"].items():
-            results["versions"].setdefault(tool, row.pop("version"))
-            row.pop("version", None)
-        results["sizes"] = sorted([*results["sizes"], size], key=lambda size: size["sites"])
+            results["versions"][tool] = row.pop("version")
+        others = [other for other in results["sizes"] if other["sites"] != count]
+        results["sizes"] = sorted([*others, size], key=lambda size: size["sites"])
         _write("converging", results, report.converging)
     report.plot(results, report.FOLDER / "converging.svg")
 

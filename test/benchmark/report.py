@@ -14,19 +14,16 @@ def _seconds(value: float | None) -> str:
 
 def converging(results: dict[str, Any]) -> str:
     """The tables of the runs of states, in Markdown."""
-    lines = [
-        f"Measured on {results['date']}, {results['machine']}.",
-        f"Medians of {results['repeat']} runs, the tools by turns; the first run is one run.",
-        "",
-    ]
-    for tool, version in results["versions"].items():
-        lines.append(f"- {tool}: {version}")
+    lines = [f"- {tool}: {version}" for tool, version in results["versions"].items()]
     for size in results["sizes"]:
         floor = size["floor"]
         many = "sites" if size["sites"] > 1 else "site"
         lines += [
             "",
             f"### {size['sites']} {many} (floor: {_seconds(floor)} s)",
+            "",
+            f"Measured on {size['date']}, {size['machine']}; medians of {size['repeat']} runs, "
+            "the tools by turns; the first run is one run.",
             "",
             "| | first run | nothing to do | × floor | one site changed | × nothing to do "
             "| processor | peak memory | processes | files written |",
