@@ -70,7 +70,7 @@ def plot(results: dict[str, Any], path: pathlib.Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "nginx_uwsgi_django"
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6))
     for ax, key, title in zip(
         axes, ("nothing", "first"), ("nothing to do", "first run"), strict=True
     ):
@@ -86,6 +86,7 @@ def plot(results: dict[str, Any], path: pathlib.Path) -> None:
             ax.plot(*zip(*floors, strict=True), linestyle=":", color="gray", label="floor")
         ax.set(xscale="log", yscale="log", xlabel="sites", ylabel="seconds", title=title)
         ax.grid(True, which="both", alpha=0.3)
-    axes[0].legend()
-    figure.tight_layout()
+    # Below: inside it would lie over points.
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=3)
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
     figure.savefig(path, format="svg", metadata={"Date": None})
