@@ -1,9 +1,11 @@
 """All sites in one state: on a real host, each on its own, and told apart in the report."""
 
+import re
 from typing import Any
 
 import pytest
 
+from .nginx_host import salt_words
 from .uwsgi_site import VENV, last_reload
 
 RUN = "nginx_uwsgi_django.uwsgi"
@@ -54,7 +56,7 @@ def pillar(**more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def bare(host):
-    host.run("apt-get install -y -qq python3-venv", timeout=300)
+    host.run("apt-get install -y -qq python3-venv strace", timeout=300)
     host.run("python3", "-m", "venv", VENV)
     host.run(
         f"{VENV}/bin/pip", "-q", "install", "django~=5.2.0", "pyuwsgi==2.0.30.post1", timeout=300
@@ -268,3 +270,65 @@ def test_what_a_killed_run_left_of_a_site_that_goes_the_next_one_takes_away(bare
     assert run.ok and about(run) == set(SITES)
     assert bare.run("systemctl list-units --all --no-legend 'uwsgi-*'").stdout == ""
     assert "\none:" in bare.read("/etc/passwd")
+
+
+# What takes something away or starts a program.
+CALLS = ("unlink", "unlinkat", "rmdir", "rename", "renameat2", "fork", "vfork", "clone", "clone3")
+WAITS = {"waits": {"command": ["/bin/sleep", "9999"], "settle": 1}}
+
+
+def points(trace: str, first: str) -> list[tuple[str, int]]:
+    """The calls of a trace from shortly before the first one that has this in it."""
+    counts: dict[str, int] = {}
+    found, begin = [], None
+    for line in trace.splitlines():
+        seen = re.match(r"(\w+)\((.*)", line)
+        if not seen or seen[1] not in CALLS:
+            continue
+        counts[seen[1]] = counts.get(seen[1], 0) + 1
+        if "CLONE_THREAD" not in seen[2] and "/var/lib/salt-" not in seen[2]:
+            found.append((seen[1], counts[seen[1]]))
+            if begin is None and first in seen[2]:
+                begin = max(0, len(found) - 5)
+    assert begin is not None, f"nothing is done about {first}"
+    return found[begin:]
+
+
+def test_a_removal_killed_anywhere_is_finished_by_the_next_run(bare, sample):
+    words = salt_words(bare, "state.single", fun="django_site.absent", name="sites")
+
+    def killed(*options: str) -> bool:
+        """Whether a run of the state, with the site there at first, was killed."""
+        run = bare.apply(RUN, pillar=pillar(one={"companions": WAITS}))
+        assert run.ok, run
+        bare.set_pillar(pillar(one={"absent": True}))
+        strace = ("strace", "-o", "/root/trace", *options)
+        done = bare.run(*strace, *words, check=False, timeout=120)
+        assert done.returncode == 0 or options[1:], done.stdout
+        return done.returncode != 0
+
+    assert not killed(f"-etrace={','.join(CALLS)}")
+    found = points(bare.read("/root/trace"), "uwsgi-one")
+    assert len(found) > 20, found
+    drawn = sample(found, 4)
+    dead = 0
+    for call, number in drawn:
+        dead += killed(f"-etrace={call}", f"-einject={call}:signal=KILL:when={number}")
+        (state, *others) = bare.salt_call(
+            "state.single", "django_site.absent", name="sites"
+        ).values()
+        assert state["result"] is True, (call, number, state)
+        listed = bare.run(
+            "systemctl list-units --all --no-legend 'uwsgi-one*' 'django-one*'"
+        ).stdout
+        assert listed == "", (call, number)
+        left = bare.run(
+            "find /etc /run /var/lib/systemd -name '*uwsgi-one*' -o -name '*django-one.*'"
+        )
+        assert left.stdout == "" and not bare.exists("/etc/uwsgi/one"), (call, number)
+        assert "\none:" not in bare.read("/etc/passwd"), (call, number)
+        (state,) = bare.salt_call("state.single", "django_site.absent", name="sites").values()
+        assert (state["result"], state["changes"]) == (True, {}), (call, number, state)
+    print(len(found), len(drawn), dead)
+    # What comes before differs a little from run to run: a point may be missed.
+    assert dead >= len(drawn) * 0.8 - 1
