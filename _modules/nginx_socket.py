@@ -372,10 +372,7 @@ def status() -> dict[str, Any]:
         salt '*' nginx_socket.status
     """
     units = _on_disk()
-    return _status(units, _shown(units))
-
-
-def _status(units: dict[str, str], shown: dict[str, dict[str, str]]) -> dict[str, Any]:
+    shown = _shown(units)
     master, now = __salt__["nginx_process.pid"](shown.get(_service(), {})), _active(units, shown)
     answer: dict[str, Any] = {
         "running": master is not None,
@@ -417,16 +414,11 @@ def let_go(addresses: list[str] | None = None) -> list[str]:
 
         salt '*' nginx_socket.let_go
     """
-    units = _on_disk()
-    if not units:
-        return []
-    shown = _shown(units)
-    now = _active(units, shown)
-    if not now:
-        return []  # without a second's look at who is connected
-    if addresses is None:
-        addresses = _status(units, shown)["unused"]
-    going = [address for address in addresses if address in now]
+    with __salt__["host_survey.begun"]():
+        now = held()
+        if not now:
+            return []  # without a second's look at who is connected
+        going = [a for a in (status()["unused"] if addresses is None else addresses) if a in now]
     if going:
         # The anchors go with them.
         __salt__["systemd_unit.stop"]([now[address] for address in going])
