@@ -5,10 +5,11 @@ What the tests of nginx on a real host share.
 import contextlib
 import http.client
 import json
+import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from ..hosts.host import Host
@@ -216,6 +217,16 @@ def salt_words(host: Host, function: str, **given: Any) -> list[str]:
     words = [program("3008", "salt-call"), "--local", f"--config-dir={host.salt_config()}"]
     words += ["--out=json", "--retcode-passthrough", "--log-level=warning", function]
     return [*words, *(f"{key}={value}" for key, value in given.items())]
+
+
+def calls_of(trace: str, names: Container[str]) -> Iterator[tuple[str, int, str]]:
+    """The calls of these names in a trace of strace's: name, which one of its name, and the rest."""
+    counts: dict[str, int] = {}
+    for line in trace.splitlines():
+        seen = re.match(r"(\w+)\((.*)", line)
+        if seen and seen[1] in names:
+            counts[seen[1]] = counts.get(seen[1], 0) + 1
+            yield seen[1], counts[seen[1]], seen[2]
 
 
 class Clients:

@@ -2,12 +2,11 @@
 nginx's part of a run, killed at any of its calls: what must hold then, asked of the host.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..hosts.host import Host
-from .nginx_host import Killed, Load, Salt, a_site, leftovers, pillar, processes
+from .nginx_host import Killed, Load, Salt, a_site, calls_of, leftovers, pillar, processes
 
 #: What changes a directory, starts a process, signals one, or waits.
 CALLS = (
@@ -38,17 +37,12 @@ def run(salt: Salt) -> list[dict[str, Any]]:
 
 def points(trace: str) -> list[tuple[str, int]]:
     """The calls of a trace that are about the host: name, and which one of its name."""
-    counts: dict[str, int] = {}
-    found = []
-    for line in trace.splitlines():
-        seen = re.match(r"(\w+)\((.*)", line)
-        if seen and seen[1] in CALLS:
-            counts[seen[1]] = counts.get(seen[1], 0) + 1
-            # Not Salt's own cache, and of the waits every third.
-            waits = seen[1] == "clock_nanosleep" and counts[seen[1]] % 3
-            if "/var/lib/salt-" not in seen[2] and not waits:
-                found.append((seen[1], counts[seen[1]]))
-    return found
+    # Not Salt's own cache, and of the waits every third.
+    return [
+        (call, number)
+        for call, number, words in calls_of(trace, CALLS)
+        if "/var/lib/salt-" not in words and not (call == "clock_nanosleep" and number % 3)
+    ]
 
 
 def sweep(

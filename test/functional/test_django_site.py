@@ -1,11 +1,10 @@
 """All sites in one state: on a real host, each on its own, and told apart in the report."""
 
-import re
 from typing import Any
 
 import pytest
 
-from .nginx_host import salt_words
+from .nginx_host import calls_of, salt_words
 from .uwsgi_site import VENV, last_reload
 
 RUN = "nginx_uwsgi_django.uwsgi"
@@ -249,6 +248,8 @@ def test_sites_that_go_go_together_and_one_that_cannot_keeps_no_other(bare):
 
 
 def test_what_a_killed_run_left_of_a_site_that_goes_the_next_one_takes_away(bare):
+    assert bare.apply(RUN, pillar=pillar(one={"absent": True}, two={"absent": True})).ok
+    assert bare.apply("nginx_uwsgi_django.absent").ok
     going = pillar(one={"absent": True}, two={"absent": True}, three={"absent": True})
     # About as far as it had come: all is stopped, some files are left, and systemd was not told.
     units = "uwsgi-three.service uwsgi-three.socket"
@@ -279,16 +280,11 @@ WAITS = {"waits": {"command": ["/bin/sleep", "9999"], "settle": 1}}
 
 def points(trace: str, first: str) -> list[tuple[str, int]]:
     """The calls of a trace from shortly before the first one that has this in it."""
-    counts: dict[str, int] = {}
     found, begin = [], None
-    for line in trace.splitlines():
-        seen = re.match(r"(\w+)\((.*)", line)
-        if not seen or seen[1] not in CALLS:
-            continue
-        counts[seen[1]] = counts.get(seen[1], 0) + 1
-        if "CLONE_THREAD" not in seen[2] and "/var/lib/salt-" not in seen[2]:
-            found.append((seen[1], counts[seen[1]]))
-            if begin is None and first in seen[2]:
+    for call, number, words in calls_of(trace, CALLS):
+        if "CLONE_THREAD" not in words and "/var/lib/salt-" not in words:
+            found.append((call, number))
+            if begin is None and first in words:
                 begin = max(0, len(found) - 5)
     assert begin is not None, f"nothing is done about {first}"
     return found[begin:]

@@ -4,7 +4,6 @@ forks, a disk is full, a step fails. Whatever it is, the old release answers eve
 good run finishes the work, and the one after it has nothing to do.
 """
 
-import re
 import subprocess
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from ..hosts.host import CommandFailed, Host
 from . import uwsgi_load as load
 from . import uwsgi_site as site
-from .nginx_host import salt_words
+from .nginx_host import calls_of, salt_words
 
 pytestmark = pytest.mark.long
 
@@ -165,18 +164,13 @@ def traced(host: Host, words: list[str], *options: str) -> "subprocess.Completed
 
 def points(host: Host, first: str, last: str | None = None) -> list[tuple[str, int]]:
     """The renames and forks of a run, from the first one that has this in it to one with that."""
-    counts: dict[str, int] = {}
     found: list[tuple[str, int]] = []
     begun = False
-    for line in host.read("/root/trace").splitlines():
-        seen = re.match(r"(\w+)\((.*)", line)
-        if not seen or seen[1] not in CALLS:
-            continue
-        counts[seen[1]] = counts.get(seen[1], 0) + 1
-        begun = begun or first in seen[2]
-        if begun and "CLONE_THREAD" not in seen[2]:
-            found.append((seen[1], counts[seen[1]]))
-        if last and begun and last in seen[2]:
+    for call, number, words in calls_of(host.read("/root/trace"), CALLS):
+        begun = begun or first in words
+        if begun and "CLONE_THREAD" not in words:
+            found.append((call, number))
+        if last and begun and last in words:
             break
     return found
 
