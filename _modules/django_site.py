@@ -170,6 +170,7 @@ def _served(name: str) -> bool:
             call["uwsgi_socket.lacks"](name)
             or call["uwsgi_log.lacks"](name)
             or call["uwsgi_generation.lacks"](name)["changes"]
+            or not call["uwsgi_generation.proven"](name)
             or call["django_release.to_switch"](name)
             or _companions_lack(name)
         )

@@ -4,8 +4,6 @@ What an operator asks of a host: is it up, does it answer, what do the logs say.
 .. versionadded:: 0.1.0
 """
 
-import concurrent.futures
-import http.client
 import os
 import re
 import time
@@ -61,45 +59,9 @@ def version() -> dict:
     }
 
 
-def _port_and_address(listen: int | str) -> tuple[str, int]:
-    """Where on this host a listen value can be asked: an address bound to is asked itself."""
-    address, _, port = str(listen).rpartition(":")
-    if address.strip("[]") in ("", "*", "0.0.0.0", "::"):
-        address = "127.0.0.1"
-    return address.strip("[]"), int(port)
-
-
 def _where(name: str) -> str:
     """Where a site's log is: a file, or the command that shows it."""
     return __salt__["uwsgi_log.path"](name) or f"journalctl --unit='uwsgi-{name}@*'"
-
-
-def _ask(site: dict, patience: float | None = None) -> dict:
-    """One request through nginx, as a user's would come, with the site's own Host header."""
-    health = site["health"]
-    timeout = health["timeout"] if patience is None else min(health["timeout"], patience)
-    address, port = _port_and_address(site["listen"][0])
-    answer = {
-        "url": f"http://{address}:{port}{health['path']}".replace(":80/", "/"),
-        "host": health["host"],
-        "healthy": False,
-    }
-    connection = http.client.HTTPConnection(address, port, timeout=timeout)
-    began = time.monotonic()
-    try:
-        connection.request("GET", health["path"], headers={"Host": health["host"]})
-        response = connection.getresponse()
-        response.read()
-        answer["status"] = response.status
-        answer["healthy"] = response.status in health["status"]
-        answer["answer"] = (
-            f"{response.status} {response.reason} in {time.monotonic() - began:.2f} s"
-        )
-    except (OSError, http.client.HTTPException) as error:
-        answer["answer"] = str(error) or type(error).__name__
-    finally:
-        connection.close()
-    return answer
 
 
 def status() -> dict:
@@ -108,9 +70,10 @@ def status() -> dict:
 
     Returns a dictionary: ``nginx`` as ``nginx_process.status`` gives it; ``sites`` by name, each
     with ``socket`` and ``service`` (systemd's words for the socket and for the generation that
-    serves), ``generation`` (its digest, None when none runs), ``enabled``, ``url``, ``host`` (the
-    Host header of the request), ``answer``, ``status`` (of the HTTP response), ``healthy`` (whether
-    the pillar calls that status healthy), ``log`` (the site's log file, or the command that shows its journal).
+    serves), ``generation`` (its digest, None when none runs), ``enabled``, what
+    :py:func:`site_health.ask` says (``healthy``, ``why``, ``uwsgi``, ``url``, ``host``, ``answer``,
+    ``status``, ``visits`` and more), and ``log`` (the site's log file, or the command that shows its
+    journal).
 
     Raises CommandExecutionError when the pillar is not valid.
 
@@ -141,8 +104,8 @@ def status() -> dict:
             unit.get(key, "") for key in ("LoadState", "ActiveState", "SubState")
         ).strip()
 
-    answers = {}
-    for name, site in sites.items():
+    found = {}
+    for name in sites:
         running = {
             match[1]: unit
             for unit_name, unit in units.items()
@@ -150,15 +113,17 @@ def status() -> dict:
             and unit.get("ActiveState") == "active"
         }
         generation = next(iter(running), None)
-        answers[name] = {
+        found[name] = {
             "socket": words(units.get(f"uwsgi-{name}.socket", {})) or "not-found",
             "service": words(running[generation]) if generation else "not running",
             "generation": generation,
             "enabled": bool(generation) and running[generation].get("UnitFileState") == "enabled",
             "log": _where(name),
-            **_ask(site),
         }
-    return {"nginx": __salt__["nginx_process.status"](), "sites": answers}
+    health = __salt__["site_health.ask"]([name for name in found if found[name]["generation"]])
+    for name, seen in found.items():
+        seen.update(health[name])
+    return {"nginx": __salt__["nginx_process.status"](), "sites": found}
 
 
 def logs(lines: int = 20) -> dict:
@@ -432,46 +397,39 @@ def _look_at_files(
 
 def _look_at_health(answer: dict[str, Any], sites: dict[str, Any], patience: float) -> None:
     names = [name for name in sites if answer["sites"][name]["generation"]]
-    questions = [__salt__["uwsgi_generation.question"](name) for name in names]
-    questions += [
-        {"socket_path": f"/run/uwsgi-{name}@{answer['sites'][name]['generation']}/stats.sock"}
-        for name in names
-    ]
-    told = __salt__["uwsgi_request.together"](questions, _AT_ONCE, patience)
-    for name, page, stats in zip(names, told, told[len(names) :], strict=False):
-        seen = answer["sites"][name]
-        seen["health"]["socket"] = page.get("error") or page["status"]
-        seen["uwsgi"], seen["queue"] = stats.get("version"), stats.get("listen_queue")
+    began = time.monotonic()
+    stats = __salt__["uwsgi_request.together"](
+        [
+            {"socket_path": f"/run/uwsgi-{name}@{answer['sites'][name]['generation']}/stats.sock"}
+            for name in names
+        ],
+        _AT_ONCE,
+        patience,
+    )
+    for name, told in zip(names, stats, strict=True):
+        answer["sites"][name]["uwsgi"] = told.get("version")
     answer["uwsgi"] = sorted({seen["uwsgi"] for seen in answer["sites"].values()} - {None})
-    # Nobody answers for one without a generation; its visitors wait.
-    asked = _ask_together({name: sites[name] for name in names}, patience)
-    for name, site in sites.items():
+    with __salt__["host_survey.begun"]():
+        for name in names:
+            path = sites[name]["socket"]["path"]
+            answer["sites"][name]["queue"] = __salt__["uwsgi_socket.queue"](path)
+    left = max(1, patience - (time.monotonic() - began))
+    # Not those without a generation, where nobody answers, and their visitors wait.
+    health = __salt__["site_health.ask"](names, left, only=names)
+    for name in sites:
         seen = answer["sites"][name]
         seen["healthy"] = False
-        if name not in asked:
+        if name not in health:
             continue
-        page = asked[name]
-        seen["health"]["nginx"] = page.get("status") or page["answer"]
-        inside = seen["health"]["socket"] in site["health"]["status"]
-        seen["healthy"] = inside and page["healthy"]
-        if not inside:
-            answer["errors"].append(
-                f"{name}: uWSGI answers the health path with {seen['health']['socket']}"
-            )
-        elif answer["nginx"]["running"] and not page["healthy"]:
-            answer["errors"].append(
-                f"{name}: nginx answers {page['url']} for {page['host']} with {page['answer']}"
-            )
-
-
-def _ask_together(sites: dict[str, Any], patience: float) -> dict[str, dict[str, Any]]:
-    deadline = time.monotonic() + patience
-    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        # One that comes too late has no time left: a moment, for the words of a refusal.
-        told = pool.map(
-            lambda site: _ask(site, max(0.1, deadline - time.monotonic())), sites.values()
-        )
-        return dict(zip(sites, told, strict=True))
+        asked = health[name]
+        seen["health"] = {
+            "nginx": asked["status"] or asked["answer"],
+            "socket": asked["uwsgi"],
+        }
+        seen["healthy"] = asked["healthy"]
+        # Where nginx does not run that is the error, once for all sites.
+        if asked["why"] and (answer["nginx"]["running"] or not asked["uwsgi_healthy"]):
+            answer["errors"].append(f"{name}: {asked['why']}")
 
 
 def _foretell(answer: dict[str, Any]) -> None:

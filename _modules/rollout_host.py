@@ -61,15 +61,24 @@ def _address() -> str | None:
         return str(probe.getsockname()[0])
 
 
-def _from_outside(site: dict[str, Any], url: str, address: str | None) -> str | None:
-    """A site's address for somebody elsewhere; None when it listens to this host alone."""
-    bound = str(site["listen"][0]).rpartition(":")[0].strip("[]")
-    if bound == "localhost" or bound.startswith("127.") or bound == "::1" or address is None:
+def _from_outside(visit: dict[str, Any], address: str | None) -> dict[str, Any] | None:
+    """A visit as the master can make it; None where nginx listens to this host alone."""
+    bound = visit["listen"].strip("[]")
+    if address is None or bound.startswith("127.") or bound == "::1":
         return None
-    parts = urllib.parse.urlsplit(url)
+    # To addresses of the other family the master may have no way.
+    if (":" in bound) != (":" in address):
+        return None
     host = address if bound in ("", "*", "0.0.0.0", "::") else bound
+    parts = urllib.parse.urlsplit(visit["url"])
     host = f"[{host}]" if ":" in host else host
-    return parts._replace(netloc=host + (f":{parts.port}" if parts.port else "")).geturl()
+    url = parts._replace(netloc=host + (f":{parts.port}" if parts.port else "")).geturl()
+    # The master is not the load balancer: nginx does not believe it what this host may say.
+    return {
+        **{key: value for key, value in visit.items() if key != "source"},
+        "url": url,
+        "secure": parts.scheme == "https",
+    }
 
 
 def look(grain: str | None = None) -> dict[str, Any]:
@@ -82,9 +91,9 @@ def look(grain: str | None = None) -> dict[str, Any]:
     Returns a dictionary: ``address`` (of this host, as its master reaches it; None when unknown),
     ``grain``, ``limits`` (the pillar's ``rollout``), ``migrates`` (the sites whose database this
     host migrates for all) and ``sites`` by name, each with ``generation`` (the digest that runs;
-    None), ``url`` (for somebody elsewhere; None when it listens to this host alone), ``host`` (the
-    Host header), ``status`` (a list of what is healthy), ``timeout`` (seconds) and ``why`` (what is
-    wrong with the site, seen from inside; None when nothing is).
+    None), ``visits`` (what the master may ask nginx, as :py:func:`site_health.visits` describes it;
+    empty when the site listens to this host alone) and ``why`` (what is wrong with the site, seen
+    from inside; None when nothing is).
 
     Raises CommandExecutionError when the pillar is not valid.
 
@@ -102,10 +111,11 @@ def look(grain: str | None = None) -> dict[str, Any]:
     for name, site in _sites().items():
         sites[name] = {
             "generation": asked[name]["generation"],
-            "url": _from_outside(site, asked[name]["url"], address),
-            "host": site["health"]["host"],
-            "status": list(site["health"]["status"]),
-            "timeout": site["health"]["timeout"],
+            "visits": [
+                outside
+                for visit in __salt__["site_health.visits"](name)
+                if (outside := _from_outside(visit, address))
+            ],
             "why": _wrong(name, asked[name]),
         }
         migrate = site["project"]["migrate"]
@@ -124,16 +134,11 @@ def _wrong(name: str, asked: dict[str, Any]) -> str | None:
     """Why a site is not well, from inside: its generation, uWSGI's answer, nginx's answer."""
     try:
         changes = __salt__["uwsgi_generation.lacks"](name)["changes"]
-        if changes:
-            return f"uWSGI is not as it should be: {', '.join(sorted(changes))}"
-        answer = __salt__["uwsgi_generation.status"](name)["health"]
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         return f"{error}"
-    if answer not in _sites()[name]["health"]["status"]:
-        return f"uWSGI answers the health path with {answer}"
-    if not asked["healthy"]:
-        return f"nginx answers {asked['url']} for {asked['host']} with {asked['answer']}"
-    return None
+    if changes:
+        return f"uWSGI is not as it should be: {', '.join(sorted(changes))}"
+    return None if asked["healthy"] else str(asked["why"])
 
 
 # --- Real requests over a while ------------------------------------------------------------------

@@ -369,6 +369,30 @@ def trusted(contents: bytes) -> bool:
     return f", {_PLACEHOLDER})".encode() not in contents.split(b"\n", 1)[0]
 
 
+def awaited(name: str) -> bool:
+    """
+    Whether a site still has the self-signed placeholder in place of its first certificate.
+
+    name
+        the site
+
+    Returns False for a site whose certificate does not come by ACME, too.
+
+    Raises SaltInvocationError when the pillar does not have the site.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.awaited mysite
+    """
+    if _site(name)["tls"]["source"] != "acme":
+        return False
+    folder = f"{_settings()['lookup']['nginx_dir']}/sites-available"
+    contents = _contents(f"{folder}/{name}.pem")
+    return contents is None or not trusted(contents)
+
+
 def webroot() -> str:
     """
     The directory that nginx serves below ``/.well-known/acme-challenge/``.

@@ -838,6 +838,8 @@ def _switch(name: str, digest: str | None) -> dict[str, Any]:
         _health(_site(name), _site(name)["socket"]["path"])
     _settle(name, wanted["digest"], found)
     left = _lacks(name, wanted, _generations(name))
+    if "generation" in changes or "enabled" in changes:
+        _note(name)
     return {"digest": wanted["digest"], "changes": changes, "left": left}
 
 
@@ -1128,17 +1130,109 @@ def _answer(site: dict[str, Any], socket: str) -> dict[str, Any]:
     return __salt__["uwsgi_request.get"](**_question(site, socket))
 
 
+def _fault(site: dict[str, Any], answer: dict[str, Any]) -> str | None:
+    question = _question(site, "")
+    secure = bool(question["variables"])
+    visit = {
+        "url": f"{'https' if secure else 'http'}://{question['host']}{question['path']}",
+        "host": question["host"],
+        "status": site["health"]["status"],
+        "names": [*site["server_names"], *site["redirect_from"]],
+        # A load balancer and nginx's own TLS are in the question: it is asked as if by HTTPS.
+        "secure_ports": [],
+        "balanced": False,
+        "secure": secure,
+        "closed": [],
+    }
+    why = __salt__["site_visit.fault"](visit, answer["status"], answer["headers"])
+    if why and answer["status"] == 400:
+        why += f" (Django's answer to a host that ALLOWED_HOSTS does not have: {visit['host']})"
+    return f"{_asked(site['name'])} {why}" if why else None
+
+
+def fault(name: str, answer: dict[str, Any]) -> str | None:
+    """
+    Why an answer of a site's uWSGI to :py:func:`question` does not mean that it is healthy.
+
+    name
+        the site
+    answer
+        what :py:func:`uwsgi_request.get` returned
+
+    Returns a sentence, or None.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.fault mysite '{"status": 500, "headers": {}}'
+    """
+    return _fault(_site(name), answer)
+
+
 def _health(site: dict[str, Any], socket: str) -> float:
-    health, answer = site["health"], _answer(site, socket)
-    if answer["status"] in health["status"]:
-        return answer["seconds"]
-    expected = ", ".join(str(status) for status in health["status"])
-    hint = ""
-    if answer["status"] == 400:
-        hint = f" (Django's answer to a host that ALLOWED_HOSTS does not have: {health['host']})"
-    raise CommandExecutionError(
-        f"{_asked(site['name'])} is answered with {answer['status']}{hint}, not one of {expected}"
-    )
+    answer = _answer(site, socket)
+    why = _fault(site, answer)
+    if why:
+        raise CommandExecutionError(why)
+    return answer["seconds"]
+
+
+def _proof(name: str) -> tuple[str, str]:
+    """Where it is noted which health question was answered well, and the question of the pillar."""
+    site = _site(name)
+    question = _question(site, "")
+    words = [question["host"], question["path"], bool(question["variables"])]
+    return f"{_RUN}/{name}.health", json.dumps([*words, sorted(site["health"]["status"])])
+
+
+def proven(name: str) -> bool:
+    """
+    Whether the site has answered the pillar's health question since the host was booted.
+
+    name
+        the site
+
+    Returns False, too, where the pillar asks another question than the site has answered.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.proven mysite
+    """
+    path, question = _proof(name)
+    return __salt__["durable_file.read"](path) == question.encode()
+
+
+def prove(name: str, test: bool = False) -> None:
+    """
+    Ask the generation that runs the pillar's health question, unless it has been answered before.
+
+    name
+        the site
+    test
+        True: that it was answered is not noted
+
+    Raises CommandExecutionError when the answer is not one that the pillar calls healthy.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.prove mysite
+    """
+    if proven(name):
+        return
+    _health(_site(name), _site(name)["socket"]["path"])
+    if not test:
+        _note(name)
+
+
+def _note(name: str) -> None:
+    path, question = _proof(name)
+    __salt__["durable_file.directory"](_RUN)
+    __salt__["durable_file.write"](path, question)
 
 
 def _bring_up(
@@ -1637,7 +1731,8 @@ def status(name: str) -> dict[str, Any]:
     told = __salt__["uwsgi_request.stats"](_paths(name, digest)["stats"])
     answer.update(
         version=told["version"],
-        listen_queue=told["listen_queue"],
+        # uWSGI's own number is 0 for every unix socket.
+        listen_queue=__salt__["uwsgi_socket.queue"](held["path"]),
         requests=sum(worker["requests"] for worker in told["workers"]),
         workers=[
             {
@@ -1820,6 +1915,7 @@ def remove(name: str) -> bool:
     directory = f"{lookup['uwsgi_dir']}/{name}"
     wants = f"{lookup['unit_dir']}/uwsgi-{name}.service.wants"
     __salt__["durable_file.remove"](_previous(name))
+    __salt__["durable_file.remove"](f"{_RUN}/{name}.health")
     digests = {
         os.path.basename(path).split(".")[0] for path in glob.glob(f"{glob.escape(directory)}/*.*")
     }

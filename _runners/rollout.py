@@ -14,7 +14,7 @@ failure everything that was switched is put back.
 The master finds it by ``runner_dirs`` (the checkout's ``_runners``) or after
 ``salt-run saltutil.sync_runners``. It is one of several runner modules that the loader gives to each
 other as ``__salt__``: what is decided (``rollout_plan``, ``rollout_gate``), what is remembered
-(``rollout_record``), what is asked (``rollout_jobs``), what is shown (``rollout_progress``,
+(``rollout_record``), what is asked (``rollout_jobs``, ``site_visit``), what is shown (``rollout_progress``,
 ``rollout_table``, ``rollout_page``).
 
 .. versionadded:: 0.1.0

@@ -10,12 +10,9 @@ job cache, and a minion that is silent is asked whether it still is at work (``s
 """
 
 import concurrent.futures
-import http.client
 import os
-import ssl
 import statistics
 import time
-import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -39,8 +36,7 @@ _ANSWER = 10
 # to begin, and its return one to arrive.
 _DENIALS = 2
 
-# Between two of the master's requests to a site, and how many sites are asked at the same time.
-_PAUSE = 0.2
+# How many sites the master asks at the same time.
 _ASKERS = 64
 
 
@@ -264,70 +260,7 @@ def find(target: Any, kind: str = "glob", timeout: float = 15) -> dict[str, bool
     return there
 
 
-# --- Asking a site as its users do ---------------------------------------------------------------
-
-
-def ask(url: str, host: str, timeout: float = 30) -> dict[str, Any]:
-    """
-    One request through a host's nginx, with a site's Host header.
-
-    url
-        where; the host in it is an address
-    host
-        the Host header
-    timeout
-        seconds
-
-    Returns ``status`` (None without an answer), ``words`` and ``seconds``.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-run rollout_jobs.ask http://10.0.0.5/ www.example.org
-    """
-    parts = urllib.parse.urlsplit(url)
-    place = parts.hostname or ""
-    began = time.monotonic()
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        # Whether the certificate is right is another question: here it is asked by address, and
-        # one that has expired must not be taken for a bad release.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(
-            place, parts.port, timeout=timeout, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(place, parts.port, timeout=timeout)
-    try:
-        path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        connection.request("GET", path, headers={"Host": host, "User-Agent": "rollout"})
-        response = connection.getresponse()
-        response.read()
-        status, words = response.status, f"{response.status} {response.reason}"
-    except (OSError, http.client.HTTPException) as error:
-        status, words = None, str(error) or type(error).__name__
-    finally:
-        connection.close()
-    return {"status": status, "words": words, "seconds": time.monotonic() - began}
-
-
-def _watch(site: dict[str, Any], seconds: float) -> dict[str, Any]:
-    end = time.monotonic() + seconds
-    took: list[float] = []
-    lost = 0
-    while time.monotonic() < end:
-        answer = ask(site["url"], site["host"], site["timeout"])
-        took.append(answer["seconds"])
-        lost += answer["status"] not in site["status"]
-        time.sleep(_PAUSE)
-    return {
-        "asked": len(took),
-        "lost": lost,
-        "median": statistics.median(took) if took else None,
-    }
+# --- Asking a site as its visitors do --------------------------------------------------------------
 
 
 def watch(
@@ -352,32 +285,43 @@ def watch(
 
         salt-run rollout_jobs.watch '{}' 10
     """
-    pairs = [
-        (name, label, site)
+    watched = [
+        (name, label, site["visits"])
         for name, look in hosts.items()
         for label, site in look["sites"].items()
-        if ask_sites and site["url"] and site["generation"]
+        if ask_sites and site["visits"] and site["generation"]
     ]
-    with concurrent.futures.ThreadPoolExecutor(max(1, min(_ASKERS, len(pairs)))) as pool:
-        futures = [(name, label, pool.submit(_watch, site, seconds)) for name, label, site in pairs]
+    # One call that has threads of its own: by way of Salt's loader two threads would enter one
+    # context (LazyLoader.run), which Python refuses.
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = pool.submit(
+            __salt__["site_visit.watch"], [visits for *_, visits in watched], seconds, _ASKERS
+        )
         said = run(list(hosts), "rollout_host.measure", [seconds], timeout=seconds + 120)
+        told = future.result()
     measured: dict[str, dict[str, Any]] = {}
     for name, answer in said.items():
         measured[name] = {"error": answer["error"]} if answer["error"] else answer["return"]
-    for name, label, future in futures:
+    for (name, label, _), answers in zip(watched, told, strict=True):
         if "error" not in measured[name]:
-            measured[name]["sites"].setdefault(label, {}).update(future.result())
+            measured[name]["sites"].setdefault(label, {}).update(
+                asked=len(answers),
+                lost=sum(not answer["healthy"] for answer in answers),
+                median=statistics.median(answer["seconds"] for answer in answers)
+                if answers
+                else None,
+            )
     return measured
 
 
 def reach(hosts: dict[str, dict[str, Any]]) -> dict[str, tuple[str, str]]:
     """
-    Ask every site of every host once, as a user would, from here.
+    Ask every site of every host once at each of its addresses, as a visitor would, from here.
 
     hosts
         what ``rollout_host.look`` said of each
 
-    Returns by id, where a site does not answer as it should: the site and what it answers.
+    Returns by id, where a site is not healthy: the site and why.
 
     CLI Example:
 
@@ -385,21 +329,19 @@ def reach(hosts: dict[str, dict[str, Any]]) -> dict[str, tuple[str, str]]:
 
         salt-run rollout_jobs.reach '{}'
     """
-
-    def wrong(look: dict[str, Any]) -> tuple[str, str] | None:
-        for label, site in look["sites"].items():
-            if site["url"]:
-                answer = ask(site["url"], site["host"], site["timeout"])
-                if answer["status"] not in site["status"]:
-                    return label, (
-                        f"{site['url']} for {site['host']} answers the master with "
-                        f"{answer['words']}"
-                    )
-        return None
-
-    with concurrent.futures.ThreadPoolExecutor(_ASKERS) as pool:
-        found = dict(zip(hosts, pool.map(wrong, hosts.values()), strict=True))
-    return {name: words for name, words in found.items() if words}
+    asked = [
+        (name, label, visit)
+        for name, look in hosts.items()
+        for label, site in look["sites"].items()
+        for visit in site["visits"]
+    ]
+    answers = __salt__["site_visit.together"]([visit for *_, visit in asked], _ASKERS)
+    found: dict[str, tuple[str, str]] = {}
+    for (name, label, _), answer in zip(asked, answers, strict=True):
+        if not answer["healthy"]:
+            why = f"asked by the master, {answer['url']} for {answer['host']} {answer['why']}"
+            found.setdefault(name, (label, why))
+    return found
 
 
 def fire(tag: str, data: dict[str, Any]) -> None:

@@ -23,7 +23,8 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
     started, is left alone. Otherwise the new one has to answer the health path on a private
     socket, is started beside the old one on the shared socket, and the old one finishes its
     requests and stops. When it does not come up or does not answer right, the state fails with the
-    journal's last lines, the old one still serves, and the next run fails again.
+    journal's last lines, the old one still serves, and the next run fails again. Where the pillar has
+    come to ask another health question, the generation that runs is asked it in the same run.
 
     name
         the site
@@ -48,6 +49,8 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
         if __opts__["test"]:
             return _foretold(ret, name, digest)
         done = __salt__["uwsgi_generation.switch"](name, digest)
+        if not done["changes"]:
+            __salt__["uwsgi_generation.prove"](name)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret
@@ -63,6 +66,7 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
 def _foretold(ret: dict[str, Any], name: str, digest: str | None) -> dict[str, Any]:
     due = __salt__["uwsgi_generation.lacks"](name, digest)
     if not due["changes"]:
+        __salt__["uwsgi_generation.prove"](name, test=True)
         ret["comment"] = f"generation {due['digest']} runs"
         return ret
     ret.update(result=None, changes=due["changes"])

@@ -353,7 +353,7 @@ def test_the_health_question_comes_as_visitors_do(modules, more):
 
     def get(variables, **place):
         asked.append(variables)
-        return {"status": 200, "seconds": 0.1}
+        return {"status": 200, "headers": {}, "seconds": 0.1}
 
     m.salt["uwsgi_request.get"] = get
     m.uwsgi_generation._health(m.site_pillar.site("mysite"), "/run/uwsgi/mysite.sock")

@@ -1,0 +1,241 @@
+"""
+Whether a site is healthy, as its visitors see it.
+
+Two questions make the answer. The site's uWSGI is asked for the health path on its own socket. nginx
+is asked for the same path at every address where it listens for the site's visitors: by HTTPS with
+the site's name where the pillar has ``tls``, by plain HTTP where visitors are served by plain HTTP.
+``nginx_uwsgi_django.status`` and ``report``, the gate of a rollout and ``bin/apply`` all ask here;
+what an answer means is said in :py:mod:`site_visit <_modules.site_visit>`.
+
+.. versionadded:: 0.1.0
+"""
+
+import ipaddress
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import salt.utils.network
+from salt.exceptions import SaltInvocationError
+
+__virtualname__ = "site_health"
+
+_AT_ONCE = 16
+_ANY = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+
+
+def __virtual__() -> str:
+    return __virtualname__
+
+
+def _sites() -> dict[str, dict[str, Any]]:
+    settings = __salt__["site_pillar.settings"]()
+    return {name: site for name, site in settings["sites"].items() if not site["absent"]}
+
+
+def _listen(word: int | str) -> tuple[str, int]:
+    """The address and the port of a ``listen`` of the pillar; an IPv6 address with its brackets."""
+    address, _, port = str(word).split()[0].rpartition(":")
+    return address, int(port)
+
+
+def _url(scheme: str, address: str, port: int, path: str) -> str:
+    usual = {"http": 80, "https": 443}[scheme]
+    return f"{scheme}://{address}{'' if port == usual else f':{port}'}{path}"
+
+
+def _closed(site: dict[str, Any]) -> list[dict[str, Any]]:
+    """The answers of nginx by which it keeps visitors out because the pillar says so."""
+    found = []
+    if site["maintenance"]:
+        found.append(
+            {
+                "status": 503,
+                "header": "retry-after",
+                "value": f"{site['maintenance']['retry_after']}",
+                "means": "under maintenance, as the pillar says",
+            }
+        )
+    if site["basic_auth"]:
+        found.append(
+            {
+                "status": 401,
+                "header": "www-authenticate",
+                "value": f'Basic realm="{site["basic_auth"]["realm"]}"',
+                "means": "nginx asks for a password, as the pillar says",
+            }
+        )
+    return found
+
+
+def _trusted_source(site: dict[str, Any], address: str) -> str | None:
+    """An address of this host that nginx takes for the load balancer when it is asked at another."""
+    family = 6 if address.startswith("[") else 4
+    networks = [ipaddress.ip_network(one) for one in site["load_balancer"]["addresses"]]
+    mine = (
+        salt.utils.network.ip_addrs6(include_loopback=True)
+        if family == 6
+        else salt.utils.network.ip_addrs(include_loopback=True)
+    )
+    for one in mine:
+        if any(ipaddress.ip_address(one) in network for network in networks):
+            return str(one)
+    return None
+
+
+def _visit(site: dict[str, Any], scheme: str, listen: int | str) -> dict[str, Any]:
+    bound, port = _listen(listen)
+    address = _ANY.get(bound, bound)
+    secure_ports = [_listen(word)[1] for word in site["tls"]["listen"]]
+    visit = {
+        "listen": bound,
+        "url": _url(scheme, address, port, site["health"]["path"]),
+        "host": site["health"]["host"],
+        "timeout": site["health"]["timeout"],
+        "status": list(site["health"]["status"]),
+        "names": [*site["server_names"], *site["redirect_from"]],
+        "secure_ports": secure_ports if site["tls"]["source"] else [],
+        "balanced": bool(site["load_balancer"]),
+        "secure": scheme == "https",
+        "closed": _closed(site),
+    }
+    if site["load_balancer"] and scheme == "http":
+        # Visitors come to the load balancer by HTTPS; whether nginx believes that depends on where
+        # the request is from.
+        visit["headers"] = {"X-Forwarded-Proto": "https"}
+        source = _trusted_source(site, address)
+        if source:
+            visit["secure"] = True
+            # From one address of the host to the same one: the kernel has a way for it.
+            where = address if bound not in _ANY else f"[{source}]" if ":" in source else source
+            visit.update(source=source, url=_url(scheme, where, port, site["health"]["path"]))
+    return visit
+
+
+def visits(name: str) -> list[dict[str, Any]]:
+    """
+    What nginx is asked to see whether a site is healthy: a request for each of its addresses.
+
+    name
+        the site
+
+    Returns a list of visits, as :py:mod:`site_visit <_modules.site_visit>` describes them, each also
+    with ``listen``, the address of the pillar's ``listen`` or ``tls:listen``. Plain HTTP is not
+    asked where nginx redirects all of it to HTTPS.
+
+    Raises SaltInvocationError when the pillar does not have the site, CommandExecutionError when
+    the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_health.visits mysite
+    """
+    sites = _sites()
+    if name not in sites:
+        raise SaltInvocationError(f"the pillar has no site {name!r}")
+    return _visits(name, sites[name])
+
+
+def _visits(name: str, site: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    encrypted = bool(site["tls"]["source"])
+    if encrypted:
+        found = [_visit(site, "https", listen) for listen in site["tls"]["listen"]]
+    # A load balancer may speak HTTPS itself. Before the authority's first certificate nginx does
+    # not redirect.
+    redirects = encrypted and site["tls"]["redirect"] and not site["load_balancer"]
+    if not redirects or __salt__["site_certificate.awaited"](name):
+        found += [_visit(site, "http", listen) for listen in site["listen"]]
+    return found
+
+
+def ask(
+    running: Iterable[str] | None = None,
+    patience: float | None = None,
+    only: Iterable[str] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """
+    Ask every site of the pillar whether it is healthy.
+
+    running
+        the sites whose uWSGI runs, where the caller knows; the socket of another is not asked,
+        where a request waits for a generation that does not come
+    patience
+        seconds for all questions together; null: each has the time that its site's
+        ``health:timeout`` gives
+    only
+        the sites that are asked; null: all
+
+    Returns a dictionary by site: ``healthy``, ``why`` (None; or a sentence), ``uwsgi`` (what uWSGI
+    answers on its socket: a status or a sentence; None where it was not asked), ``uwsgi_healthy``
+    (whether that is right), ``visits`` (the answers that nginx gives, as :py:func:`site_visit.ask` returns
+    them), and of the first of these that is not right, or else the first of all, ``url``, ``host``,
+    ``status`` and ``answer``.
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_health.ask
+    """
+    sites = _sites()
+    if only is not None:
+        wanted = set(only)
+        sites = {name: site for name, site in sites.items() if name in wanted}
+    up = [name for name in (_running(sites) if running is None else running) if name in sites]
+    began = time.monotonic()
+    questions = [__salt__["uwsgi_generation.question"](name) for name in up]
+    limit = max([0, *(site["health"]["timeout"] for site in sites.values())])
+    told = __salt__["uwsgi_request.together"](
+        questions, _AT_ONCE, limit * (1 + len(up) // _AT_ONCE) if patience is None else patience
+    )
+    inside = {
+        name: (answer.get("error") or answer["status"], _inside(name, answer))
+        for name, answer in zip(up, told, strict=True)
+    }
+    asked = [(name, visit) for name in sites for visit in _visits(name, sites[name])]
+    left = None if patience is None else patience - (time.monotonic() - began)
+    answers = __salt__["site_visit.together"]([visit for _, visit in asked], _AT_ONCE, left)
+    found: dict[str, dict[str, Any]] = {}
+    for name in sites:
+        mine = [answer for (label, _), answer in zip(asked, answers, strict=True) if label == name]
+        shown = next((answer for answer in mine if not answer["healthy"]), mine[0])
+        uwsgi, wrong = inside.get(name, (None, "no generation of uWSGI runs"))
+        why = wrong
+        if not why and not shown["healthy"]:
+            why = f"nginx: {shown['url']} for {shown['host']} {shown['why']}"
+        found[name] = {
+            "healthy": why is None,
+            "why": why,
+            "uwsgi": uwsgi,
+            "uwsgi_healthy": wrong is None,
+            "visits": mine,
+            **{key: shown[key] for key in ("url", "host", "status", "answer")},
+        }
+    return found
+
+
+def _running(sites: Iterable[str]) -> list[str]:
+    shown = __salt__["systemd_unit.show"](
+        [f"uwsgi-{name}@*.service" for name in sites], ["ActiveState"]
+    )
+    up = {
+        match[1]
+        for unit, properties in shown.items()
+        if properties["ActiveState"] == "active"
+        and (match := re.fullmatch(r"uwsgi-(.+)@[0-9a-f]+\.service", unit))
+    }
+    return sorted(up)
+
+
+def _inside(name: str, answer: dict[str, Any]) -> str | None:
+    """What is wrong with the answer of a site's own socket."""
+    if "error" in answer:
+        return f"uWSGI: {answer['error']}"
+    why = __salt__["uwsgi_generation.fault"](name, answer)
+    return f"uWSGI: {why}" if why else None

@@ -1,0 +1,1 @@
+../_modules/site_visit.py

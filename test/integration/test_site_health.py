@@ -1,0 +1,281 @@
+"""Whether a site is healthy as its visitors see it, on a real host: every form of listen, TLS, a load balancer."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ..functional.nginx_host import Salt
+from ..hosts.host import Host
+
+NAME = "probe.test"
+CERTIFICATE, KEY = "/etc/ssl/probe.pem", "/etc/ssl/private/probe.key"
+TLS = {"certificate": CERTIFICATE, "key": KEY}
+BROKEN = "location = / { return 503; }"
+HASH = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/"
+FILES = {
+    "manage.py": """
+import os, sys
+from django.core.management import execute_from_command_line
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "probe.settings")
+execute_from_command_line(sys.argv)
+""",
+    "requirements.txt": "django~=5.2.0\n",
+    "probe/__init__.py": "",
+    "probe/settings.py": """
+import os
+SECRET_KEY = "x"
+ALLOWED_HOSTS = ["probe.test", "www.probe.test"]
+ROOT_URLCONF = "probe.urls"
+MIDDLEWARE = ["django.middleware.security.SecurityMiddleware"]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_SSL_REDIRECT = os.environ.get("SSL_REDIRECT") == "yes"
+""",
+    "probe/urls.py": """
+import os, time
+from django.http import HttpResponse
+from django.urls import path
+
+def home(request):
+    time.sleep(float(request.GET.get("sleep", 0)))
+    return HttpResponse(os.environ.get("VERSION", "one"))
+
+urlpatterns = [path("", home)]
+""",
+    "probe/wsgi.py": """
+import os
+from django.core.wsgi import get_wsgi_application
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "probe.settings")
+application = get_wsgi_application()
+""",
+}
+
+
+def pillar(env: dict[str, str] | None = None, **site: Any) -> dict[str, Any]:
+    probe = {
+        "server_names": [NAME],
+        "project": {
+            "source": {"salt": "salt://probe"},
+            "wsgi": "probe.wsgi:application",
+            "settings": "probe.settings",
+            "migrate": False,
+            "env": env or {},
+        },
+        "uwsgi": {"processes": 1},
+        "health": {"status": [200], "timeout": 5},
+        **site,
+    }
+    return {"nginx_uwsgi_django": {"nginx": {"repo": "distro"}, "sites": {"probe": probe}}}
+
+
+def pair(host: Host, name: str, days: int = 30) -> None:
+    """A certificate, already over where the days are negative."""
+    host.run(
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days {days} "
+        f"-subj /CN={name} -addext subjectAltName=DNS:{name} -keyout {KEY} -out {CERTIFICATE}"
+    )
+
+
+@pytest.fixture(scope="module")
+def web(host: Host) -> Iterator[tuple[Host, Salt]]:
+    """A host that serves the probe."""
+    for path, text in FILES.items():
+        host.run("mkdir", "-p", f"/srv/salt/probe/{path}".rpartition("/")[0])
+        host.write(f"/srv/salt/probe/{path}", text)
+    run = host.apply(pillar=pillar())
+    assert run.ok, run.failed
+    host.run("apt-get install -y -qq openssl", timeout=300)
+    pair(host, NAME)
+    salt = Salt(host)
+    yield host, salt
+    salt.close()
+
+
+def serve(host: Host, salt: Salt, whole: dict[str, Any]) -> dict[str, Any]:
+    """Bring nginx to a pillar, whatever it listens on before; what the site's health is then."""
+    # An address of a port cannot be opened beside all addresses of it.
+    host.run("systemctl", "stop", "nginx")
+    salt.pillar = whole
+    for function in ("nginx_tree.applied", "nginx_process.current"):
+        done = salt.state(function)
+        assert done["result"] is True, done["comment"]
+    health: dict[str, Any] = salt.call("site_health.ask")["probe"]
+    return health
+
+
+FORMS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "port": ({"listen": [80]}, ["http://127.0.0.1/"]),
+    "text": ({"listen": ["80"]}, ["http://127.0.0.1/"]),
+    "default": ({"listen": ["80 default_server"]}, ["http://127.0.0.1/"]),
+    "other": ({"listen": ["8080 default_server"]}, ["http://127.0.0.1:8080/"]),
+    "any": ({"listen": ["*:80"]}, ["http://127.0.0.1/"]),
+    "zero": ({"listen": ["0.0.0.0:8080"]}, ["http://127.0.0.1:8080/"]),
+    "six": ({"listen": ["[::]:80"]}, ["http://[::1]/"]),
+    "six default": ({"listen": ["[::]:8080 default_server"]}, ["http://[::1]:8080/"]),
+    "one": ({"listen": ["127.0.0.1:8080"]}, ["http://127.0.0.1:8080/"]),
+    "one six": ({"listen": ["[::1]:8080"]}, ["http://[::1]:8080/"]),
+    "both": ({"listen": [80, "[::]:80"]}, ["http://127.0.0.1/", "http://[::1]/"]),
+    "tls": ({"tls": TLS}, ["https://127.0.0.1/"]),
+    "tls both": (
+        {"tls": {**TLS, "listen": [443, "[::]:443 default_server"]}},
+        ["https://127.0.0.1/", "https://[::1]/"],
+    ),
+    "tls other": (
+        {"listen": [8080], "tls": {**TLS, "listen": ["8443 default_server"]}},
+        ["https://127.0.0.1:8443/"],
+    ),
+    "tls six": ({"tls": {**TLS, "listen": ["[::1]:8443"]}}, ["https://[::1]:8443/"]),
+    "tls and plain": (
+        {"tls": {**TLS, "redirect": False}},
+        ["https://127.0.0.1/", "http://127.0.0.1/"],
+    ),
+    "balanced": ({"load_balancer": {"addresses": ["192.0.2.7"]}}, ["http://127.0.0.1/"]),
+    "balanced tls": (
+        {"tls": TLS, "load_balancer": {"addresses": ["192.0.2.7"]}},
+        ["https://127.0.0.1/", "http://127.0.0.1/"],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_site_is_asked_where_its_visitors_come(web: tuple[Host, Salt], form: str) -> None:
+    host, salt = web
+    keys, urls = FORMS[form]
+    health = serve(host, salt, pillar(**keys))
+    assert [one["url"] for one in health["visits"]] == urls
+    assert (health["healthy"], health["why"], health["uwsgi"]) == (True, None, 200), health
+    broken = serve(host, salt, pillar(**keys, snippet=BROKEN))
+    assert broken["healthy"] is False and broken["uwsgi"] == 200
+    assert broken["why"] == f"nginx: {urls[0]} for {NAME} is answered with 503, not one of 200"
+
+
+def test_what_visitors_by_https_get_is_not_hidden_by_the_redirect(web: tuple[Host, Salt]) -> None:
+    host, salt = web
+    keys = {"tls": TLS, "health": {"timeout": 5}}
+    assert serve(host, salt, pillar(**keys))["healthy"] is True
+    snippet = "if ($scheme = https) { return 503; }"
+    health = serve(host, salt, pillar(**keys, snippet=snippet))
+    assert health["healthy"] is False and health["url"] == "https://127.0.0.1/"
+    report = salt.call("nginx_uwsgi_django.report")
+    assert report["verdict"] == "error" and "answered with 503" in report["errors"][0]
+    status = salt.call("nginx_uwsgi_django.status")["sites"]["probe"]
+    assert (status["healthy"], status["status"]) == (False, 503)
+    assert "answered with 503" in salt.call("rollout_host.look")["sites"]["probe"]["why"]
+
+
+def test_the_right_site_is_asked_among_several_at_one_address(web: tuple[Host, Salt]) -> None:
+    host, salt = web
+    # Whoever sends no name gets the default server, and another certificate.
+    stranger = (
+        f"server {{ listen 443 ssl default_server; ssl_certificate {CERTIFICATE}; "
+        f"ssl_certificate_key {KEY}; return 500; }}\n"
+    )
+    host.write("/etc/nginx/conf.d/stranger.conf", stranger)
+    try:
+        assert serve(host, salt, pillar(tls=TLS))["healthy"] is True
+    finally:
+        host.run("rm", "/etc/nginx/conf.d/stranger.conf")
+
+
+def test_a_503_or_a_401_that_the_pillar_wants_is_healthy(web: tuple[Host, Salt]) -> None:
+    host, salt = web
+    for keys, status in (
+        ({"maintenance": {"retry_after": 77}}, 503),
+        ({"basic_auth": {"realm": "Staging", "users": {"ann": HASH}}}, 401),
+        ({"maintenance": {}, "tls": TLS}, 503),
+    ):
+        health = serve(host, salt, pillar(**keys))
+        assert (health["healthy"], health["status"]) == (True, status), health
+        assert "as the pillar says" in health["answer"]
+        report = salt.call("nginx_uwsgi_django.report")
+        assert report["errors"] == [] and report["sites"]["probe"]["healthy"] is True
+        assert salt.call("rollout_host.look")["sites"]["probe"]["why"] is None
+    # Those who are let in get what is broken.
+    let_in = {"maintenance": {"except": ["127.0.0.1"]}}
+    assert serve(host, salt, pillar(**let_in))["status"] == 200
+    health = serve(host, salt, pillar(**let_in, snippet=BROKEN.replace("503", "500")))
+    assert (health["healthy"], health["status"]) == (False, 500)
+
+
+def test_a_site_under_maintenance_is_deployed(web: tuple[Host, Salt]) -> None:
+    host, salt = web
+    whole = pillar(env={"VERSION": "two"}, maintenance={})
+    run = host.apply(pillar=whole)
+    assert run.ok, run.failed
+    assert "probe: uWSGI runs the desired generation" in [result.id for result in run.changed]
+    assert host.get("/", NAME)[0] == 503
+    report = host.salt_call("nginx_uwsgi_django.report")
+    assert (report["verdict"], report["errors"]) == ("well", [])
+    run = host.apply(pillar=pillar(env={"VERSION": "two"}))
+    assert run.ok and host.get("/", NAME)[2] == b"two", run.failed
+    salt.call("saltutil.refresh_pillar")
+
+
+def test_a_site_that_sends_everybody_to_https_needs_one_that_speaks_it(
+    web: tuple[Host, Salt],
+) -> None:
+    host, salt = web
+    redirecting = {"env": {"SSL_REDIRECT": "yes"}, "health": {"timeout": 5}}
+    before = host.get("/", NAME)
+    run = host.apply(pillar=pillar(**redirecting))
+    assert not run.ok
+    words = " ".join(result.comment for result in run.failed)
+    assert f"is redirected to https://{NAME}/, and neither nginx (tls) nor a load balancer" in words
+    assert host.get("/", NAME)[::2] == before[::2]
+    for keys in (
+        {"load_balancer": {"addresses": ["192.0.2.7"]}},
+        {"load_balancer": {"addresses": ["127.0.0.0/8"]}},
+        {"tls": {**TLS, "redirect": False}},
+    ):
+        run = host.apply(pillar=pillar(**redirecting, **keys))
+        assert run.ok, run.failed
+        health = host.salt_call("site_health.ask")["probe"]
+        assert health["healthy"] is True, health
+    # nginx has lost TLS, and nobody has told the application: visitors are sent to a closed port.
+    health = serve(host, salt, pillar(**redirecting))
+    assert health["healthy"] is False and "neither nginx (tls)" in health["why"]
+    run = host.apply(pillar=pillar())
+    assert run.ok, run.failed
+
+
+def test_another_health_question_is_asked_in_the_same_run(web: tuple[Host, Salt]) -> None:
+    host, _ = web
+    assert host.apply(pillar=pillar()).ok
+    wrong = pillar(health={"path": "/nope/", "status": [200]})
+    for dry in (True, False, False):
+        run = host.apply(pillar=wrong, test=dry)
+        told = {result.id: result.comment for result in run.failed}
+        words = told["probe: uWSGI runs the desired generation"]
+        assert "GET /nope/ for probe.test is answered with 404, not one of 200" in words
+        assert run.changed == []
+    assert host.get("/", NAME)[0] == 200
+    run = host.apply(pillar=pillar(health={"path": "/?a=b", "status": [200]}))
+    assert run.ok and run.changed == [], (run.failed, run.changed)
+
+
+def test_those_who_wait_for_a_worker_are_counted(web: tuple[Host, Salt]) -> None:
+    host, salt = web
+    assert serve(host, salt, pillar())["healthy"] is True
+    clients = [
+        threading.Thread(target=host.get, args=("/?sleep=4", NAME), kwargs={"timeout": 120})
+        for _ in range(5)
+    ]
+    for client in clients:
+        client.start()
+    try:
+        # One is at the worker, the others wait, until all have been served.
+        assert _eventually_waiting(salt) >= 1
+        assert salt.call("uwsgi_generation.status", name="probe")["listen_queue"] >= 1
+    finally:
+        for client in clients:
+            client.join()
+    assert salt.call("uwsgi_generation.status", name="probe")["listen_queue"] == 0
+
+
+def _eventually_waiting(salt: Salt) -> int:
+    for _ in range(50):
+        waiting = salt.call("uwsgi_socket.queue", path="/run/uwsgi/probe.sock")
+        if waiting:
+            return int(waiting)
+    return 0
