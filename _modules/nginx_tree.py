@@ -1107,18 +1107,23 @@ def accepted() -> bool:
     return judged == (_program(binary), __salt__["nginx_process.outside"]())
 
 
+def _listens_at(word: str) -> tuple[str, int] | None:
+    """The address and the port of a ``listen``; None for a unix socket or a name."""
+    parts = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.]+\]|\*|\d+\.\d+\.\d+\.\d+):)?(\d+)", word)
+    if not parts:
+        return None
+    address = (parts.group(1) or "*").strip("[]")
+    return "0.0.0.0" if address == "*" else address, int(parts.group(2))
+
+
 def _addresses(directives: list[Directive]) -> list[tuple[str, str, int]]:
     """The addresses and ports of ``listen``: as written, the address, the port."""
-    found = []
-    for directive in directives:
-        if directive.words[0] != "listen" or len(directive.words) < 2:
-            continue
-        word = directive.words[1]
-        parts = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.]+\]|\*|\d+\.\d+\.\d+\.\d+):)?(\d+)", word)
-        if parts:
-            address = (parts.group(1) or "*").strip("[]")
-            found.append((word, "0.0.0.0" if address == "*" else address, int(parts.group(2))))
-    return found
+    words = [
+        directive.words[1]
+        for directive in directives
+        if directive.words[0] == "listen" and len(directive.words) > 1
+    ]
+    return [(word, *place) for word in words if (place := _listens_at(word))]
 
 
 def _as_kernel(family: int, address: str) -> str:
@@ -1157,6 +1162,50 @@ def _holders(port: int, listening: dict[str, tuple[int, str, int]]) -> str:
             inodes -= theirs
             found.append(f"process {pid} ({_comm(pid)})")
     return ", ".join(found) or "another process"
+
+
+def _holder(address: str, port: int, listening: dict[str, tuple[int, str, int]]) -> str | None:
+    """Who keeps an address and port from nginx; None where it is free."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As nginx does before it binds.  Bound only: nobody can connect to it.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            # nginx -t is the judge of an address that is not the host's.
+            if error.errno == errno.EADDRINUSE:
+                return f"{_holders(port, listening)} holds that port"
+    return None
+
+
+def occupied() -> list[str]:
+    """
+    The addresses of the pillar's sites that other processes hold, on a host that has no nginx yet.
+
+    Returns a sentence for each, which names the process.
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.occupied
+    """
+    listening = _listening()
+    found = []
+    for name, site in __salt__["site_pillar.settings"]()["sites"].items():
+        if site["absent"]:
+            continue
+        for listen in [*site["listen"], *(site["tls"]["listen"] if site["tls"]["source"] else [])]:
+            word = str(listen).split()[0]
+            place = _listens_at(word)
+            if place and (holder := _holder(*place, listening)):
+                found.append(f"listen {word}: {holder} (from the pillar's sites:{name})")
+    return found
 
 
 def _conflicts(base: str, plan: dict[str, Wanted], verdict: _Verdict) -> list[str]:
@@ -1207,20 +1256,8 @@ def _conflicts(base: str, plan: dict[str, Wanted], verdict: _Verdict) -> list[st
                 f"(from the pillar's sites:{site})"
             )
             continue
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As nginx does before it binds.  Bound only: nobody can connect to it.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                probe.bind((address, port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    continue  # nginx -t is the judge of an address that is not the host's
-                found.append(
-                    f"listen {word}: {_holders(port, listening)} holds that port "
-                    f"(from the pillar's sites:{site})"
-                )
+        if holder := _holder(address, port, listening):
+            found.append(f"listen {word}: {holder} (from the pillar's sites:{site})")
     return found
 
 

@@ -81,6 +81,10 @@ def applied(name: str) -> dict[str, Any]:
         return {"name": name, "result": False, "changes": {}, "comment": f"{error}"}
     if not installed:
         if __opts__["test"]:
+            taken = __salt__["nginx_tree.occupied"]()
+            if taken:
+                words = ["nginx could not listen as it should:", *taken]
+                return {"name": name, "result": False, "changes": {}, "comment": "\n".join(words)}
             return {
                 "name": name,
                 "result": None,

@@ -69,10 +69,10 @@ def pillar(env: dict[str, str] | None = None, **site: Any) -> dict[str, Any]:
     return {"nginx_uwsgi_django": {"nginx": {"repo": "distro"}, "sites": {"probe": probe}}}
 
 
-def pair(host: Host, name: str, days: int = 30) -> None:
-    """A certificate, already over where the days are negative."""
+def pair(host: Host, name: str) -> None:
+    """A certificate and its key."""
     host.run(
-        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days {days} "
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 "
         f"-subj /CN={name} -addext subjectAltName=DNS:{name} -keyout {KEY} -out {CERTIFICATE}"
     )
 
@@ -85,7 +85,7 @@ def web(host: Host) -> Iterator[tuple[Host, Salt]]:
         host.write(f"/srv/salt/probe/{path}", text)
     run = host.apply(pillar=pillar())
     assert run.ok, run.failed
-    host.run("apt-get install -y -qq openssl", timeout=300)
+    host.run("apt-get install -y -qq openssl curl", timeout=300)
     pair(host, NAME)
     salt = Salt(host)
     yield host, salt
@@ -279,3 +279,20 @@ def _eventually_waiting(salt: Salt) -> int:
         if waiting:
             return int(waiting)
     return 0
+
+
+def test_a_dry_run_on_a_bare_host_names_the_process_that_holds_the_port(trixie_host: Host) -> None:
+    bare = trixie_host
+    bare.run("systemd-run --unit=squatter python3 -m http.server 80 && sleep 1")
+    pid = bare.run("systemctl show --value -p MainPID squatter").stdout.strip()
+    for path, text in FILES.items():
+        bare.run("mkdir", "-p", f"/srv/salt/probe/{path}".rpartition("/")[0])
+        bare.write(f"/srv/salt/probe/{path}", text)
+    dry = bare.apply(pillar=pillar(listen=["80 default_server"]), test=True)
+    told = {result.id: result.comment for result in dry.failed}
+    words = told["nginx: its tree is the one of the pillar"]
+    assert f"listen 80: process {pid} (python3) holds that port" in words
+    assert "sites:probe" in words
+    bare.run("systemctl", "stop", "squatter")
+    dry = bare.apply(pillar=pillar(listen=["80 default_server"]), test=True)
+    assert dry.ok, dry.failed
