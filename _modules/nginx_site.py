@@ -347,10 +347,12 @@ def _rendered(name: str, templates: _Templates, bundle: bytes | None) -> str:
         "tls": _tls(name, asked, templates, bundle),
         "headers": dict(asked["headers"]),
     }
-    # RFC 6797, 7.2: no promise where plain HTTP is answered.  One header list for a whole server:
+    # RFC 6797, 7.2: no promise where plain HTTP is answered, nor (8.4) with a certificate that no
+    # browser lets a visitor pass for it.  One header list for a whole server:
     # a location with an add_header of its own would drop the server's.
     promised = {header.lower() for header in site["headers"]} & {"strict-transport-security"}
-    if site["tls"] and site["tls"]["redirect"] and hsts and not promised:
+    wanted = site["tls"] and site["tls"]["redirect"] and hsts and not promised
+    if wanted and not __salt__["site_certificate.refused"](name):
         site["headers"]["Strict-Transport-Security"] = f"max-age={hsts}"
     try:
         body, source = templates.render(name, "site", **_given(name, site))

@@ -268,13 +268,17 @@ def _look(answer: dict[str, Any], sites: dict[str, Any] | None, ask: bool, patie
         if "error" in end:
             answer["errors"].append(f"{name}: {end['error']}")
         elif end["days_left"] < 0:
-            answer["errors"].append(f"{name}: its certificate ended at {end['not_after']}")
+            answer["errors"] += __salt__["site_certificate.flaws"](name)
         elif end["placeholder"]:
             answer["warnings"].append(
                 f"{name}: its certificate is self-signed, the first is to come"
             )
         elif end["days_left"] < _DAYS:
             answer["warnings"].append(f"{name}: its certificate ends at {end['not_after']}")
+        if "error" not in end and end["days_left"] >= 0:
+            answer["warnings"] += __salt__["site_certificate.flaws"](name)
+        if withheld := __salt__["site_certificate.withheld"](name):
+            answer["errors"].append(withheld)
     going = [name for name in sites if name not in present and name in units]
     answer["leftovers"] = sorted({*__salt__["site_leftovers.found"](), *going})
     if answer["leftovers"]:

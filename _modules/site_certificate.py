@@ -74,8 +74,13 @@ ln "$site.pem" "$old"
 mv "$new" "$site.pem"
 sync .
 systemctl --quiet is-active {service} || exit 0
-if ! nginx -t -q; then
+if ! words=$(nginx -t -q 2>&1); then
     mv "$old" "$site.pem"
+    # certbot ends with 0 for all that, and its timer's is quiet.
+    told="site $site: nginx refuses the certificate that certbot has renewed, and serves the former one"
+    printf '%s: %s\\n' "$told" "$words" | tr '\\n' ' ' |
+        logger --priority daemon.err --tag nginx_uwsgi_django
+    printf '%s\\n' "$words" >&2
     exit 1
 fi
 systemctl reload {service}
@@ -206,11 +211,35 @@ def _elements(der: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
+# subjectAltName, 2.5.29.17 (RFC 5280, 4.2.1.6), as DER has it.
+_ALTERNATIVES = b"\x55\x1d\x11"
+
+
+def _fields(own: str) -> list[tuple[int, bytes]]:
+    """The fields of a certificate (RFC 5280, 4.1)."""
+    return _elements(_elements(_elements(ssl.PEM_cert_to_DER_cert(own))[0][1])[0][1])
+
+
+def _own_names(own: str) -> list[str]:
+    """The names that a certificate is for, without a process for it; addresses are left out."""
+    try:
+        for tag, extensions in _fields(own):
+            if tag != 0xA3:
+                continue
+            for _, extension in _elements(_elements(extensions)[0][1]):
+                parts = _elements(extension)
+                if parts[0][1] == _ALTERNATIVES:
+                    names = _elements(_elements(parts[-1][1])[0][1])
+                    return [text.decode("ascii").lower() for kind, text in names if kind == 0x82]
+    except (IndexError, ValueError) as error:
+        raise CommandExecutionError(f"this is not a certificate: {error}") from error
+    return []
+
+
 def _validity(own: str) -> tuple[float, float]:
     """From when until when a certificate is good (RFC 5280, 4.1.2.5), without a process for it."""
     try:
-        certificate = _elements(ssl.PEM_cert_to_DER_cert(own))[0][1]
-        fields = _elements(_elements(certificate)[0][1])
+        fields = _fields(own)
         # Behind serial number, algorithm and issuer, and the version where there is one.
         validity = _elements(fields[4 if fields[0][0] == 0xA0 else 3][1])
         times = []
@@ -482,6 +511,119 @@ def ends() -> dict[str, dict[str, Any]]:
         except CommandExecutionError as error:
             answer[name] = {"error": f"{error}"}
     return answer
+
+
+def flaws(name: str) -> list[str]:
+    """
+    Why browsers refuse a site's certificate, as far as the certificate itself says. The placeholder
+    that ACME's first certificate replaces is not looked at.
+
+    name
+        the site
+
+    Returns a list of sentences; empty for a site without TLS, and while the file is not there.
+
+    Raises SaltInvocationError when the pillar does not have the site.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.flaws mysite
+    """
+    own = _own(name)
+    if own is None:
+        return []
+    try:
+        since, until = _validity(own)
+        names = _own_names(own)
+    except CommandExecutionError as error:
+        return [f"{name}: its certificate: {error}"]
+    found = []
+    if until < time.time():
+        found.append(f"{name}: its certificate ended at {_end(until)['not_after']}")
+    if since > time.time():
+        found.append(f"{name}: its certificate is good from {_end(since)['not_after']} on")
+    missing = [word for word in _names(_site(name)) if not _covered(word, names)]
+    if missing:
+        found.append(
+            f"{name}: its certificate is for {', '.join(names) or 'no name'}, and not for "
+            f"{', '.join(missing)}"
+        )
+    return found
+
+
+def refused(name: str) -> bool:
+    """
+    Whether browsers surely refuse a site's certificate: it has ended, is not good yet, or is for
+    none of ``server_names``.
+
+    name
+        the site
+
+    Returns False for a site without TLS, and while the file is not there.
+
+    Raises SaltInvocationError when the pillar does not have the site.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.refused mysite
+    """
+    own = _own(name)
+    if own is None:
+        return False
+    try:
+        since, until = _validity(own)
+        names = _own_names(own)
+    except CommandExecutionError:
+        return True
+    covered = any(_covered(word, names) for word in _site(name)["server_names"])
+    return not since <= time.time() <= until or not covered
+
+
+def _own(name: str) -> str | None:
+    """The PEM text of a site's certificate, as nginx reads it or will."""
+    tls = _site(name)["tls"]
+    if tls["source"] in ("path", "pillar"):
+        contents = _contents(tls["certificate"])
+    elif tls["source"] == "acme" and not awaited(name):
+        contents = _contents(f"{_settings()['lookup']['nginx_dir']}/sites-available/{name}.pem")
+    else:
+        contents = None
+    return _first(contents) if contents else None
+
+
+def withheld(name: str) -> str | None:
+    """
+    Whether certbot has renewed a site's certificate and nginx does not serve the new one, because
+    the deploy hook failed.
+
+    name
+        the site
+
+    Returns a sentence, or None.
+
+    Raises SaltInvocationError when the pillar does not have the site.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_certificate.withheld mysite
+    """
+    # The hook of one that is at work may still be to come.
+    if _site(name)["tls"]["source"] != "acme" or _certbot_runs():
+        return None
+    issued = _issued(name)
+    served = _contents(f"{_settings()['lookup']['nginx_dir']}/sites-available/{name}.pem")
+    if issued is None or served is None or issued == served:
+        return None
+    return (
+        f"{name}: certbot has renewed its certificate, and nginx serves the former one, because the "
+        "deploy hook failed (journalctl -t nginx_uwsgi_django); the next run tries again"
+    )
 
 
 def _covered(word: str, names: list[str]) -> bool:

@@ -97,7 +97,7 @@ def applied(name: str) -> dict[str, Any]:
             "changes": {},
             "comment": "nginx is not installed",
         }
-    return _done(
+    ret = _done(
         name,
         "nginx_tree.apply",
         "The tree is the one of the pillar",
@@ -105,6 +105,15 @@ def applied(name: str) -> dict[str, Any]:
         "nginx accepted the tree, and it is in place",
         saltenv=__env__,
     )
+    sites = __salt__["site_pillar.settings"]()["sites"]
+    # nginx takes a certificate that no browser does.
+    ret["warnings"] = [
+        flaw
+        for label, site in sites.items()
+        if not site["absent"]
+        for flaw in __salt__["site_certificate.flaws"](label)
+    ]
+    return ret
 
 
 def removed(name: str) -> dict[str, Any]:

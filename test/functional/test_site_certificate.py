@@ -232,6 +232,27 @@ def test_the_hook_takes_back_what_nginx_refuses(host: Host, salt: Salt) -> None:
     assert not host.run("find /etc/nginx -name '*.durable-*'").stdout
 
 
+def test_a_renewal_that_nginx_refuses_is_told(host: Host, salt: Salt) -> None:
+    assert salt.call("site_certificate.withheld", name="mysite") is None
+    before, conf = host.read(BUNDLE), "/etc/nginx/conf.d/broken.conf"
+    host.write(conf, "no_such_directive;\n")
+    try:
+        # As its timer does; certbot's own exit code says nothing of the hook's.
+        renew(host)
+        told = salt.call("site_certificate.withheld", name="mysite")
+        assert told.startswith("mysite: certbot has renewed its certificate, and nginx serves the")
+        assert told in salt.call("nginx_uwsgi_django.report", ask=False)["errors"]
+        journal = host.run("journalctl -t nginx_uwsgi_django -p err -o cat").stdout
+        assert "site mysite: nginx refuses the certificate" in journal
+        assert "no_such_directive" in journal
+        assert host.read(BUNDLE) == before
+    finally:
+        host.run("rm", conf)
+    apply(salt)
+    assert host.read(BUNDLE) != before
+    assert salt.call("site_certificate.withheld", name="mysite") is None
+
+
 def test_what_a_killed_hook_left_goes_unless_certbot_is_at_work(host: Host, salt: Salt) -> None:
     left = "/etc/nginx/sites-available/.mysite.pem.durable-new"
     lock = "/etc/letsencrypt/.certbot.lock"

@@ -164,6 +164,30 @@ def test_what_visitors_by_https_get_is_not_hidden_by_the_redirect(web: tuple[Hos
     assert "answered with 503" in salt.call("rollout_host.look")["sites"]["probe"]["why"]
 
 
+def test_a_certificate_of_another_name_is_told_and_the_site_is_healthy(
+    web: tuple[Host, Salt],
+) -> None:
+    host, salt = web
+    pair(host, "other.test")
+    try:
+        assert serve(host, salt, pillar(tls=TLS))["healthy"] is True
+        words = f"probe: its certificate is for other.test, and not for {NAME}"
+        for dry in (False, True):
+            assert words in salt.state("nginx_tree.applied", test=dry)["warnings"]
+        report = salt.call("nginx_uwsgi_django.report")
+        assert words in report["warnings"] and report["errors"] == []
+        page = host.run(
+            "curl", "-sk", "-D", "-", "-H", f"Host: {NAME}", "https://127.0.0.1/"
+        ).stdout
+        assert "200" in page and "Strict-Transport-Security" not in page
+    finally:
+        pair(host, NAME)
+    assert serve(host, salt, pillar(tls=TLS))["healthy"] is True
+    assert salt.state("nginx_tree.applied")["warnings"] == []
+    page = host.run("curl", "-sk", "-D", "-", "-H", f"Host: {NAME}", "https://127.0.0.1/").stdout
+    assert "Strict-Transport-Security: max-age=63072000" in page
+
+
 def test_the_right_site_is_asked_among_several_at_one_address(web: tuple[Host, Salt]) -> None:
     host, salt = web
     # Whoever sends no name gets the default server, and another certificate.

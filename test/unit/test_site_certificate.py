@@ -4,6 +4,7 @@ What a site with TLS is made of; crossplane, which nobody here wrote, reads it.
 
 import pathlib
 import subprocess
+import time
 from typing import Any
 
 import pytest
@@ -293,3 +294,54 @@ def test_what_is_no_certificate_is_a_sentence(tmp_path: pathlib.Path, text: str)
     assert "certificate" in m.site_certificate.ends()["mysite"]["error"]
     path.unlink()
     assert m.site_certificate.ends()["mysite"]["error"] == f"there is no certificate in {path}"
+
+
+@pytest.mark.parametrize(
+    ("name", "age", "words", "refused"),
+    [
+        (NAME, 0, [], False),
+        ("*.example.org", 0, [], False),
+        (NAME, 31, ["mysite: its certificate ended at "], True),
+        (
+            "other.example.net",
+            0,
+            [f"mysite: its certificate is for other.example.net, and not for {NAME}"],
+            True,
+        ),
+        ("other.example.net", 31, ["its certificate ended at", f"and not for {NAME}"], True),
+    ],
+)
+def test_a_certificate_that_browsers_refuse_is_told_and_promises_nothing(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    age: int,
+    words: list[str],
+    refused: bool,
+) -> None:
+    path = tmp_path / "a.pem"
+    path.write_text("".join(pair(name, days=30)))
+    m = loaded(tmp_path, tls={"certificate": f"{path}", "key": f"{path}"})
+    now = time.time() + age * 86400
+    monkeypatch.setattr(m.site_certificate.time, "time", lambda: now)
+    flaws = m.site_certificate.flaws("mysite")
+    assert len(flaws) == len(words)
+    assert all(word in flaw for word, flaw in zip(words, flaws, strict=True)), flaws
+    assert m.site_certificate.refused("mysite") is refused
+    text = m.nginx_site.render("mysite")
+    assert ("Strict-Transport-Security" not in text) is refused
+    # Plain HTTP is redirected as before.
+    assert "return 301 https://" in text
+
+
+def test_a_name_that_lacks_is_told_and_the_others_keep_their_promise(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "a.pem"
+    path.write_text("".join(pair()))
+    tls = {"certificate": f"{path}", "key": f"{path}"}
+    m = loaded(tmp_path, tls=tls, redirect_from=["example.org"])
+    assert m.site_certificate.flaws("mysite") == [
+        f"mysite: its certificate is for {NAME}, and not for example.org"
+    ]
+    assert "Strict-Transport-Security" in m.nginx_site.render("mysite")
