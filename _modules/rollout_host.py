@@ -161,8 +161,14 @@ def _access_logs() -> dict[str, int]:
     return found
 
 
-def _answers(logs: dict[str, int]) -> tuple[int, int]:
-    """How many requests the logs have more than they had, and how many of them the server failed."""
+def _answers(logs: dict[str, int], closed: bool = False) -> tuple[int, int]:
+    """
+    How many requests the logs have more than they had, and how many of them the server failed.
+
+    closed
+        a site of this host is under maintenance: 503 is what its visitors are to get, and a line does
+        not say which site it is of
+    """
     requests = errors = 0
     for path, size in logs.items():
         try:
@@ -173,8 +179,9 @@ def _answers(logs: dict[str, int]) -> tuple[int, int]:
         except FileNotFoundError:
             continue
         for plain, named in _STATUS.findall(text):
+            status = plain or named
             requests += 1
-            errors += (plain or named).startswith(b"5")
+            errors += status.startswith(b"5") and not (closed and status == b"503")
     return requests, errors
 
 
@@ -221,7 +228,8 @@ def measure(seconds: float) -> dict[str, Any]:
     logs = _access_logs()
     before = {name: _worked(running[name], name) for name in running}
     time.sleep(seconds)
-    requests, errors = _answers(logs)
+    closed = any(site["maintenance"] for site in _sites().values())
+    requests, errors = _answers(logs, closed)
     sites = {}
     for name in running:
         count, took = _worked(running[name], name)

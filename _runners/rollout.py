@@ -242,7 +242,9 @@ def _change(rollout: _Rollout, names: list[str]) -> None:
         # What is to come is not there to be compared with.
         for label in [label for label in look["sites"] if not kept[name].get(label)]:
             del look["sites"][label]
-    before = _watched(rollout, looks)
+    passed = _passed(rollout)
+    before = _watched(rollout, {**passed, **looks})
+    _stop_for(rollout, _later(_worse(rollout, passed, before)))
     for name in looks:
         # A host whose change was interrupted keeps what was measured before it.
         rollout.hosts[name].setdefault("before", before.get(name))
@@ -302,25 +304,77 @@ def _watched(rollout: _Rollout, looks: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gate(rollout: _Rollout, names: list[str]) -> None:
+    """The end where a host that was just changed is not well."""
     looks = rollout.answers(rollout.run(names, "rollout_host.look"))
+    _stop_for(rollout, _unwell(rollout, looks))
+    after = _watched(rollout, looks)
+    for name in looks:
+        rollout.hosts[name]["after"] = after.get(name)
+    _stop_for(rollout, _worse(rollout, looks, after))
+
+
+def _unwell(rollout: _Rollout, looks: dict[str, Any]) -> dict[str, tuple[str | None, str]]:
+    """The hosts that are not well now, seen from inside, or else from here: site and reason."""
     found: dict[str, tuple[str | None, str]] = {}
     for name, look in looks.items():
         if bad := __salt__["rollout_gate.unwell"](look):
             found[name] = bad
     if rollout.how["ask"] and not found:
         found.update(__salt__["rollout_jobs.reach"](looks))
-    if not found:
-        after = _watched(rollout, looks)
-        for name, look in looks.items():
-            before = rollout.hosts[name].get("before")
-            rollout.hosts[name]["after"] = after.get(name)
-            if before and after.get(name):
-                if bad := __salt__["rollout_gate.worse"](before, after[name], look["limits"]):
-                    found[name] = bad
+    return found
+
+
+def _worse(
+    rollout: _Rollout, looks: dict[str, Any], after: dict[str, Any]
+) -> dict[str, tuple[str | None, str]]:
+    """The hosts that do worse in a window than before they were changed: site and reason."""
+    found: dict[str, tuple[str | None, str]] = {}
+    for name, look in looks.items():
+        before = rollout.hosts[name].get("before")
+        if before and after.get(name):
+            if bad := __salt__["rollout_gate.worse"](before, after[name], look["limits"]):
+                found[name] = bad
+    return found
+
+
+def _stop_for(rollout: _Rollout, found: dict[str, tuple[str | None, str]]) -> None:
     for name, (site, reason) in found.items():
         rollout.mark(name, "failed", reason=reason, site=site)
     for name, (site, reason) in found.items():
         raise _Stopped(name, site, reason)
+
+
+# --- The hosts that have passed ------------------------------------------------------------------
+
+
+def _passed(rollout: _Rollout) -> dict[str, Any]:
+    """
+    Look again at the hosts that the rollout has changed and found well: what a release does after a
+    while, no gate sees. The end where one is not well.
+    """
+    names = [
+        name
+        for name, host in rollout.hosts.items()
+        if host["state"] == "done" and host.get("touched")
+    ]
+    looks = {}
+    for name, answer in rollout.run(names, "rollout_host.look").items() if names else ():
+        if answer["error"] and not (answer["lost"] and rollout.how["silent"] == "skip"):
+            _stop_for(rollout, {name: (None, answer["error"])})
+        elif answer["error"]:
+            rollout.say(f"{name}: changed before, and now: {answer['error']}")
+        else:
+            looks[name] = answer["return"]
+    _stop_for(rollout, _later(_unwell(rollout, looks)))
+    return looks
+
+
+def _later(found: dict[str, tuple[str | None, str]]) -> dict[str, tuple[str | None, str]]:
+    """The findings, of hosts that had been well after their change."""
+    return {
+        name: (site, f"well after its change, and not now: {reason}")
+        for name, (site, reason) in found.items()
+    }
 
 
 def _reason(rollout: _Rollout) -> str:
@@ -359,6 +413,11 @@ def _roll(rollout: _Rollout) -> None:
         if names:
             rollout.say(f"batch {number + 1} of {len(record['batches'])}: {', '.join(names)}")
             _change(rollout, names)
+    changed = [name for name, host in rollout.hosts.items() if host.get("touched")]
+    # Those of the only batch have just been looked at.
+    if len(record["batches"]) > 1 and changed:
+        passed = _passed(rollout)
+        _stop_for(rollout, _later(_worse(rollout, passed, _watched(rollout, passed))))
     record["status"] = "done"
 
 

@@ -58,3 +58,122 @@ def test_a_step_is_on_the_disk_before_anybody_sees_it(written, monkeypatch):
     step.mark("web1", "changing", touched=True)
     step.say("changing web1", "batch")
     assert seen == [["c"], ["c"]]
+
+
+NAMES = ["web1", "web2", "web3"]
+QUIET = {"requests": 0, "errors": 0, "sites": {}}
+
+
+class Fleet:
+    """Hosts that say what a test lets them say, and what was asked of them, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.why: dict[str, str] = {}
+        self.errors: dict[str, int] = {}
+        self.after: dict[str, Any] = {}
+        functions = {
+            "rollout_gate.states": rollout_gate.states,
+            "rollout_gate.site_of": rollout_gate.site_of,
+            "rollout_gate.unwell": rollout_gate.unwell,
+            "rollout_gate.worse": rollout_gate.worse,
+            "rollout_record.now": rollout_record.now,
+            "rollout_record.write": lambda record: None,
+            "rollout_progress.begin": lambda total: {},
+            "rollout_progress.show": lambda progress, line: None,
+            "rollout_progress.end": lambda progress: None,
+            "rollout_jobs.fire": lambda tag, data: None,
+            "rollout_jobs.run": self.run,
+            "rollout_jobs.reach": lambda looks: {},
+            "rollout_jobs.watch": self.watch,
+        }
+        monkeypatch.setattr(rollout, "__salt__", functions, raising=False)
+        monkeypatch.setattr(rollout, "__context__", {}, raising=False)
+
+    def _say(self, name: str, function: str) -> Any:
+        site = {"generation": "1", "visits": [], "why": self.why.get(name)}
+        limits = {"window": 1, "errors": 1, "slower": 100}
+        row = {"__id__": "nginx: a", "result": True, "changes": {"a": 1}}
+        return {
+            "rollout_host.keep": {"mysite": "1"},
+            "rollout_host.look": {"limits": limits, "sites": {"mysite": site}},
+            "rollout_host.revert": {"done": [], "errors": []},
+            "state.apply": {"a_|-nginx: a_|-a_|-b": row},
+            "host_drain.stop": None,
+        }[function]
+
+    def run(self, hosts: list[str], function: str, *_: Any, **__: Any) -> dict[str, Any]:
+        self.asked += [(function, name) for name in hosts]
+        if function == "state.apply":
+            for name in hosts:
+                for key, what in self.after.get(name, {}).items():
+                    getattr(self, key).update(what)
+        return {
+            name: {"return": self._say(name, function), "error": None, "lost": False}
+            for name in hosts
+        }
+
+    def watch(self, looks: dict[str, Any], seconds: float, ask: bool) -> dict[str, Any]:
+        return {
+            name: {**QUIET, "requests": 100, "errors": self.errors.get(name, 0)} for name in looks
+        }
+
+    def roll(self, batches: list[list[str]]) -> dict[str, Any]:
+        names = [name for batch in batches for name in batch]
+        record: dict[str, Any] = {
+            "id": "20261128-120000-4f2a",
+            "user": "root",
+            "what": "a test",
+            "hosts": {name: {"state": "pending"} for name in names},
+            "batches": batches,
+            "how": {
+                "timeout": 1,
+                "silent": "stop",
+                "sls": None,
+                "ask": True,
+                "drain": None,
+                "before": None,
+                "after": None,
+                "ping": 1,
+            },
+            "log": [],
+        }
+        made = rollout._Rollout(record)
+        rollout._guarded(made, lambda: rollout._roll(made))
+        return record
+
+    def applied(self) -> list[str]:
+        return [name for function, name in self.asked if function == "state.apply"]
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    return Fleet(monkeypatch)
+
+
+def test_a_fleet_that_stays_well_is_done(fleet: Fleet) -> None:
+    record = fleet.roll([["web1"], ["web2"], ["web3"]])
+    assert record["status"] == "done" and fleet.applied() == NAMES
+
+
+@pytest.mark.parametrize("fault", [{"why": {"web1": "503"}}, {"errors": {"web1": 50}}])
+def test_a_host_that_fails_after_it_has_passed_stops_the_next_batch(
+    fleet: Fleet, fault: dict[str, Any]
+) -> None:
+    # It begins while the second batch is at work.
+    fleet.after["web2"] = fault
+    record = fleet.roll([["web1"], ["web2"], ["web3"]])
+    assert record["status"] == "failed"
+    assert record["failure"]["host"] == "web1"
+    assert "well after its change, and not now" in record["failure"]["reason"]
+    assert fleet.applied() == ["web1", "web2"]
+    states = {name: host["state"] for name, host in record["hosts"].items()}
+    assert states == {"web1": "reverted", "web2": "reverted", "web3": "pending"}
+
+
+@pytest.mark.parametrize("fault", [{"why": {"web1": "503"}}, {"errors": {"web1": 50}}])
+def test_all_hosts_are_looked_at_once_more_at_the_end(fleet: Fleet, fault: dict[str, Any]) -> None:
+    fleet.after["web3"] = fault
+    record = fleet.roll([["web1"], ["web2"], ["web3"]])
+    assert record["status"] == "failed" and record["failure"]["host"] == "web1"
+    assert {host["state"] for host in record["hosts"].values()} == {"reverted"}

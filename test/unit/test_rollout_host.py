@@ -62,3 +62,38 @@ def test_what_django_cannot_undo_is_not_gone_back_from(m: Modules) -> None:
     # Another host has come back to it already, or never left it.
     serves(m, OLD)
     assert m.rollout_host.revert("20261125-103000-4f2a")["done"] != []
+
+
+def test_the_503_of_maintenance_is_not_an_error_of_the_server(m: Modules, tmp_path) -> None:
+    log = tmp_path / "access.log"
+    lines = [f'1.2.3.4 - - [x] "GET / HTTP/1.1" {one} 5 "-" "-"\n' for one in (200, 503, 502)]
+    log.write_text("".join(lines))
+    assert m.rollout_host._answers({f"{log}": 0}) == (3, 2)
+    assert m.rollout_host._answers({f"{log}": 0}, closed=True) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("listen", "address", "url"),
+    [
+        ("80 default_server", "10.0.0.5", "http://10.0.0.5/"),
+        ("8080", "10.0.0.5", "http://10.0.0.5:8080/"),
+        ("*:80", "10.0.0.5", "http://10.0.0.5/"),
+        ("10.0.0.9:80", "10.0.0.5", "http://10.0.0.9/"),
+        ("[::]:80", "fd00::5", "http://[fd00::5]/"),
+        ("[fd00::9]:80", "fd00::5", "http://[fd00::9]/"),
+        # The master may have no way there.
+        ("[::]:80", "10.0.0.5", None),
+        ("80", "fd00::5", None),
+        ("127.0.0.1:80", "10.0.0.5", None),
+        ("[::1]:80", "fd00::5", None),
+        ("80", None, None),
+    ],
+)
+def test_the_master_asks_where_it_can_reach_the_host(
+    listen: str, address: str | None, url: str | None
+) -> None:
+    pillar = {"nginx_uwsgi_django": {"sites": {"mysite": {**a_site(), "listen": [listen]}}}}
+    made = Modules(pillar=pillar)
+    (visit,) = made.site_health.visits("mysite")
+    outside = made.rollout_host._from_outside(visit, address)
+    assert (outside and outside["url"]) == url
