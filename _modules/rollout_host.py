@@ -185,19 +185,23 @@ def _answers(logs: dict[str, int], closed: bool = False) -> tuple[int, int]:
     return requests, errors
 
 
-def _worked(generation: str | None, name: str) -> tuple[int, float]:
-    """How many requests a generation has answered, and the seconds that they took."""
+def _worked(generation: str | None, name: str) -> tuple[int, float, int]:
+    """
+    How many requests a generation has answered, the seconds that they took, and the bytes of memory
+    that its workers have now.
+    """
     if generation is None:
-        return 0, 0.0
+        return 0, 0.0, 0
     try:
         told = __salt__["uwsgi_request.stats"](f"/run/uwsgi-{name}@{generation}/stats.sock")
     except CommandExecutionError:
-        return 0, 0.0
+        return 0, 0.0, 0
     workers = told["workers"]
     # uwsgi_close_request() of core/utils.c adds each request's microseconds to running_time.
     return (
         sum(worker["requests"] for worker in workers),
         sum(worker["running_time"] for worker in workers) / 1e6,
+        sum(__salt__["uwsgi_generation.resident"](worker["pid"]) for worker in workers),
     )
 
 
@@ -232,9 +236,10 @@ def measure(seconds: float) -> dict[str, Any]:
     requests, errors = _answers(logs, closed)
     sites = {}
     for name in running:
-        count, took = _worked(running[name], name)
+        count, took, memory = _worked(running[name], name)
         count, took = count - before[name][0], took - before[name][1]
-        sites[name] = {"requests": count, "mean": took / count if count > 0 else None}
+        mean = took / count if count > 0 else None
+        sites[name] = {"requests": count, "mean": mean, "memory": memory}
     return {"requests": requests, "errors": errors, "sites": sites}
 
 

@@ -2825,6 +2825,15 @@ _PILLAR = _Mapping(
                     "a quarter of a second always may be.",
                     example=50,
                 ),
+                "memory": _Number(
+                    "a percentage from 0 to 10000",
+                    0,
+                    10000,
+                    default=100,
+                    description="By how many per cent the memory of a site's uWSGI may be larger after "
+                    "than before; 128 MiB always may be.",
+                    example=50,
+                ),
             },
             description="What `salt-run rollout.apply` demands of a host that it has changed.",
         ),

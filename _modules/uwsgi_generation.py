@@ -1595,8 +1595,21 @@ def _when(seconds: float | None) -> str | None:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))
 
 
-def _resident(pid: int) -> int:
-    """The memory of a process, in bytes; uWSGI itself looks at it only when told to."""
+def resident(pid: int) -> int:
+    """
+    The memory of a process; uWSGI itself looks at it only when told to.
+
+    pid
+        its number
+
+    Returns bytes; 0 when the process is gone.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.resident 4711
+    """
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as stream:
             return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -1740,7 +1753,7 @@ def status(name: str) -> dict[str, Any]:
                 "status": worker["status"],
                 "requests": worker["requests"],
                 "exceptions": worker["exceptions"],
-                "rss": _resident(worker["pid"]),
+                "rss": resident(worker["pid"]),
                 "average_ms": worker["avg_rt"] // 1000,
             }
             for worker in told["workers"]

@@ -12,6 +12,9 @@ __virtualname__ = "rollout_gate"
 # noise of a host that has just started its application anew.
 _GRACE = 0.25
 
+# Bytes by which a site's memory may always grow: a release that imports more is not a leak.
+_ROOM = 128 << 20
+
 # What the IDs of states begin with that are about no site.
 _NOT_SITES = ("nginx", "nginx_uwsgi_django", "sites")
 
@@ -124,7 +127,7 @@ def worse(
 
     .. code-block:: bash
 
-        salt-run rollout_gate.worse '{...}' '{...}' '{"errors": 1, "slower": 100}'
+        salt-run rollout_gate.worse '{...}' '{...}' '{"errors": 1, "slower": 100, "memory": 100}'
     """
     was, now = (_share(one["errors"], one["requests"]) for one in (before, after))
     if after["errors"] and now > was + limits["errors"]:
@@ -149,4 +152,7 @@ def worse(
                 continue
             if now_long > was_long * (1 + limits["slower"] / 100) + _GRACE:
                 return name, f"{whose} {now_long:.2f} s, before it were {was_long:.2f} s"
+        had, has = old.get("memory"), site.get("memory")
+        if had and has and has > had * (1 + limits["memory"] / 100) + _ROOM:
+            return name, f"its uWSGI has {has >> 20} MiB of memory, before it were {had >> 20} MiB"
     return None

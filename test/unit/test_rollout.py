@@ -92,7 +92,7 @@ class Fleet:
 
     def _say(self, name: str, function: str) -> Any:
         site = {"generation": "1", "visits": [], "why": self.why.get(name)}
-        limits = {"window": 1, "errors": 1, "slower": 100}
+        limits = {"window": 1, "errors": 1, "slower": 100, "memory": 100}
         row = {"__id__": "nginx: a", "result": True, "changes": {"a": 1}}
         return {
             "rollout_host.keep": {"mysite": "1"},

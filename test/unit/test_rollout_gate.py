@@ -6,7 +6,7 @@ import pytest
 
 from _runners import rollout_gate
 
-LIMITS = {"window": 10, "errors": 1, "slower": 100}
+LIMITS = {"window": 10, "errors": 1, "slower": 100, "memory": 100}
 
 
 def tag(label: str) -> str:
@@ -71,6 +71,11 @@ def window(requests: int = 0, errors: int = 0, **site: Any) -> dict[str, Any]:
         (window(mean=1.0), window(mean=2.2), ...),
         (window(mean=1.0), window(mean=2.3), "mysite"),
         (window(mean=None), window(mean=9.0), ...),
+        (window(memory=200 << 20), window(memory=528 << 20), ...),
+        (window(memory=200 << 20), window(memory=529 << 20), "mysite"),
+        # Nothing ran before, or runs now.
+        (window(memory=0), window(memory=999 << 20), ...),
+        (window(memory=200 << 20), window(memory=0), ...),
     ],
 )
 def test_worse_is_more_failures_or_more_time_than_the_pillar_allows(before, after, site):
