@@ -72,7 +72,9 @@ def _closed(site: dict[str, Any]) -> list[dict[str, Any]]:
 def _trusted_source(site: dict[str, Any], address: str) -> str | None:
     """An address of this host that nginx takes for the load balancer when it is asked at another."""
     family = 6 if address.startswith("[") else 4
-    networks = [ipaddress.ip_network(one) for one in site["load_balancer"]["addresses"]]
+    networks = [
+        ipaddress.ip_network(one, strict=False) for one in site["load_balancer"]["addresses"]
+    ]
     mine = (
         salt.utils.network.ip_addrs6(include_loopback=True)
         if family == 6
@@ -187,7 +189,8 @@ def ask(
     if only is not None:
         wanted = set(only)
         sites = {name: site for name, site in sites.items() if name in wanted}
-    up = [name for name in (_running(sites) if running is None else running) if name in sites]
+    active = set(_running(sites) if running is None else running)
+    up = [name for name in sites if name in active]
     began = time.monotonic()
     questions = [__salt__["uwsgi_generation.question"](name) for name in up]
     limit = max([0, *(site["health"]["timeout"] for site in sites.values())])
@@ -201,9 +204,11 @@ def ask(
     asked = [(name, visit) for name in sites for visit in _visits(name, sites[name])]
     left = None if patience is None else patience - (time.monotonic() - began)
     answers = __salt__["site_visit.together"]([visit for _, visit in asked], _AT_ONCE, left)
+    by_site: dict[str, list[dict[str, Any]]] = {name: [] for name in sites}
+    for (name, _), answer in zip(asked, answers, strict=True):
+        by_site[name].append(answer)
     found: dict[str, dict[str, Any]] = {}
-    for name in sites:
-        mine = [answer for (label, _), answer in zip(asked, answers, strict=True) if label == name]
+    for name, mine in by_site.items():
         shown = next((answer for answer in mine if not answer["healthy"]), mine[0])
         uwsgi, wrong = inside.get(name, (None, "no generation of uWSGI runs"))
         why = wrong
@@ -221,9 +226,8 @@ def ask(
 
 
 def _running(sites: Iterable[str]) -> list[str]:
-    shown = __salt__["systemd_unit.show"](
-        [f"uwsgi-{name}@*.service" for name in sites], ["ActiveState"]
-    )
+    units = [f"uwsgi-{name}@*.service" for name in sites]
+    shown = __salt__["systemd_unit.show"](units, ["ActiveState"]) if units else {}
     up = {
         match[1]
         for unit, properties in shown.items()
