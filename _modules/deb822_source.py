@@ -53,11 +53,6 @@ _PINNED = "nginx nginx-* libnginx-mod-*"
 # Above the 500 of any other source; below 1000, so that nothing is ever downgraded for it.
 _PRIORITY = 900
 
-_ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LC_ALL": "C",
-    "DEBIAN_FRONTEND": "noninteractive",
-}
 _UPDATE_TIMEOUT = 300
 _LARGEST_KEY = 4 << 20
 
@@ -362,7 +357,7 @@ def _update(configuration: str) -> None:
     try:
         result = subprocess.run(
             ["apt-get", "--config-file", configuration, "-q", "update"],
-            env=environment(),
+            env=__salt__["apt_packages.environment"](),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -383,21 +378,6 @@ def _update(configuration: str) -> None:
         words = [line.strip() for line in output.splitlines() if line.startswith(("E:", "W:"))]
         told = words or bad or [f"exit code {result.returncode}"]
         raise CommandExecutionError("apt refuses the source:\n" + "\n".join(told))
-
-
-def environment() -> dict[str, str]:
-    """
-    The environment that apt and dpkg are run in: nothing of Salt's own but its proxies.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' deb822_source.environment
-    """
-    names = ("http_proxy", "https_proxy", "no_proxy")
-    proxies = {key: value for key, value in os.environ.items() if key.lower() in names}
-    return {**proxies, **_ENVIRONMENT}
 
 
 _CLEAR = """

@@ -67,7 +67,7 @@ def _asked() -> dict[str, dict[str, Any]]:
     form = "${binary:Package}\\t${db:Status-Abbrev}\\t${Version}\\n"
     result = subprocess.run(
         ["dpkg-query", "--show", f"--showformat={form}"],
-        env=__salt__["deb822_source.environment"](),
+        env=__salt__["apt_packages.environment"](),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

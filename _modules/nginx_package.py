@@ -58,6 +58,10 @@ class _Package(NamedTuple):
     held: bool
 
 
+class _Unknown(CommandExecutionError):
+    """apt's lists are missing, or older than the archive."""
+
+
 # A version that apt knows: its priority, and the addresses that it can be had from.
 _Row = tuple[str, int, list[str]]
 
@@ -131,7 +135,7 @@ def forget() -> bool:
 def _ask(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         words,
-        env=__salt__["deb822_source.environment"](),
+        env=__salt__["apt_packages.environment"](),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
@@ -247,7 +251,7 @@ def due() -> dict[str, Any]:
         )
     row = _preferred(table.get(package, []))
     if not ours.get(package) or row is None:
-        raise CommandExecutionError(f"{told}: apt knows no {package} of that source")
+        raise _Unknown(f"{told}: apt knows no {package} of that source")
     new = row[0]
     if new not in ours[package]:
         raise CommandExecutionError(
@@ -312,11 +316,7 @@ def _staged(pins: dict[str, str]) -> Iterator[str]:
 def _run(words: list[str], what: str, lines: int = 12) -> str:
     """A program that changes packages; raises with its last words."""
     environment = {
-        **__salt__["deb822_source.environment"](),
-        "APT_LISTBUGS_FRONTEND": "none",
-        "APT_LISTCHANGES_FRONTEND": "none",
-        # It would restart nginx, for the binary that was replaced.
-        "NEEDRESTART_SUSPEND": "1",
+        **__salt__["apt_packages.environment"](),
         _VARIABLE: "1",
     }
     try:
@@ -520,11 +520,43 @@ def switch(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
         salt '*' nginx_package.switch test=True
     """
     report: dict[str, Any] = {"changes": {}, "warnings": []}
-    plan = due()
+    try:
+        plan = due()
+    except _Unknown:
+        if test or not _refreshed(report):
+            raise
+        plan = due()
     if not plan:
         if not test:
             forget()
         return report
+    try:
+        return _switched(plan, report, saltenv, test)
+    except _Unknown as error:
+        if test:
+            # A dry run changes no lists.
+            report["warnings"].append(f"A run would refresh apt's lists first: {error}")
+            report["changes"] = {plan["package"]: {"old": plan["old"], "new": plan["new"]}}
+            return report
+        if not _refreshed(report):
+            raise
+    plan = due()
+    return _switched(plan, report, saltenv, test) if plan else report
+
+
+def _refreshed(report: dict[str, Any]) -> bool:
+    """Refresh apt's lists, unless this run has; what apt could not fetch becomes a warning."""
+    if __salt__["apt_packages.refreshed"]():
+        return False
+    failed = __salt__["apt_packages.refresh"]()
+    if failed:
+        report["warnings"].append(f"apt's lists are refreshed, but for these:\n{failed}")
+    return True
+
+
+def _switched(
+    plan: dict[str, Any], report: dict[str, Any], saltenv: str, test: bool
+) -> dict[str, Any]:
     before = _packages()
     with _staged(plan["pins"]) as stage:
         comes, goes = _planned(stage, plan["names"])
@@ -541,7 +573,10 @@ def switch(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
                 for name, version in comes.items()
             },
         }
-        _apt(stage, "--download-only", "install", *plan["names"])
+        try:
+            _apt(stage, "--download-only", "install", *plan["names"])
+        except CommandExecutionError as error:
+            raise _Unknown(str(error)) from error
         verdict = _foreseen(stage, goes, saltenv)
         if verdict["errors"] and verdict["tested"]:
             lost = [name for name in goes if name.startswith("libnginx-mod-")]
@@ -556,6 +591,9 @@ def switch(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
         older = __salt__["nginx_tree.apply"](saltenv, version=verdict["version"])
         if older["changes"] and __salt__["nginx_process.status"](lines=0)["running"]:
             __salt__["nginx_process.reload"]()
+        if plan["package"] in __salt__["apt_packages.recorded"]():
+            present = __salt__["dpkg_packages.on_host"]()
+            __salt__["apt_packages.record"]([name for name in comes if name not in present])
         _write_note(_note()["from"], installing=True)
         with _guarded():
             _apt(stage, "--no-download", "install", *plan["names"])

@@ -4,14 +4,12 @@ The distribution's packages that nginx and the sites need.
 Which ones follows from the pillar: nginx itself; for sites the interpreter's ``venv`` module,
 uWSGI where the pillar takes it from the distribution, a compiler where it takes PyPI's ``uwsgi``,
 logrotate where it logs to a file, openssl and certbot where they have certificates to make and to ask for.
-Installing is Salt's own ``pkg.installed``; this module remembers which packages were not there
-before, so that ``clean`` takes back those and no others.
+:py:mod:`apt_packages <_modules.apt_packages>` installs
+them and records what came, so that ``clean`` removes that and nothing else.
 
 .. versionadded:: 0.1.0
 """
 
-import json
-import os
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -50,23 +48,6 @@ def _wanted(name: str, settings: dict) -> list[str]:
     return sorted(wanted)
 
 
-def _record(settings: dict) -> str:
-    return os.path.join(settings["lookup"]["state_dir"], "packages.json")
-
-
-def _recorded(path: str) -> list[str]:
-    content = __salt__["durable_file.read"](path)
-    return json.loads(content) if content else []
-
-
-def _remember(path: str, packages: list[str]) -> None:
-    if packages:
-        __salt__["durable_file.directory"](os.path.dirname(path))
-        __salt__["durable_file.write"](path, json.dumps(sorted(packages)) + "\n")
-    else:
-        __salt__["durable_file.remove"](path)
-
-
 def installed(name: str) -> dict:
     """
     The packages are installed; a newer version is left to the operator and to unattended-upgrades.
@@ -101,13 +82,10 @@ def installed(name: str) -> dict:
             ret["changes"] = {package: {"old": "", "new": "installed"} for package in missing}
             ret["comment"] = f"{', '.join(missing)} would be installed"
             return ret
-        record = _record(settings)
-        # Before installing: a run killed in between still knows that they were ours.
-        _remember(record, sorted({*_recorded(record), *missing}))
-        outcome = __states__["pkg.installed"](name=name, pkgs=packages)
-        ret.update({key: outcome[key] for key in ("result", "comment")})
-        ret["changes"].update(outcome["changes"])
-        if name == "nginx" and outcome["result"]:
+        report = __salt__["apt_packages.install"](missing)
+        ret["changes"].update(report["changes"])
+        ret["comment"] = "\n".join([f"{', '.join(missing)}: installed now", *report["warnings"]])
+        if name == "nginx":
             __salt__["nginx_socket.newly_installed"]()
     except (CommandExecutionError, OSError, ValueError) as error:
         ret["result"] = False
@@ -117,8 +95,9 @@ def installed(name: str) -> dict:
 
 def absent(name: str) -> dict:
     """
-    The packages that :py:func:`installed` put on this host are removed; those that were there
-    before stay. Their configuration files stay, as with ``apt-get remove``.
+    The packages that :py:func:`installed` put on this host are removed, with those that came along
+    and that nothing else needs; those that were there before stay.  Their configuration files stay,
+    as with ``apt-get remove``.
 
     name
         ``all``
@@ -133,25 +112,18 @@ def absent(name: str) -> dict:
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
-        record = _record(__salt__["site_pillar.settings"]())
-        ours = _recorded(record)
-        present = sorted(set(ours) & set(__salt__["dpkg_packages.on_host"]()))
-        if not present and not ours:
+        if not __salt__["apt_packages.recorded"]():
             ret["comment"] = "this formula installed no package that is still there"
-            return ret
-        if __opts__["test"]:
+        elif __opts__["test"]:
+            going = __salt__["apt_packages.removable"]()
             ret["result"] = None
-            ret["changes"] = {package: {"old": "installed", "new": ""} for package in present}
-            ret["comment"] = f"{', '.join(present)} would be removed"
-            return ret
-        if present:
-            outcome = __states__["pkg.removed"](name=name, pkgs=present)
-            ret.update({key: outcome[key] for key in ("result", "changes", "comment")})
-            if ret["result"] is False:
-                return ret
-        _remember(record, [])
-        ret["changes"].setdefault("record", {"old": record, "new": None})
-        ret["comment"] = ret["comment"] or "the record of installed packages is gone"
+            ret["changes"] = {package: {"old": "installed", "new": ""} for package in going}
+            ret["changes"]["record"] = {"old": "packages of the formula", "new": None}
+            ret["comment"] = f"would be removed: {', '.join(going) or 'the record alone'}"
+        else:
+            ret["changes"] = __salt__["apt_packages.remove"]()
+            ret["comment"] = f"removed: {', '.join(ret['changes']) or 'the record alone'}"
+            ret["changes"]["record"] = {"old": "packages of the formula", "new": None}
     except (CommandExecutionError, OSError, ValueError) as error:
         ret["result"] = False
         ret["comment"] = str(error)

@@ -44,10 +44,7 @@ def names(count: int) -> list[str]:
 def prepare(host: Host, count: int) -> None:
     """What is on the host before a tool's turn: nginx, the virtual environment and the projects."""
     if not host.exists(VENV):
-        host.run(
-            "apt-get install -y -qq --no-install-recommends nginx-light python3-venv strace",
-            timeout=600,
-        )
+        host.install("nginx-light", "python3-venv", "strace", recommends=False)
         host.run("rm", "-f", "/etc/nginx/sites-enabled/default")
         host.run("python3", "-m", "venv", VENV)
         wanted = ("django~=5.2.0", "pyuwsgi==2.0.30.post1")

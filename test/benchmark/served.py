@@ -140,9 +140,7 @@ def _pillar() -> dict[str, Any]:
 
 def _prepare(host: Host) -> dict[str, str]:
     """Everything at once on one host, idle until it is asked; the address of each way."""
-    host.run(
-        "apt-get install -y -qq --no-install-recommends nginx-light python3-venv wrk", timeout=600
-    )
+    host.install("nginx-light", "python3-venv", "wrk", recommends=False)
     host.run("python3", "-m", "venv", _VENV)
     wanted = ("django~=5.2.0", "pyuwsgi==2.0.30.post1", "gunicorn==23.*")
     host.run(f"{_VENV}/bin/pip", "-q", "install", *wanted, timeout=600)

@@ -95,7 +95,7 @@ def wait(condition, what):
 
 @pytest.mark.parametrize("server", [Postgres(), MariaDB()], ids=["PostgreSQL", "MariaDB"])
 def test_a_second_host_waits_for_the_first_and_finds_it_done(host, server):
-    host.run("apt-get", "install", "-qy", "python3-venv", server.package, timeout=400)
+    host.install("python3-venv", server.package)
     server.create(host)
     assert SQLITE in SETTINGS
     for name, text in PROJECT.items():

@@ -154,7 +154,7 @@ def snapshot(host, *paths):
 
 @pytest.fixture(scope="module", autouse=True)
 def _project(host):
-    host.run("apt-get install -qy python3-venv", timeout=300)
+    host.install("python3-venv")
     for name, text in PROJECT.items():
         host.write(f"{SOURCE}/{name}", text)
     host.salt_call("saltutil.sync_all", pillar=pillar())
@@ -475,7 +475,7 @@ def refused(host, *words, **more):
 @pytest.fixture(scope="module")
 def served(host):
     """Three releases, served one after the other, and one that failed its check in between."""
-    host.run("apt-get install -qy uwsgi-core uwsgi-plugin-python3", timeout=300)
+    host.install("uwsgi-core", "uwsgi-plugin-python3")
     host.set_pillar(pillar(keep=4))
     first, second = serve(host, "v1"), serve(host, "v2")
     host.write(f"{SOURCE}/site_/urls.py", "urlpatterns = 5\n")

@@ -55,7 +55,7 @@ def pillar(**more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def bare(host):
-    host.run("apt-get install -y -qq python3-venv strace", timeout=300)
+    host.install("python3-venv", "strace")
     host.run("python3", "-m", "venv", VENV)
     host.run(
         f"{VENV}/bin/pip", "-q", "install", "django~=5.2.0", "pyuwsgi==2.0.30.post1", timeout=300

@@ -48,7 +48,7 @@ def pillar(sites: dict[str, Any], **top: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def both(host: Host) -> Host:
     """A host with both sites, and with what looks like one and is somebody else's."""
-    host.run("apt-get install -y -qq python3-venv", timeout=300)
+    host.install("python3-venv")
     host.run("python3", "-m", "venv", VENV)
     packages = ("Django>=5.2,<5.3", "whitenoise>=6.9,<7", "pyuwsgi==2.0.30.post1")
     host.run(f"{VENV}/bin/pip", "-q", "install", *packages, timeout=300)

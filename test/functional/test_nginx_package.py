@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ..hosts.image import debs
 from ..hosts.nginx_org import build
 from ..hosts.ubuntu import Archive, UbuntuHost
 from .nginx_host import Clients, Salt, a_site, leftovers, pillar, prepare, processes
@@ -85,7 +86,7 @@ def sources(ubuntu_host: UbuntuHost) -> Iterator[Sources]:
     pool = org.repository.folder / "pool/nginx/n/nginx"
     pool.mkdir(parents=True)
     org.version = "1.30.0-1~noble"
-    build(host.image / "var/cache/apt/archives", pool, org.version)
+    build(debs(host.image), pool, org.version)
     org.repository.publish(org.key)
     made = Sources(host, org)
     made.wants("distro")

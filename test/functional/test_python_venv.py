@@ -75,7 +75,7 @@ def _project(host):
 @pytest.fixture(scope="module")
 def ensurepip(host):
     """For all tests but the first, which needs a host without it."""
-    host.run("apt-get install -qy python3-venv", timeout=300)
+    host.install("python3-venv")
 
 
 def test_a_host_without_ensurepip_is_told_which_package_to_install(host):

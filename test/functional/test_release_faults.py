@@ -110,7 +110,7 @@ class Project:
 @pytest.fixture(scope="module")
 def project(host):
     """A host that serves the project through nginx."""
-    host.run("apt-get install -y -qq strace git", timeout=300)
+    host.install("strace", "git")
     for number, (place, size) in enumerate(PLACES.items()):
         host.run(
             f"mkdir -p {place} && cp -a {place} /root/{number} && "

@@ -39,7 +39,7 @@ def keys(host):
     host.salt_call("saltutil.sync_all", pillar=wanted)
     before = state(host, test=True)
     assert before["result"] is None and "once git is installed" in before["comment"], before
-    host.run("apt-get install -qy git openssh-server", timeout=300)
+    host.install("git", "openssh-server")
     host.run(
         "useradd --create-home git; ssh-keygen -q -t ed25519 -N '' -f /root/deploy; "
         "install -d -o git -m 700 ~git/.ssh; cp /root/deploy.pub ~git/.ssh/authorized_keys; "

@@ -21,7 +21,7 @@ DIGEST = "0123456789ab"
 
 @pytest.fixture(scope="module")
 def tools(host: Host) -> Host:
-    host.run("apt-get install -y -qq nginx uwsgi-core", timeout=300)
+    host.install("nginx", "uwsgi-core")
     host.run("systemctl stop nginx")
     return host
 

@@ -337,7 +337,7 @@ def say(host, words, masters):
 
 
 def test_a_log_file_is_rotated_under_two_generations_that_write_to_it(up):
-    up.run("apt-get install -y -qq logrotate", timeout=300)
+    up.install("logrotate")
     old = filed(up, 71)
     assert up.run("stat", "-c", "%U %G %a", LOG).stdout.strip() == OWNER
     assert up.run("stat", "-c", "%U %a", "/var/log/uwsgi/mysite").stdout.strip() == "root 755"

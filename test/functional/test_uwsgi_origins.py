@@ -47,7 +47,7 @@ PILLAR = {
 
 @pytest.fixture(scope="module")
 def applied(host: Host) -> Host:
-    host.run("apt-get install -y -qq python3-venv build-essential python3-dev", timeout=600)
+    host.install("python3-venv", "build-essential", "python3-dev")
     for path, package in ((KEPT, "uwsgi==2.0.31"), (SCRIPT, "pyuwsgi==2.0.30.post1")):
         host.run("python3", "-m", "venv", path)
         host.run(f"{path}/bin/pip", "-q", "install", package, timeout=900)

@@ -170,7 +170,7 @@ OTHER_VENV = "/opt/other-venv"
 @pytest.fixture(scope="module")
 def web(host, _site):
     """The host with nginx in front, a second user to change to, and a port that is taken."""
-    host.run("apt-get install -y -qq --no-install-recommends nginx", timeout=300)
+    host.install("nginx", recommends=False)
     host.run("useradd --system --user-group --home-dir /nonexistent other")
     host.run("systemd-run --quiet python3 -m http.server 8099 --bind 127.0.0.1 --directory /srv")
     both(host)

@@ -131,7 +131,7 @@ def pillar(**site: Any) -> dict[str, Any]:
 
 def prepare(host: Host) -> None:
     """Packages, accounts, the virtual environment and the project."""
-    host.run("apt-get install -y -qq python3-venv strace sudo", timeout=300)
+    host.install("python3-venv", "strace", "sudo")
     host.run("useradd --system --user-group --home-dir /nonexistent mysite")
     host.run("useradd --create-home mallory")
     host.run("python3", "-m", "venv", VENV)

@@ -546,6 +546,21 @@ class Host:
             )
         return done
 
+    def install(self, *packages: str, recommends: bool = True, timeout: float = 600) -> None:
+        """
+        Install packages of the distribution, as an operator does: a fresh host has no lists of apt.
+
+        packages
+            their names
+        recommends
+            with those that they recommend
+        timeout
+            seconds
+        """
+        options = [] if recommends else ["--no-install-recommends"]
+        script = 'apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install "$@"'
+        self.run("sh", "-c", script, "sh", *options, *packages, timeout=timeout)
+
     def execute(self, *argv: str) -> int:
         """Run a command inside with this process's own input and output; returns its exit code."""
         return subprocess.run([*self.enter(), *argv], env=environment(), check=False).returncode

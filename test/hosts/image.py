@@ -1,6 +1,6 @@
 """
-The shared images: a minimal Debian per release, with the packages that every test installs
-already downloaded.
+The shared images: a minimal Debian per release.  Like a fresh cloud image it has no lists of apt and
+no downloaded packages.
 """
 
 import contextlib
@@ -20,20 +20,11 @@ from .tools import ensure_tools, run
 RELEASES = ("bookworm", "trixie")
 
 # Raise it when _make() does something else than before.
-_RECIPE = 1
+_RECIPE = 2
 # What a freshly installed cloud image has and a bare debootstrap has not.
 INCLUDED = "systemd-sysv,dbus,apt,iproute2,python3,ca-certificates,procps"
-# Downloaded, not installed: installing them in a host then asks no mirror.
-DOWNLOADED = (
-    "nginx",
-    "python3-venv",
-    "uwsgi-core",
-    "uwsgi-plugin-python3",
-    "gpg",
-    "curl",
-    "strace",
-    "sudo",
-)
+# Kept beside an image, for the archives that tests make (repository.py).
+DOWNLOADED = ("nginx", "nginx-common")
 
 
 def _key(release: str) -> str:
@@ -77,12 +68,20 @@ def _make(release: str, target: pathlib.Path) -> None:
     (etc / "apt/sources.list.d/debian.sources").write_text(outer.apt_sources(release), "utf-8")
     (etc / "apt/apt.conf.d/99mmdebstrap").unlink(missing_ok=True)
     (etc / "apt/apt.conf.d/90test-machine").write_text(
-        "\n".join([*outer.apt_settings(), ""]), "utf-8"
+        # As Debian's own container images: half of a refresh would be translations.
+        "\n".join([*outer.apt_settings(), 'Acquire::Languages "none";', ""]),
+        "utf-8",
     )
     _trust(target)
     shutil.copyfile("/etc/resolv.conf", etc / "resolv.conf")
     run("chroot", target, "apt-get", "-q", "update")
-    run("chroot", target, "apt-get", "-q", "-y", "--download-only", "install", *DOWNLOADED)
+    (target / "debs").mkdir()
+    download = f"cd /debs && apt-get -q download {' '.join(DOWNLOADED)}"
+    run("chroot", target, "sh", "-c", download)
+    for path in (target / "var/lib/apt/lists").iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for cached in (target / "var/cache/apt").glob("*.bin"):
+        cached.unlink()
     # A unit that waits for a keyboard or a disk that is not there makes the host "degraded".
     (etc / "machine-id").write_text("", "utf-8")
 
@@ -97,6 +96,11 @@ def _trust(target: pathlib.Path) -> None:
         path.write_text(pem + "\n", "utf-8")
     if extra:
         run("chroot", target, "update-ca-certificates")
+
+
+def debs(ready: pathlib.Path) -> pathlib.Path:
+    """The directory of the packages that were downloaded for an image (``DOWNLOADED``)."""
+    return cache() / "debs" / ready.name
 
 
 def used_images() -> set[str]:
@@ -131,11 +135,15 @@ def image(release: str) -> pathlib.Path:
             # Not a younger one: another checkout may be testing with it.
             if old.name not in used and time.time() - old.stat().st_mtime > 14 * 86400:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
+                shutil.rmtree(debs(old), ignore_errors=True)
         for half in folder.glob(f".{release}-*"):
             shutil.rmtree(half) if half.is_dir() else half.unlink()
         # The leading part names the release, so that a killed attempt is swept by the next one.
         building = folder / f".{release}-{uuid.uuid4().hex[:8]}"
         print(f"making the {release} image", flush=True)
         _make(release, building)
+        shutil.rmtree(debs(ready), ignore_errors=True)
+        debs(ready).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(building / "debs", debs(ready))
         building.rename(ready)
     return ready

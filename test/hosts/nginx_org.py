@@ -10,6 +10,7 @@ import re
 import tempfile
 
 from .host import Host
+from .image import debs
 from .paths import HostError
 from .tools import run
 from .ubuntu import Archive
@@ -209,7 +210,7 @@ class NginxOrgHost(Host):
         pool = self.nginx_org.repository.folder / "pool/nginx/n/nginx"
         pool.mkdir(parents=True)
         self.nginx_org.version = f"1.30.0-1~{self.release}"
-        build(self.image / "var/cache/apt/archives", pool, self.nginx_org.version)
+        build(debs(self.image), pool, self.nginx_org.version)
         self.nginx_org.repository.publish(self.nginx_org.key)
 
     def remove(self) -> None:

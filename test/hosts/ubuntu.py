@@ -8,6 +8,7 @@ from typing import Any
 
 from . import network
 from .host import Host
+from .image import debs
 from .paths import HostError
 from .repository import Repository, Server, SigningKey, repack
 
@@ -90,13 +91,12 @@ class Archive:
 
     def add_nginx(self, image: pathlib.Path, version: str) -> None:
         """Put Debian's nginx in, as another version, and publish."""
-        archives = image / "var/cache/apt/archives"
-        debs = [deb for name in ("nginx", "nginx-common") for deb in archives.glob(f"{name}_*.deb")]
-        if len(debs) != 2:
-            raise HostError(f"there is no nginx among the packages of {image}")
+        found = sorted(debs(image).glob("nginx*.deb"))
+        if len(found) != 2:
+            raise HostError(f"there is no single nginx in {debs(image)}")
         pool = self.repository.folder / "pool/main/n/nginx"
         pool.mkdir(parents=True, exist_ok=True)
-        for deb in debs:
+        for deb in found:
             # An epoch would be percent-encoded in the file name; nginx has none.
             repack(deb, pool, old=deb.name.split("_")[1], new=version)
         self.version = version

@@ -132,8 +132,8 @@ def pillar(host, sources):
 @pytest.fixture(scope="module")
 def applied(host, pillar):
     """Both, with what their documentation tells the operator to install besides."""
-    packages = "postgresql redis-server gcc libpq-dev python3-dev"
-    host.run(f"apt-get install -qy --no-install-recommends {packages}", timeout=600)
+    packages = ("postgresql", "redis-server", "gcc", "libpq-dev", "python3-dev")
+    host.install(*packages, recommends=False)
     ask = "runuser -u postgres -- psql -c"
     host.run(f"{ask} \"CREATE ROLE shifts LOGIN PASSWORD 'p@ss-w0rd'\"")
     host.run(f"{ask} 'CREATE DATABASE shifts OWNER shifts'")

@@ -31,7 +31,7 @@ def dpkg(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     database = (str(tmp_path / "status"), str(tmp_path / "updates"))
     monkeypatch.setattr(m.dpkg_packages, "_DATABASE", database)
-    m.salt["deb822_source.environment"] = lambda: {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    m.salt["apt_packages.environment"] = lambda: {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     return m.dpkg_packages
 
 
