@@ -11,6 +11,10 @@ three files and needs no ``apt-key``, no ``software-properties-common`` and no P
   does not pin, and
 - ``/etc/apt/preferences.d/nginx_uwsgi_django.pref``, so that nginx comes from there.
 
+Which sources exist is a table of :py:mod:`site_pillar <_modules.site_pillar>`.  Whether one has a
+suite for this host's release, its archive is asked: a release that is too new or too old is refused
+before anything changes.
+
 Before any of them is written apt itself has updated from the staged source, in directories of its
 own: a wrong address, suite or signature changes nothing on the host.
 
@@ -21,6 +25,7 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -39,22 +44,20 @@ from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "deb822_source"
 
-_KINDS = ("ppa", "nginx.org")
 _NAME = "nginx_uwsgi_django"
 _MARKER = f"# Managed by the Salt formula {_NAME}: changes made here are overwritten."
 _PREFERENCES = f"/etc/apt/preferences.d/{_NAME}.pref"
 
-# What `Origin:` the two archives' Release files carry, and where they are by themselves.
-_ORIGINS = {
-    "ppa": ("LP-PPA-nginx-stable", "ppa.launchpadcontent.net"),
-    "nginx.org": ("nginx", "nginx.org"),
-}
 _PINNED = "nginx nginx-* libnginx-mod-*"
 # Above the 500 of any other source; below 1000, so that nothing is ever downgraded for it.
 _PRIORITY = 900
 
 _UPDATE_TIMEOUT = 300
 _LARGEST_KEY = 4 << 20
+
+_HELPER = "/usr/lib/apt/apt-helper"
+_LAUNCHPAD = "https://api.launchpad.net/1.0"
+_PPA = re.compile(r"[a-z0-9][a-z0-9.+-]*/[a-z0-9][a-z0-9.+-]*")
 
 
 def __virtual__() -> str | tuple[bool, str]:
@@ -172,6 +175,19 @@ def _primary_keys(packets: bytes) -> list[str]:
     return found
 
 
+def _weak(packets: bytes) -> list[str]:
+    """The fingerprints of primary keys that apt accepts no more, or soon will not."""
+    found = []
+    for kind, body in _packets(packets):
+        # RFC 9580, 5.5.2: version, time, algorithm (1 to 3: RSA; 17: DSA), the size of the modulus.
+        if kind == 6 and body[:1] == b"\x04":
+            bits = int.from_bytes(body[6:8], "big")
+            if body[5] == 17 or (body[5] in (1, 2, 3) and bits < 2048):
+                data = b"\x99" + len(body).to_bytes(2, "big") + body
+                found.append(hashlib.sha1(data, usedforsecurity=False).hexdigest().upper())
+    return found
+
+
 def fingerprints(path: str) -> list[str]:
     """
     The full fingerprints of the primary keys in a key file, computed without gpg.
@@ -217,7 +233,7 @@ def _checked(data: bytes, pinned: list[str], where: str) -> bytes:
 
 
 def _fetched(source: str, saltenv: str) -> bytes:
-    """A key file, from wherever the pillar says."""
+    """A key file, from the place that the pillar names."""
     if source.startswith("/"):
         return _read_file(source)
     if source.startswith("salt://"):
@@ -225,9 +241,14 @@ def _fetched(source: str, saltenv: str) -> bytes:
         if not cached:
             raise CommandExecutionError(f"{source} is not on the fileserver")
         return _read_file(cached)
+    return _asked(source, "a key file")
+
+
+def _asked(address: str, what: str) -> bytes:
+    """What an HTTP server answers."""
     bundle = salt.utils.http.get_ca_bundle(__opts__)
     context = ssl.create_default_context(cafile=bundle) if bundle else ssl.create_default_context()
-    request = urllib.request.Request(source, headers={"User-Agent": _NAME})
+    request = urllib.request.Request(address, headers={"User-Agent": _NAME})
     for attempt in range(3):
         try:
             with urllib.request.urlopen(request, timeout=30, context=context) as answer:
@@ -236,10 +257,10 @@ def _fetched(source: str, saltenv: str) -> bytes:
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if refused or attempt == 2:
-                raise CommandExecutionError(f"{source}: {error}") from error
+                raise CommandExecutionError(f"{address}: {error}") from error
             time.sleep(2)
     if len(data) > _LARGEST_KEY:
-        raise CommandExecutionError(f"{source}: this is too large for a key file")
+        raise CommandExecutionError(f"{address}: this is too large for {what}")
     return data
 
 
@@ -265,11 +286,17 @@ def _paths(kind: str) -> tuple[str, str]:
     )
 
 
+def _repos() -> dict[str, dict[str, Any]]:
+    repos: dict[str, dict[str, Any]] = __salt__["site_pillar.settings"]()["lookup"]["repos"]
+    return repos
+
+
 def _kind(name: str) -> str:
     if name == "nginx":
-        name = __salt__["site_pillar.settings"]()["nginx"]["repo"]
-    if name not in (*_KINDS, "distro"):
-        raise CommandExecutionError(f"a source is ppa, nginx.org or distro, not {name!r}")
+        return str(choice()["kind"])
+    if name not in (*_repos(), "distro"):
+        kinds = ", ".join(_repos())
+        raise CommandExecutionError(f"a source is {kinds} or distro, not {name!r}")
     return name
 
 
@@ -298,11 +325,10 @@ def _sources_text(repo: dict[str, Any], keyring: str, digest: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _preferences_text(kind: str, repo: dict[str, Any]) -> str:
-    origin, home = _ORIGINS[kind]
+def _preferences_text(repo: dict[str, Any]) -> str:
     host = urllib.parse.urlsplit(repo["uris"]).hostname
-    pins = [f"release o={origin}"]
-    if host and host != home:
+    pins = [f"release o={repo['origin']}"]
+    if host and host != repo["home"]:
         # A mirror, which may have an origin of its own.
         pins.append(f'origin "{host}"')
     stanzas = [f"Package: {_PINNED}\nPin: {pin}\nPin-Priority: {_PRIORITY}\n" for pin in pins]
@@ -315,7 +341,7 @@ def _existing(path: str) -> bytes | None:
 
 def _others(kind: str) -> list[str]:
     """The files of the formula's other sources."""
-    paths = [path for other in _KINDS if other != kind for path in _paths(other)]
+    paths = [path for other in _repos() if other != kind for path in _paths(other)]
     if kind == "distro":
         paths.append(_PREFERENCES)
     return [path for path in paths if os.path.lexists(path)]
@@ -328,22 +354,24 @@ def _wanted(kind: str, saltenv: str) -> dict[str, bytes]:
     The key is fetched when the keyring is not the one that was proven last, and compared on every
     run when it is near (a file, the fileserver).
     """
-    repo = __salt__["site_pillar.settings"]()["lookup"]["repos"][kind]
+    repo = _repos()[kind]
     sources, keyring = _paths(kind)
     present = _existing(keyring)
     packets = None
-    if present is not None and not _is_local(repo["key"]):
+    if present is not None and not any(map(_is_local, repo["keys"])):
         with contextlib.suppress(CommandExecutionError):
             candidate = _checked(present, repo["fingerprints"], keyring)
             stated = f"# SHA-256 of the keyring: {hashlib.sha256(present).hexdigest()}\n"
             if stated.encode() in (_existing(sources) or b""):
                 packets = candidate
     if packets is None:
-        packets = _checked(_fetched(repo["key"], saltenv), repo["fingerprints"], repo["key"])
+        packets = b"".join(
+            _checked(_fetched(key, saltenv), repo["fingerprints"], key) for key in repo["keys"]
+        )
     digest = hashlib.sha256(packets).hexdigest()
     return {
         keyring: packets,
-        _PREFERENCES: _preferences_text(kind, repo).encode(),
+        _PREFERENCES: _preferences_text(repo).encode(),
         # Last: from here on apt reads it, and all that it needs is there.
         sources: _sources_text(repo, keyring, digest).encode(),
     }
@@ -432,6 +460,206 @@ def _refresh(kind: str) -> None:
         _update(path)
 
 
+# --- which source ----------------------------------------------------------------------------------
+
+
+def _placed(kind: str) -> dict[str, str]:
+    """The fields of a source's file, where it is there."""
+    text = (_existing(_paths(kind)[0]) or b"").decode("utf-8", "replace")
+    return dict(re.findall(r"^(URIs|Suites): (.+)$", text, re.MULTILINE))
+
+
+def _has_suite(repo: dict[str, Any]) -> bool:
+    """
+    Whether an archive has the suite: it says so itself, asked by apt, with apt's proxies.
+
+    Raises CommandExecutionError, with apt's own words, when it gives no answer.
+    """
+    suite = _suite(repo)
+    folder = suite.rstrip("/") if suite.endswith("/") else f"dists/{suite}"
+    address = f"{repo['uris'].rstrip('/')}/{folder}/InRelease"
+    with tempfile.TemporaryDirectory(prefix=f"{_NAME}-apt-") as stage:
+        options = ["-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=30"]
+        options += ["-o", "Acquire::https::Timeout=30"]
+        try:
+            result = subprocess.run(
+                [_HELPER, *options, "download-file", address, os.path.join(stage, "InRelease")],
+                env=__salt__["apt_packages.environment"](),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_UPDATE_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise CommandExecutionError(
+                f"{address}: no answer within {_UPDATE_TIMEOUT} s"
+            ) from None
+    if not result.returncode:
+        return True
+    words = [line.strip() for line in result.stdout.splitlines() if line.startswith("E:")]
+    # A file: address has no status code.
+    if any(re.search(r" (404|410) |File not found", line) for line in words):
+        return False
+    raise CommandExecutionError("\n".join(words) or f"{address}: exit code {result.returncode}")
+
+
+def _release() -> str:
+    return f"{__grains__.get('os')} {__grains__.get('osrelease')}"
+
+
+def _no_suite(kind: str) -> str:
+    repo = _repos()[kind]
+    return f"{repo['title']} ({repo['uris']}) has no suite {_suite(repo)} for {_release()}"
+
+
+def choice() -> dict[str, str]:
+    """
+    The source that nginx is to come from on this host.
+
+    With ``nginx:repo: auto`` (the default on Ubuntu) a host stays with the source that it uses.  A
+    host without nginx gets the PPA where its archive has the release's suite, else the
+    distribution's nginx.
+
+    Returns ``kind`` (``ppa``, ``nginx.org`` …, or ``distro``) and ``why``, a sentence.
+
+    Raises CommandExecutionError when the PPA's archive has to be asked and gives no answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' deb822_source.choice
+    """
+    settings = __salt__["site_pillar.settings"]()
+    kind = settings["nginx"]["repo"]
+    if kind != "auto":
+        return {"kind": kind, "why": f"nginx:repo is {kind}."}
+    for placed in _repos():
+        if _placed(placed):
+            return {"kind": placed, "why": f"nginx:repo is auto, and {placed} is the source here."}
+    if settings["lookup"]["nginx_package"] in __salt__["dpkg_packages.on_host"]():
+        return {"kind": "distro", "why": "nginx:repo is auto, and nginx is installed: it stays."}
+    if __grains__.get("os") != "Ubuntu":
+        return {"kind": "distro", "why": f"nginx:repo is auto, and this is {_release()}."}
+    repo = _repos()["ppa"]
+    try:
+        there = _has_suite(repo)
+    except CommandExecutionError as error:
+        raise CommandExecutionError(
+            f"nginx_uwsgi_django:nginx:repo is auto, and whether {repo['title']} has the suite "
+            f"{_suite(repo)} cannot be known: its archive gives no answer. Nothing is changed. "
+            f"nginx:repo: distro (or nginx.org) does without it.\n{error}"
+        ) from error
+    if there:
+        return {"kind": "ppa", "why": f"{repo['title']} has the suite {_suite(repo)}."}
+    return {"kind": "distro", "why": f"{_no_suite('ppa')}: nginx comes from the distribution."}
+
+
+def _check_suite(kind: str) -> None:
+    """Refuse a source that has nothing for this release, before anything is changed for it."""
+    repo = _repos()[kind]
+    if _placed(kind) == {"URIs": repo["uris"], "Suites": _suite(repo)}:
+        return
+    try:
+        there = _has_suite(repo)
+    except CommandExecutionError as error:
+        raise CommandExecutionError(
+            f"{repo['title']} gives no answer; nothing is changed:\n{error}"
+        ) from error
+    if not there:
+        others = [other for other in _repos() if other != kind]
+        ways = [f"nginx:repo: {other}" for other in others if other != "ppa"]
+        if __grains__.get("os") == "Ubuntu":
+            ways.append("another PPA that has it (nginx:ppa: OWNER/NAME)")
+        raise CommandExecutionError(
+            f"{_no_suite(kind)}; nothing is changed. Ways out: "
+            f"{', '.join(ways)}, or the distribution's nginx (nginx:repo: distro)"
+        )
+
+
+def ppa(name: str) -> dict[str, Any]:
+    """
+    Ask Launchpad which key signs a PPA.  Nothing is trusted or written: compare the fingerprint with
+    the PPA's page, and paste the lines into the pillar.
+
+    name
+        ``OWNER/NAME``, e.g. ``ondrej/nginx``
+
+    Returns ``fingerprints``, the keys ``in_place`` on this host for its PPA, ``advice``, and
+    ``pillar``, the lines to paste.
+
+    Raises CommandExecutionError when Launchpad does not answer, or has no such PPA.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local deb822_source.ppa ondrej/nginx
+    """
+    name = name.removeprefix("ppa:")
+    if not _PPA.fullmatch(name):
+        raise CommandExecutionError(f"a PPA is OWNER/NAME, e.g. ondrej/nginx, not {name!r}")
+    owner, _, short = name.partition("/")
+    # https://api.launchpad.net/1.0/#archive
+    address = f"{_LAUNCHPAD}/~{owner}/+archive/ubuntu/{short}"
+    try:
+        said = json.loads(_asked(address, "an answer of Launchpad"))
+        found = said["signing_key_fingerprint"] if isinstance(said, dict) else None
+    except (KeyError, ValueError) as error:
+        raise CommandExecutionError(f"{address}: not the description of a PPA") from error
+    if not isinstance(found, str) or not re.fullmatch(
+        r"[0-9A-Fa-f]{40}(?:[0-9A-Fa-f]{24})?", found
+    ):
+        raise CommandExecutionError(f"{address}: it names no key: nothing was published there yet")
+    found = found.upper()
+    keyring = _existing(_paths("ppa")[1])
+    return {
+        "ppa": f"https://launchpad.net/~{owner}/+archive/ubuntu/{short}",
+        "fingerprints": [found],
+        "in_place": _primary_keys(_dearmoured(keyring)) if keyring else [],
+        # https://discourse.ubuntu.com/t/42854
+        "advice": (
+            f"Compare it with the page of the PPA, and pin {found} alone: since August 2024 Launchpad "
+            "signs a PPA that had a key of RSA-1024 with a second one of RSA-4096 too, and gives out "
+            "that. apt of Ubuntu 24.04 and newer refuses RSA-1024 or soon will."
+        ),
+        "pillar": (
+            "nginx_uwsgi_django:\n"
+            "  nginx:\n"
+            "    repo: ppa\n"
+            f"    ppa: {name}\n"
+            "  lookup:\n"
+            "    repos:\n"
+            "      ppa:\n"
+            f"        fingerprints: [{found}]\n"
+        ),
+    }
+
+
+def weak() -> list[str]:
+    """
+    The keys of the source in place that apt accepts no more, or soon will not: RSA below 2048 bits,
+    DSA.
+
+    Returns their full fingerprints.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' deb822_source.weak
+    """
+    found = []
+    for kind in _repos():
+        content = _existing(_paths(kind)[1])
+        if content:
+            found += _weak(_dearmoured(content))
+    return found
+
+
 # --- what the state calls ----------------------------------------------------------------------
 
 
@@ -447,11 +675,10 @@ def in_place() -> str:
 
         salt '*' deb822_source.in_place
     """
-    for kind in _KINDS:
-        text = (_existing(_paths(kind)[0]) or b"").decode("utf-8", "replace")
-        address = re.search(r"^URIs: (\S+)$", text, re.MULTILINE)
-        if address:
-            return f"{kind} {address[1]}"
+    for kind in _repos():
+        fields = _placed(kind)
+        if "URIs" in fields:
+            return f"{kind} {fields['URIs']}"
     return "distro"
 
 
@@ -471,7 +698,7 @@ def wanted(name: str) -> str:
     kind = _kind(name)
     if kind == "distro":
         return kind
-    return f"{kind} {__salt__['site_pillar.settings']()['lookup']['repos'][kind]['uris']}"
+    return f"{kind} {_repos()[kind]['uris']}"
 
 
 def due(name: str, saltenv: str = "base") -> dict[str, Any]:
@@ -479,7 +706,7 @@ def due(name: str, saltenv: str = "base") -> dict[str, Any]:
     What :py:func:`apply` would write and remove.
 
     name
-        ``ppa``, ``nginx.org``, ``distro``; ``nginx`` is the one of the pillar
+        ``ppa``, ``nginx.org``, ``distro``; ``nginx`` is the one of :py:func:`choice`
     saltenv
         the fileserver's environment for a key at ``salt://``
 
@@ -544,6 +771,8 @@ def apply(name: str, saltenv: str = "base", test: bool = False) -> dict[str, Any
         salt '*' deb822_source.apply ppa test=True
     """
     kind = _kind(name)
+    if kind != "distro":
+        _check_suite(kind)
     files = _wanted(kind, saltenv) if kind != "distro" else {}
     superfluous = _others(kind)
     changes = _told(files, superfluous)
@@ -591,9 +820,9 @@ def remove(name: str, test: bool = False) -> dict[str, Any]:
 
         salt '*' deb822_source.remove nginx
     """
-    kinds = _KINDS if name == "nginx" else (_kind(name),)
+    kinds = tuple(_repos()) if name == "nginx" else (_kind(name),)
     paths = [path for kind in kinds for path in _paths(kind)]
-    left = {path for kind in _KINDS for path in _paths(kind)} - set(paths)
+    left = {path for kind in _repos() for path in _paths(kind)} - set(paths)
     if not any(os.path.lexists(path) for path in left):
         paths.append(_PREFERENCES)
     there = [path for path in paths if os.path.lexists(path)]

@@ -188,16 +188,6 @@ def _preferred(rows: list[_Row]) -> _Row | None:
     return max(wanted, key=lambda row: row[1]) if wanted else None
 
 
-def _older(one: str, other: str) -> bool:
-    return _ask("dpkg", "--compare-versions", one, "lt", other).returncode == 0
-
-
-def _explicit() -> bool:
-    """Whether the pillar itself names the source, and not a default."""
-    nginx = (__pillar__.get("nginx_uwsgi_django") or {}).get("nginx")
-    return isinstance(nginx, dict) and "repo" in nginx
-
-
 def held() -> list[str]:
     """
     nginx's packages that are on hold (``apt-mark hold``).
@@ -220,7 +210,7 @@ def due() -> dict[str, Any]:
     asked for).
 
     Raises CommandExecutionError when it cannot or may not be: a package is on hold, a pin prefers
-    another source, it would go back to an older version without a word of the pillar's.
+    another source.
 
     CLI Example:
 
@@ -231,7 +221,7 @@ def due() -> dict[str, Any]:
     note, settings = _note(), _settings()
     if not note:
         return {}
-    kind, package = settings["nginx"]["repo"], settings["lookup"]["nginx_package"]
+    kind, package = __salt__["deb822_source.choice"]()["kind"], settings["lookup"]["nginx_package"]
     found = _packages()
     if package not in found:
         return {}
@@ -258,11 +248,6 @@ def due() -> dict[str, Any]:
             f"{told}: apt prefers {new} of {', '.join(row[2])}, by its priority {row[1]}, which a "
             "pin in /etc/apt/preferences or /etc/apt/preferences.d sets; it stays "
             f"(see 'apt-cache policy {package}')"
-        )
-    if _older(new, installed.version) and note["from"] == "distro" and not _explicit():
-        raise CommandExecutionError(
-            f"{told}; the newest there is {new}, which is older: it stays, as {kind} is only the "
-            f"default. Set {_PILLAR}: {kind} to go back to it, or the source that it is from"
         )
     pins = {}
     for name in found:

@@ -979,7 +979,9 @@ def _repository(default: dict[str, Any], description: str) -> _Mapping:
                 "an http, https or file URL, a salt:// path or an absolute path",
                 rf"(?:https?|file)://[A-Za-z0-9._~:/?=&%+\[\]-]+|salt:/{_PATH}|{_PATH}",
                 default=default["key"],
-                description="Where the keys are fetched from; the fingerprints are checked.",
+                nullable=True,
+                description="Where the keys are fetched from; the fingerprints are checked. null: "
+                "each by its fingerprint from keyserver.ubuntu.com.",
                 example="salt://keys/nginx.asc",
             ),
         },
@@ -987,26 +989,42 @@ def _repository(default: dict[str, Any], description: str) -> _Mapping:
     )
 
 
-_PPA = {
-    "uris": "https://ppa.launchpadcontent.net/nginx/stable/ubuntu",
-    "components": ["main"],
-    "fingerprints": ["8B3981E7A6852F782CC4951600A6F0A3C300EE8C"],
-    "key": (
-        "https://keyserver.ubuntu.com/pks/lookup?op=get&options=mr"
-        "&search=0x8B3981E7A6852F782CC4951600A6F0A3C300EE8C"
-    ),
+#: nginx's package sources besides the distribution, by the value of `nginx:repo`.  A further source
+#: is one more entry.  ``{ppa}`` is the pillar's `nginx:ppa`, ``{name}`` the same with a hyphen.
+#: ``title`` is for messages, ``origin`` is what its Release files carry, ``system`` the only one that
+#: it has packages for.
+_SOURCES: dict[str, dict[str, Any]] = {
+    "ppa": {
+        "title": "the PPA {ppa}",
+        "origin": "LP-PPA-{name}",
+        "system": "Ubuntu",
+        "uris": _Derived("https://ppa.launchpadcontent.net/OWNER/NAME/ubuntu"),
+        "address": "https://ppa.launchpadcontent.net/{ppa}/ubuntu",
+        "components": ["main"],
+        # Of nginx/stable.  Another PPA has other keys: the pillar pins them.
+        "fingerprints": ["8B3981E7A6852F782CC4951600A6F0A3C300EE8C"],
+        "key": None,
+    },
+    # https://nginx.org/en/linux_packages.html: the key of 2011 and the two that nginx.org added in
+    # 2024.
+    "nginx.org": {
+        "title": "nginx.org",
+        "origin": "nginx",
+        "system": None,
+        "uris": "https://nginx.org/packages/debian",
+        "address": None,
+        "components": ["nginx"],
+        "fingerprints": [
+            "573BFD6B3D8FBC641079A6ABABF5BD827BD9BF62",
+            "8540A6F18833A80E9C1653A42FD21310B49F6B46",
+            "9E9BE90EACBCDE69FE9B204CBCDCD8A38D88A2B3",
+        ],
+        "key": "https://nginx.org/keys/nginx_signing.key",
+    },
 }
-# https://nginx.org/en/linux_packages.html: the key of 2011 and the two that nginx.org added in 2024.
-_NGINX_ORG = {
-    "uris": "https://nginx.org/packages/debian",
-    "components": ["nginx"],
-    "fingerprints": [
-        "573BFD6B3D8FBC641079A6ABABF5BD827BD9BF62",
-        "8540A6F18833A80E9C1653A42FD21310B49F6B46",
-        "9E9BE90EACBCDE69FE9B204CBCDCD8A38D88A2B3",
-    ],
-    "key": "https://nginx.org/keys/nginx_signing.key",
-}
+_STABLE = "nginx/stable"
+# Gives out one key for each question, whatever else its owner has.
+_KEYSERVER = "https://keyserver.ubuntu.com/pks/lookup?op=get&options=mr&search=0x{}"
 
 #: The grains that choose a platform's values, the most particular last.
 _GRAINS = ("os_family", "os", "osfinger")
@@ -1017,7 +1035,7 @@ _PLATFORMS: tuple[tuple[str, str, dict], ...] = (
         "os",
         "Ubuntu",
         {
-            "nginx": {"repo": "ppa"},
+            "nginx": {"repo": "auto"},
             "lookup": {"repos": {"nginx.org": {"uris": "https://nginx.org/packages/ubuntu"}}},
         },
     ),
@@ -1051,10 +1069,8 @@ def _lookup() -> _Mapping:
             "unit_dir": _path("Where systemd units are written.", default="/etc/systemd/system"),
             "repos": _Mapping(
                 {
-                    "ppa": _repository(_PPA, "The PPA nginx/stable, for `nginx:repo: ppa`."),
-                    "nginx.org": _repository(
-                        _NGINX_ORG, "nginx.org's packages, for `nginx:repo: nginx.org`."
-                    ),
+                    kind: _repository(source, f"The source of `nginx:repo: {kind}`.")
+                    for kind, source in _SOURCES.items()
                 },
                 description="The package sources that `nginx:repo` chooses from.",
             ),
@@ -2648,12 +2664,23 @@ _PILLAR = _Mapping(
         "nginx": _Mapping(
             {
                 "repo": _Text(
-                    "ppa, nginx.org or distro",
-                    choices=("ppa", "nginx.org", "distro"),
-                    default=_Derived("ppa on Ubuntu, distro elsewhere"),
-                    description="Where nginx comes from: the PPA nginx/stable (Ubuntu only), "
-                    "nginx.org, or the distribution.",
+                    f"{', '.join(('auto', *_SOURCES))} or distro",
+                    choices=("auto", *_SOURCES, "distro"),
+                    default=_Derived("auto on Ubuntu, distro elsewhere"),
+                    description="Where nginx comes from: the PPA of `ppa` (Ubuntu only), nginx.org, "
+                    "or the distribution. auto stays with the source that nginx is from; on a host "
+                    "without nginx it takes the PPA where that has the release, else the "
+                    "distribution.",
                     example="nginx.org",
+                ),
+                "ppa": _Text(
+                    "OWNER/NAME, a PPA of Launchpad",
+                    r"[a-z0-9][a-z0-9.+-]*/[a-z0-9][a-z0-9.+-]*",
+                    most=256,
+                    default=_STABLE,
+                    description="The PPA of `repo: ppa`. Any but nginx/stable needs its keys in "
+                    "`lookup:repos:ppa:fingerprints`; `deb822_source.ppa OWNER/NAME` prints them.",
+                    example="ondrej/nginx",
                 ),
                 "user": _Text(
                     _ACCOUNT_SAYS,
@@ -2952,6 +2979,19 @@ def _derive(name: str, site: dict, nginx_group: str) -> dict:
     return {"name": name, **site}
 
 
+def _derive_source(repo: dict, source: dict, ppa: str) -> None:
+    """What a package source's description leaves open, and what messages call it."""
+    words = {"ppa": ppa, "name": ppa.replace("/", "-")}
+    if repo["uris"] is _UNSET:
+        repo["uris"] = source["address"].format(**words)
+    repo["keys"] = [repo["key"]] if repo["key"] else []
+    if not repo["keys"]:
+        repo["keys"] = [_KEYSERVER.format(fingerprint) for fingerprint in repo["fingerprints"]]
+    default = source["address"].format(**words) if source["address"] else source["uris"]
+    repo["home"] = default.split("/")[2]
+    repo["title"], repo["origin"] = (source[key].format(**words) for key in ("title", "origin"))
+
+
 def _resolve(taken: dict, grains: dict) -> dict:
     """The settings: the platform's values, the pillar's over them, and the defaults beneath."""
     values = _laid_over(_platform(grains), taken)
@@ -2963,13 +3003,16 @@ def _resolve(taken: dict, grains: dict) -> dict:
     ]
     if nginx["health"] and nginx["health"]["site"] is _UNSET:
         nginx["health"]["site"] = present[0] if present else None
+    lookup = _PILLAR.keys["lookup"].fill(values.get("lookup", {}))
+    for kind, source in _SOURCES.items():
+        _derive_source(lookup["repos"][kind], source, nginx["ppa"])
     group = nginx["group"] = _primary_group(nginx["user"])
     defaults = values.get("site_defaults", {})
     sites = {}
     for name, site in values.get("sites", {}).items():
         sites[name] = _derive(name, _SITE.fill(_laid_over(defaults, site)), group)
     return {
-        "lookup": _PILLAR.keys["lookup"].fill(values.get("lookup", {})),
+        "lookup": lookup,
         "purge": values.get("purge", False),
         "clean": _PILLAR.keys["clean"].fill(values.get("clean", {})),
         "schedule": _PILLAR.keys["schedule"].fill(values.get("schedule", {})),
@@ -3036,12 +3079,27 @@ def _check_host(raw: dict, grains: dict, errors: list) -> None:
             )
         )
     nginx = raw.get("nginx")
-    if isinstance(nginx, dict) and nginx.get("repo") == "ppa" and system != "Ubuntu":
+    repo = nginx.get("repo") if isinstance(nginx, dict) else None
+    only = _SOURCES.get(repo, {}).get("system") if isinstance(repo, str) else None
+    if only and system != only:
         errors.append(
             _meaning(
                 ("nginx", "repo"),
-                f"'ppa' on {system or 'an unknown system'}",
-                "nginx.org or distro: Launchpad builds the PPA for Ubuntu alone",
+                f"{repo!r} on {system or 'an unknown system'}",
+                f"nginx.org or distro: Launchpad builds the PPA for {only} alone",
+            )
+        )
+    ppa = nginx.get("ppa", _STABLE) if isinstance(nginx, dict) else _STABLE
+    tree: Any = raw
+    for key in ("lookup", "repos", "ppa", "fingerprints"):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    if isinstance(ppa, str) and ppa != _STABLE and tree is None:
+        errors.append(
+            _meaning(
+                ("lookup", "repos", "ppa", "fingerprints"),
+                f"nothing, where nginx:ppa is {ppa!r}",
+                "the full fingerprints of that PPA's keys, which "
+                f"'salt-call --local deb822_source.ppa {ppa}' prints",
             )
         )
 

@@ -28,18 +28,21 @@ def present(name: str) -> dict[str, Any]:
 
     name
         ``ppa``, ``nginx.org``, ``distro`` (no source of the formula); ``nginx`` is the one of the
-        pillar
+        pillar, and the comment says why where ``nginx:repo`` is ``auto``
 
-    Returns the usual dictionary.  When the key is not the pinned one, or apt cannot update from the
-    source, the result is False with the reason, and nothing has changed.  A dry run fetches the key
+    Returns the usual dictionary.  When the source has no suite for this release, the key is not the
+    pinned one, or apt cannot update from the source, the result is False with the reason, and nothing
+    has changed.  A dry run fetches the key
     and lets apt try the source, in temporary directories.
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     test = bool(__opts__["test"])
     try:
-        changes = __salt__["deb822_source.apply"](name, saltenv=__env__, test=test)
+        chosen = __salt__["deb822_source.choice"]() if name == "nginx" else None
+        kind = chosen["kind"] if chosen else name
+        changes = __salt__["deb822_source.apply"](kind, saltenv=__env__, test=test)
         if changes and not test:
-            rest = __salt__["deb822_source.due"](name, saltenv=__env__)
+            rest = __salt__["deb822_source.due"](kind, saltenv=__env__)
             if rest:
                 raise CommandExecutionError(f"this did not stay in place: {', '.join(rest)}")
     except CommandExecutionError as error:
@@ -50,7 +53,7 @@ def present(name: str) -> dict[str, Any]:
         return ret
     ret["changes"] = changes
     if not changes:
-        ret["comment"] = "The package source is as it should be"
+        ret["comment"] = "The package source is in place"
     elif test:
         ret["result"] = None
         ret["comment"] = "apt accepts the package source; it would be put in place"
@@ -58,6 +61,17 @@ def present(name: str) -> dict[str, Any]:
         ret["comment"] = "apt accepts the package source, and it is in place"
     if changes and all(change["new"] is None for change in changes.values()):
         ret["comment"] = f"The package source {'would be' if test else 'is'} removed"
+    elif not changes and kind == "distro":
+        ret["comment"] = "The formula has no package source here"
+    if chosen:
+        ret["comment"] += f". {chosen['why']}"
+    old = __salt__["deb822_source.weak"]() if not test else []
+    if old:
+        ret["comment"] += (
+            f"\nA pinned key is RSA-1024 or DSA, which apt of Ubuntu 24.04 and newer refuses or soon "
+            f"will: {', '.join(old)}. 'deb822_source.ppa OWNER/NAME' names the key that Launchpad "
+            "signs with today: pin that one alone"
+        )
     return ret
 
 

@@ -36,7 +36,7 @@ def current(name: str) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     test = bool(__opts__["test"])
     try:
-        kind = __salt__["site_pillar.settings"]()["nginx"]["repo"]
+        kind = __salt__["deb822_source.choice"]()["kind"]
         held = __salt__["nginx_package.held"]()
         if test and __salt__["deb822_source.in_place"]() != __salt__["deb822_source.wanted"](kind):
             return _source_first(ret, kind, held)

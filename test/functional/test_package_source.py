@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ..hosts.repository import SigningKey
-from ..hosts.ubuntu import UbuntuHost
+from ..hosts.ubuntu import PPA, UbuntuHost
 from .nginx_host import Clients, Salt, pillar, processes, rows
 
 SOURCES = "/etc/apt/sources.list.d/nginx_uwsgi_django-ppa.sources"
@@ -20,7 +20,7 @@ ROOTS = ("/etc/apt", "/var/lib/apt/lists", "/var/cache/apt")
 def with_source(host: UbuntuHost, repo: str = "ppa", **changed: Any) -> dict[str, Any]:
     source = {**host.ppa.source(), **changed}
     repos = {"ppa": source, "nginx.org": {**source, "components": ["main"]}}
-    return pillar(nginx={"repo": repo}, lookup={"repos": repos})
+    return pillar(nginx={"repo": repo, "ppa": PPA}, lookup={"repos": repos})
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_refused_sources_change_nothing(ubuntu_host: UbuntuHost, salt: Salt) -> 
         "a web page": ({"key": "/root/page.asc"}, "not OpenPGP"),
         "no key": ({"key": "/root/none.asc"}, "No such file"),
         "no answer": ({"key": "http://127.0.0.1:9/key"}, "refused"),
-        "no such suite": ({"suites": "warty"}, "warty Release"),
+        "no such suite": ({"suites": "warty"}, "has no suite warty for Ubuntu 24.04"),
         "no such component": ({"components": ["multiverse"]}, "multiverse"),
         "signed by another": (
             {"key": "/root/stranger.asc", "fingerprints": [stranger.fingerprint]},

@@ -5,7 +5,7 @@ The Ubuntu host: Salt takes it for Ubuntu, and apt for a customer of a signed ar
 import pytest
 
 from ..hosts.repository import SigningKey
-from ..hosts.ubuntu import UbuntuHost
+from ..hosts.ubuntu import JammyHost, ResoluteHost, UbuntuHost
 
 pytestmark = pytest.mark.long
 
@@ -28,6 +28,14 @@ def test_salt_takes_it_for_ubuntu(ubuntu_host: UbuntuHost) -> None:
             "oscodename": "noble",
             "osrelease": "24.04",
         }
+
+
+@pytest.mark.parametrize(("kind", "release"), [(JammyHost, "22.04"), (ResoluteHost, "26.04")])
+def test_salt_takes_the_others_for_theirs(kind: type[UbuntuHost], release: str) -> None:
+    with kind.create(f"ubuntu-{kind.codename}-{kind.tag()}") as host:
+        grains = host.salt_call("grains.items")
+    assert (grains["os"], grains["osrelease"]) == ("Ubuntu", release)
+    assert grains["oscodename"] == kind.codename
 
 
 def test_nginx_comes_from_the_archive(ubuntu_host: UbuntuHost) -> None:

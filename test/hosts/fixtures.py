@@ -12,7 +12,7 @@ import pytest
 
 from .host import Host
 from .nginx_org import NginxOrgHost
-from .ubuntu import UbuntuHost
+from .ubuntu import JammyHost, ResoluteHost, UbuntuHost
 
 
 def _name(request: Any) -> str:
@@ -44,12 +44,14 @@ def trixie_host(request: Any) -> Iterator[Host]:
 @pytest.fixture(scope="module")
 def ubuntu_host(request: Any) -> Iterator[UbuntuHost]:
     """
-    A booted throwaway host, fresh for this module, that takes itself for Ubuntu 24.04.
+    A booted throwaway host, fresh for this module, that takes itself for Ubuntu 24.04; for another,
+    ``parametrize`` it with the codename (``jammy``, ``resolute``), as ``host`` above.
 
-    Its ``ppa`` is a signed archive, laid out and served as the PPA nginx/stable: ``uri``,
+    Its ``ppa`` is a signed archive, laid out and served as the PPA ondrej/nginx: ``uri``,
     ``suite``, ``fingerprint``, ``key_url``, ``version``; ``ppa.source()`` for the pillar.
     """
-    with UbuntuHost.create(_name(request)) as made:
+    kinds = {kind.codename: kind for kind in (JammyHost, UbuntuHost, ResoluteHost)}
+    with kinds[getattr(request, "param", "noble")].create(_name(request)) as made:
         made.serve_ppa()
         yield made
 

@@ -30,14 +30,15 @@ class SigningKey:
         the public key as a key server sends it
     """
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, algorithm: str = "ed25519") -> None:
         # Not below the cache: gpg-agent's socket path has a limit of about 100 characters.
         self._home = tempfile.mkdtemp(prefix="nudkey")
         os.chmod(self._home, 0o700)
-        self._gpg("--passphrase", "", "--quick-generate-key", owner, "ed25519", "sign", "never")
+        self._gpg("--passphrase", "", "--quick-generate-key", owner, algorithm, "sign", "never")
         listing = self._gpg("--with-colons", "--list-keys")
         self.fingerprint = re.findall(r"^fpr:+([0-9A-F]{40}):", listing, re.MULTILINE)[0]
         self.armored = self._gpg("--armor", "--export", self.fingerprint)
+        self._signers = [self.fingerprint]
 
     def _gpg(self, *argv: str, text_input: str | None = None) -> str:
         return run(
@@ -46,7 +47,14 @@ class SigningKey:
 
     def sign(self, text: str, *how: str) -> str:
         """The text clear-signed, or with ``--detach-sign`` its signature."""
-        return self._gpg("--armor", "--digest-algo", "SHA512", *how, text_input=text)
+        users = [word for signer in self._signers for word in ("--local-user", signer)]
+        return self._gpg("--armor", "--digest-algo", "SHA512", *users, *how, text_input=text)
+
+    def sign_with(self, other: "SigningKey") -> None:
+        """From now on sign with another key too, as Launchpad does with an old and a new one."""
+        secret = other._gpg("--armor", "--export-secret-keys", other.fingerprint)
+        self._gpg("--import", text_input=secret)
+        self._signers.append(other.fingerprint)
 
     def close(self) -> None:
         """End the agent that gpg started and forget the key."""

@@ -1,6 +1,9 @@
 """
-An Ubuntu host, played by a Debian one: Ubuntu's release files, so that Salt's grains say Ubuntu
-24.04, and a package repository laid out as the PPA nginx/stable is.
+Ubuntu hosts, played by Debian ones: Ubuntu's release files, so that Salt's grains say Ubuntu, and
+package archives laid out as Launchpad's.
+
+What the archives have follows what is published: the PPA nginx/stable has no suite for Ubuntu 22.04
+or anything newer, ondrej/nginx has one for 22.04 and 24.04.
 """
 
 import pathlib
@@ -12,31 +15,43 @@ from .image import debs
 from .paths import HostError
 from .repository import Repository, Server, SigningKey, repack
 
-CODENAME = "noble"
-# Higher than what any supported Debian has.
-VERSION = f"1.30.0-1+ppa~{CODENAME}1"
+PPA = "ondrej/nginx"
 
-_OS_RELEASE = """\
-PRETTY_NAME="Ubuntu 24.04.3 LTS"
-NAME="Ubuntu"
-VERSION_ID="24.04"
-VERSION="24.04.3 LTS (Noble Numbat)"
-VERSION_CODENAME=noble
+# /usr/lib/os-release of the package base-files: of 22.04.5, 24.04.3 and 26.04.1, as users of these
+# releases have posted them (https://manpages.ubuntu.com/os-release describes the format).
+_COMMON = """\
 ID=ubuntu
 ID_LIKE=debian
 HOME_URL="https://www.ubuntu.com/"
 SUPPORT_URL="https://help.ubuntu.com/"
 BUG_REPORT_URL="https://bugs.launchpad.net/ubuntu/"
 PRIVACY_POLICY_URL="https://www.ubuntu.com/legal/terms-and-policies/privacy-policy"
-UBUNTU_CODENAME=noble
-LOGO=ubuntu-logo
 """
-_LSB_RELEASE = """\
-DISTRIB_ID=Ubuntu
-DISTRIB_RELEASE=24.04
-DISTRIB_CODENAME=noble
-DISTRIB_DESCRIPTION="Ubuntu 24.04.3 LTS"
-"""
+#: By codename: version, point release, name, and whether os-release names a logo.
+RELEASES = {
+    "jammy": ("22.04", "22.04.5 LTS", "Jammy Jellyfish", False),
+    "noble": ("24.04", "24.04.3 LTS", "Noble Numbat", True),
+    "resolute": ("26.04", "26.04.1 LTS", "Resolute Raccoon", True),
+}
+#: What base-files puts into /etc/debian_version.
+_DEBIAN = {"jammy": "bookworm/sid", "noble": "trixie/sid", "resolute": "forky/sid"}
+
+
+def release_files(codename: str) -> dict[str, str]:
+    """The files below ``/`` by which an Ubuntu release is known, with their content."""
+    version, point, name, logo = RELEASES[codename]
+    return {
+        "usr/lib/os-release": (
+            f'PRETTY_NAME="Ubuntu {point}"\nNAME="Ubuntu"\nVERSION_ID="{version}"\n'
+            f'VERSION="{point} ({name})"\nVERSION_CODENAME={codename}\n'
+            f"{_COMMON}UBUNTU_CODENAME={codename}\n" + ("LOGO=ubuntu-logo\n" if logo else "")
+        ),
+        "etc/lsb-release": (
+            f"DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE={version}\nDISTRIB_CODENAME={codename}\n"
+            f'DISTRIB_DESCRIPTION="Ubuntu {point}"\n'
+        ),
+        "etc/debian_version": f"{_DEBIAN[codename]}\n",
+    }
 
 
 class Archive:
@@ -54,12 +69,18 @@ class Archive:
     """
 
     def __init__(
-        self, folder: pathlib.Path, path: str, suite: str, component: str, origin: str
+        self,
+        folder: pathlib.Path,
+        path: str,
+        suite: str,
+        component: str,
+        origin: str,
+        algorithm: str = "ed25519",
     ) -> None:
         self.suite = suite
         self.component = component
         self.version = ""
-        self.key = SigningKey(origin)
+        self.key = SigningKey(origin, algorithm)
         self.repository = Repository(folder / path, suite, component, origin)
         self.server = Server(network.gateway(), folder)
         self.uri = f"{self.server.url}/{path}"
@@ -112,23 +133,25 @@ class UbuntuHost(Host):
     """
     A host that takes itself for Ubuntu 24.04.
 
+    codename
+        of its Ubuntu
     ppa
-        the archive that stands for the PPA nginx/stable
+        the archive that stands for the PPA ondrej/nginx
     """
 
+    codename = "noble"
     ppa: Archive
 
     def _prepare(self) -> None:
-        etc = self.root / "etc"
-        (self.root / "usr/lib/os-release").write_text(_OS_RELEASE, "utf-8")
-        (etc / "lsb-release").write_text(_LSB_RELEASE, "utf-8")
-        (etc / "debian_version").write_text("trixie/sid\n", "utf-8")
+        for path, text in release_files(self.codename).items():
+            (self.root / path).write_text(text, "utf-8")
 
     def serve_ppa(self) -> None:
         """Make and serve the archive; ends with the host, or with this process."""
-        folder = self.folder / "ppa"
-        self.ppa = Archive(folder, "nginx/stable/ubuntu", CODENAME, "main", "LP-PPA-nginx-stable")
-        self.ppa.add_nginx(self.image, VERSION)
+        origin = f"LP-PPA-{PPA.replace('/', '-')}"
+        self.ppa = Archive(self.folder / "ppa", f"{PPA}/ubuntu", self.codename, "main", origin)
+        # Higher than what any supported Debian has.
+        self.ppa.add_nginx(self.image, f"1.30.0-1+ppa~{self.codename}1")
 
     def remove(self) -> None:
         """Take it away, and the archive with it."""
@@ -136,3 +159,15 @@ class UbuntuHost(Host):
             self.ppa.close()
             del self.ppa
         super().remove()
+
+
+class JammyHost(UbuntuHost):
+    """A host that takes itself for Ubuntu 22.04."""
+
+    codename = "jammy"
+
+
+class ResoluteHost(UbuntuHost):
+    """A host that takes itself for Ubuntu 26.04."""
+
+    codename = "resolute"

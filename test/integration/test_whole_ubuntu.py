@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from ..hosts.paths import FORMULA
+from ..hosts.ubuntu import PPA
 
 EXAMPLE = yaml.safe_load((FORMULA / "pillar.example").read_text())
 SOURCE = "/etc/apt/sources.list.d/nginx_uwsgi_django-ppa.sources"
@@ -16,7 +17,9 @@ KEYRING = "/etc/apt/keyrings/nginx_uwsgi_django-ppa.gpg"
 def pillar(ubuntu_host):
     """The example, with the archive at hand in place of Launchpad's, which no test can reach."""
     pillar = copy.deepcopy(EXAMPLE)
-    pillar["nginx_uwsgi_django"]["lookup"] = {"repos": {"ppa": ubuntu_host.ppa.source()}}
+    whole = pillar["nginx_uwsgi_django"]
+    whole.setdefault("nginx", {})["ppa"] = PPA
+    whole["lookup"] = {"repos": {"ppa": ubuntu_host.ppa.source()}}
     return pillar
 
 

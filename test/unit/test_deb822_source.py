@@ -3,12 +3,17 @@ Key files and the texts that apt reads.  The judge of fingerprints is the real g
 """
 
 import base64
+import http.server
+import json
 import pathlib
 import re
 import subprocess
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
 from ..modules import Modules
@@ -248,15 +253,93 @@ def test_an_exact_path_has_no_components(source: Any) -> None:
 
 
 def test_preferences(source: Any) -> None:
-    home = source._preferences_text("ppa", {"uris": "https://ppa.launchpadcontent.net/x"})
+    known = {"origin": "LP-PPA-nginx-stable", "home": "ppa.launchpadcontent.net"}
+    home = source._preferences_text({**known, "uris": "https://ppa.launchpadcontent.net/x"})
     assert re.findall("^Pin: (.*)$", home, re.MULTILINE) == ["release o=LP-PPA-nginx-stable"]
-    mirror = source._preferences_text("nginx.org", {"uris": "http://mirror.example.org:80/x"})
+    org = {"origin": "nginx", "home": "nginx.org"}
+    mirror = source._preferences_text({**org, "uris": "http://mirror.example.org:80/x"})
     assert re.findall("^Pin: (.*)$", mirror, re.MULTILINE) == [
         "release o=nginx",
         'origin "mirror.example.org"',
     ]
-    local = source._preferences_text("ppa", {"uris": "file:/srv/repo"})
+    local = source._preferences_text({**known, "uris": "file:/srv/repo"})
     assert re.findall("^Pin: (.*)$", local, re.MULTILINE) == ["release o=LP-PPA-nginx-stable"]
+
+
+def test_keys_that_apt_refuses_or_soon_will(source: Any, gpg: Gpg) -> None:
+    keys = {name: gpg.key(f"{name} <weak@example.org>", name) for name in ("rsa1024", "dsa2048")}
+    good = {name: gpg.key(f"{name} <good@example.org>", name) for name in ("rsa2048", "ed25519")}
+    everything = gpg("--export", *keys.values(), *good.values())
+    assert sorted(source._weak(everything)) == sorted(keys.values())
+
+
+FINGERPRINT = "4F4EA0AAE5267A6C" + "AB" * 12
+
+
+class _Launchpad(http.server.BaseHTTPRequestHandler):
+    """Its API, as far as it is asked: https://api.launchpad.net/1.0/#archive."""
+
+    def do_GET(self) -> None:
+        known = {
+            "/~ondrej/+archive/ubuntu/nginx": {"signing_key_fingerprint": FINGERPRINT.lower()},
+            "/~someone/+archive/ubuntu/empty": {"signing_key_fingerprint": None},
+        }
+        self.send_response(200 if self.path in known else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps(known.get(self.path)).encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def launchpad(source: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Launchpad) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        monkeypatch.setattr(source, "_LAUNCHPAD", f"http://127.0.0.1:{server.server_address[1]}")
+        yield
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("launchpad")
+def test_launchpad_is_asked_and_not_trusted(modules: Any, source: Any) -> None:
+    said = source.ppa("ondrej/nginx")
+    assert said == {**source.ppa("ppa:ondrej/nginx"), "fingerprints": [FINGERPRINT]}
+    assert f"pin {FINGERPRINT} alone" in said["advice"]
+    # The lines are a pillar that pins this key, and it is fetched by its fingerprint.
+    lines = salt.utils.yaml.safe_load(said["pillar"])["nginx_uwsgi_django"]
+    whole = {**PILLAR["nginx_uwsgi_django"], **lines}
+    grains = {"os": "Ubuntu", "os_family": "Debian", "oscodename": "noble"}
+    m = modules(pillar={"nginx_uwsgi_django": whole}, grains=grains)
+    repo = m.site_pillar.settings()["lookup"]["repos"]["ppa"]
+    assert repo["uris"] == "https://ppa.launchpadcontent.net/ondrej/nginx/ubuntu"
+    assert repo["origin"] == "LP-PPA-ondrej-nginx" and repo["fingerprints"] == [FINGERPRINT]
+    assert len(repo["keys"]) == 1 and repo["keys"][0].endswith(f"search=0x{FINGERPRINT}")
+
+
+@pytest.mark.usefixtures("launchpad")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nginx", "OWNER/NAME"),
+        ("../x/y", "OWNER/NAME"),
+        ("ondrej/gone", "404"),
+        ("someone/empty", "names no key"),
+    ],
+)
+def test_what_launchpad_does_not_have(source: Any, name: str, message: str) -> None:
+    with pytest.raises(CommandExecutionError, match=message):
+        source.ppa(name)
+
+
+def test_a_ppa_without_its_keys(modules: Any) -> None:
+    whole = {**PILLAR["nginx_uwsgi_django"], "nginx": {"repo": "ppa", "ppa": "ondrej/nginx"}}
+    grains = {"os": "Ubuntu", "os_family": "Debian", "oscodename": "noble"}
+    m = modules(pillar={"nginx_uwsgi_django": whole}, grains=grains)
+    with pytest.raises(CommandExecutionError) as raised:
+        m.site_pillar.settings()
+    assert "nginx_uwsgi_django:lookup:repos:ppa:fingerprints" in str(raised.value)
+    assert "deb822_source.ppa ondrej/nginx" in str(raised.value)
 
 
 def test_kind(source: Any) -> None:

@@ -108,6 +108,7 @@ def test_the_shortest_pillar_has_every_default(use):
     site = settings["sites"]["mysite"]
     assert settings["nginx"] == {
         "repo": "distro",
+        "ppa": "nginx/stable",
         "user": "deploy",
         "catch_all": None,
         "health": None,
@@ -139,7 +140,7 @@ def test_the_shortest_pillar_has_every_default(use):
 
 def test_the_platform_decides_what_it_should(use):
     settings = use(with_site(a_site()), UBUNTU).settings()
-    assert settings["nginx"]["repo"] == "ppa"
+    assert settings["nginx"]["repo"] == "auto"
     assert settings["lookup"]["repos"]["nginx.org"]["uris"] == "https://nginx.org/packages/ubuntu"
     assert settings["lookup"]["repos"]["nginx.org"]["components"] == ["nginx"]
 
@@ -1193,7 +1194,7 @@ def test_show_says_where_each_value_comes_from_and_masks_secrets(use):
     assert shown["sites:mysite:socket:group"] == {"value": "web", "origin": "derived"}
     assert shown["sites:mysite:project:source"] == {"value": None, "origin": "default"}
     assert shown["nginx:user"] == {"value": "web", "origin": "pillar"}
-    assert shown["nginx:repo"] == {"value": "ppa", "origin": "platform"}
+    assert shown["nginx:repo"] == {"value": "auto", "origin": "platform"}
     assert shown["lookup:uwsgi_dir"]["origin"] == "lookup"
     assert shown["lookup:repos:nginx.org:uris"]["origin"] == "platform"
     assert shown["lookup:nginx_dir"]["origin"] == "default"
@@ -1248,7 +1249,7 @@ def test_another_pillar_is_evaluated_again(use, monkeypatch):
     # Another host, as in a test or a proxy.
     use(with_site(a_site())).settings()
     monkeypatch.setitem(module.__grains__, "os", "Ubuntu")
-    assert module.settings()["nginx"]["repo"] == "ppa"
+    assert module.settings()["nginx"]["repo"] == "auto"
 
 
 def test_a_thousand_sites_take_no_time(use):
@@ -1420,7 +1421,7 @@ def test_the_defaults_file_says_what_is_in_force(use):
     same(written["defaults"]["sites"]["SITE"], settings["sites"]["mysite"])
     for key in ("lookup", "purge", "clean"):
         same(written["defaults"][key], settings[key])
-    assert written["platforms"]["os"]["Ubuntu"]["nginx"]["repo"] == "ppa"
+    assert written["platforms"]["os"]["Ubuntu"]["nginx"]["repo"] == "auto"
 
 
 def test_the_example_is_valid_on_both_systems(use):

@@ -20,7 +20,7 @@ from ..modules import Modules
 WRITERS = {
     "durable_file": {"_sync_directory", "write", "link", "directory", "remove"},
     # In a directory of a name that nobody can guess, made for it, 0700 and root's, and removed.
-    "deb822_source": {"_try", "_refresh"},
+    "deb822_source": {"_try", "_refresh", "_has_suite"},
     "django_release": {
         "_make_inside",  # by descriptors, each opened with O_NOFOLLOW
         "_copy_file",  # O_EXCL and O_NOFOLLOW, in a directory that root has just made
