@@ -1339,6 +1339,21 @@ def _project() -> _Mapping:
                 "or a uv.lock with a pyproject.toml beside it; null when it needs nothing.",
                 example="requirements.txt",
             ),
+            "packages": _List(
+                _Text(
+                    "the name of a Debian package",
+                    # apt-get takes NAME- for a word to remove NAME.
+                    r"[a-z0-9][a-z0-9.+-]*[a-z0-9+]",
+                    most=128,
+                ),
+                "a list of names of Debian packages",
+                unique=True,
+                default=[],
+                description="Debian packages that the project needs besides Python's, e.g. to build "
+                "its requirements; installed before its environment is built, and removed by "
+                "clean where the formula brought them.",
+                example=["libpq-dev", "gcc", "gettext"],
+            ),
             "extras": _names("Optional dependencies of the pyproject.toml that are installed too."),
             "groups": _names("Dependency groups of the pyproject.toml that are installed too."),
             "indexes": _List(

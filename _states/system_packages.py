@@ -4,7 +4,7 @@ The distribution's packages that nginx and the sites need.
 Which ones follows from the pillar: nginx itself; for sites the interpreter's ``venv`` module,
 uWSGI where the pillar takes it from the distribution, a compiler where it takes PyPI's ``uwsgi``,
 logrotate where it logs to a file, openssl and certbot where they have certificates to make and to ask for.
-:py:mod:`apt_packages <_modules.apt_packages>` installs
+A site can name more (``project:packages``).  :py:mod:`apt_packages <_modules.apt_packages>` installs
 them and records what came, so that ``clean`` removes that and nothing else.
 
 .. versionadded:: 0.1.0
@@ -33,6 +33,7 @@ def _wanted(name: str, settings: dict) -> list[str]:
         if site["project"]["venv"] is None:
             # Debian's python3 carries venv but not the ensurepip that fills one.
             wanted.add("python3-venv")
+        wanted.update(site["project"]["packages"])
         wanted.update(__salt__["release_source.packages"](site["project"]["source"]))
         package = site["uwsgi"]["package"] or ""
         if package == "distro":

@@ -44,6 +44,7 @@ RIGHT = {
     "status:0": [200, 404, 500.0],
     "env:*": ["", "secret", " % $", "ü"],
     "options:*": [True, 3, "text", ["a", 1, False]],
+    "packages:0": ["libpq-dev", "g++"],
     "extras:0": ["postgres", "a_b"],
     "groups:0": ["prod"],
     "wheels:0": ["/srv/wheels", "vendor"],
