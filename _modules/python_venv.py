@@ -51,6 +51,8 @@ _PIP_TIMEOUT = 3600
 # A change of how an environment is made gives all of them new digests.
 _FORMAT = 1
 _MESSAGE_LINES = 40
+_LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:,]+ ")
+_FAILED_COMMAND = "subprocess-exited-with-error"
 # A step that takes longer tells so this often where a log of warnings is read.
 _PATIENCE = 60
 # What reads a uv.lock: nothing but `uv export` of it runs, and without the network.
@@ -700,20 +702,35 @@ def _install(
     try:
         _step(name, [*pip, f"--log={told}", *requirements], cwd, scratch, _PIP_TIMEOUT, what)
     except CommandExecutionError as error:
-        # That an index refuses the password, pip tells nobody but its log.
+        # That an index refuses the password, and what a build said, pip tells its log alone.
         project = _site(name)["project"]
         done = __salt__["system_account.run"](
             project["user"],
             project["group"],
-            ["/bin/grep", "--only-matching", "Could not fetch URL .*", told],
+            ["/usr/bin/tail", "--bytes=1000000", told],
             cwd,
             _environment(name, scratch),
             _VENV_TIMEOUT,
         )
-        unfetched = (
-            "\n".join(sorted(set(done["stdout"].splitlines()))) if not done["retcode"] else ""
-        )
-        raise CommandExecutionError(f"{error}\n{unfetched}".rstrip()) from error
+        more = _told_by_log(done["stdout"]) if not done["retcode"] else ""
+        raise CommandExecutionError(
+            f"{error}\n{_without_passwords(name, more)}".rstrip()
+        ) from error
+
+
+def _told_by_log(text: str) -> str:
+    """What pip's log has of a failure and its output has not: refusals, and a failed build's words."""
+    lines = [_LOG_TIME.sub("", line).rstrip() for line in text.splitlines()]
+    told = sorted(
+        {found[0] for line in lines if (found := re.search("Could not fetch URL .*", line))}
+    )
+    # pip/_internal/utils/subprocess.py: the command, what it says, and the error.
+    failed = [number for number, line in enumerate(lines) if _FAILED_COMMAND in line]
+    if failed:
+        began = [n for n, line in enumerate(lines[: failed[-1]]) if "Running command " in line]
+        words = [line.strip() for line in lines[began[-1] + 1 if began else 0 : failed[-1]]]
+        told += [line for line in words if line][-_MESSAGE_LINES:]
+    return "\n".join(told)
 
 
 def _netrc(word: str) -> str:

@@ -39,7 +39,9 @@ def _wanted(name: str, settings: dict) -> list[str]:
         if package == "distro":
             wanted.update(("uwsgi-core", "uwsgi-plugin-python3"))
         elif package.startswith("uwsgi"):
-            wanted.update(("build-essential", "python3-dev"))
+            # uWSGI links libcrypt, which libc6-dev of Debian 13 and before brings along and that of
+            # Debian 14 does not.
+            wanted.update(("build-essential", "libcrypt-dev", "python3-dev"))
         if site["uwsgi"]["log"]["to"] == "file":
             wanted.add("logrotate")
         if site["tls"]["source"]:

@@ -162,6 +162,19 @@ def test_a_requirement_that_does_not_install_changes_nothing_and_says_why(host):
 
 
 @pytest.mark.usefixtures("ensurepip")
+def test_why_a_package_does_not_build_is_in_the_state(host):
+    # As pg_config's absence is told by psycopg2's setup.py, and a missing library by the linker.
+    broken = SDIST.replace('setup(name="whoami"', 'sys.exit("whoami_config executable not found")#')
+    broken = broken.replace("/whoami-1.0.tar.gz", "/broken-1.0.tar.gz")
+    host.run("python3", "-c", broken)
+    requirements(host, "./vendor/broken-1.0.tar.gz\n")
+    failed = state(host)
+    assert failed["result"] is False and failed["changes"] == {}
+    assert "whoami_config executable not found" in failed["comment"], failed["comment"]
+    assert "subprocess-exited-with-error" in failed["comment"]
+
+
+@pytest.mark.usefixtures("ensurepip")
 def test_hashes_are_enforced_where_the_file_has_them(host):
     host.run(
         f"set -- {VENVS}/*/bin/pip; $1 -q download --no-deps -d /tmp/wheel sqlparse==0.5.3",
