@@ -101,7 +101,7 @@ class Host:
         where its file system is on this machine (``/run`` and ``/tmp`` are elsewhere: use
         ``read`` and ``write``)
     release
-        ``bookworm`` or ``trixie``
+        ``bookworm``, ``trixie`` or ``forky``
     """
 
     def __init__(self, record: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ class Host:
         name
             its hostname; made up when None
         release
-            ``bookworm`` or ``trixie``
+            ``bookworm``, ``trixie`` or ``forky``
         keep
             it outlives this process, and only ``remove()`` takes it away
         binds
@@ -339,6 +339,7 @@ class Host:
         """
         groups = cgroup.create(self.name)
         command = [
+            *cgroup.unified(),
             "systemd-nspawn",
             "--quiet",
             "--register=no",
@@ -361,7 +362,11 @@ class Host:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
-                env={**environment(), "SYSTEMD_NSPAWN_LOCK": "0"},
+                env={
+                    **environment(),
+                    "SYSTEMD_NSPAWN_LOCK": "0",
+                    "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+                },
                 start_new_session=True,
             )
         pid = self._process.pid

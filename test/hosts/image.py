@@ -17,7 +17,7 @@ from . import outer
 from .paths import HostError, cache, lock
 from .tools import ensure_tools, run
 
-RELEASES = ("bookworm", "trixie")
+RELEASES = ("bookworm", "trixie", "forky")
 
 # Raise it when _make() does something else than before.
 _RECIPE = 2
@@ -117,10 +117,10 @@ def image(release: str) -> pathlib.Path:
     The image of a release, made first if need be (half a minute).
 
     release
-        ``bookworm`` (Debian 12) or ``trixie`` (Debian 13)
+        ``bookworm`` (Debian 12), ``trixie`` (Debian 13) or ``forky`` (Debian 14)
     """
     if release not in RELEASES:
-        raise HostError(f"there is no image {release!r}: only {' and '.join(RELEASES)}")
+        raise HostError(f"there is no image {release!r}: only {', '.join(RELEASES)}")
     ensure_tools()
     folder = cache() / "images"
     ready = folder / _key(release)

@@ -80,9 +80,9 @@ def mirrors() -> tuple[str, str]:
     for uri, suite in _apt_entries():
         if not uri.startswith(("http://", "https://")):
             continue
-        if re.fullmatch(r"(bookworm|trixie|stable|testing|sid|bullseye)", suite):
+        if re.fullmatch(r"(bookworm|trixie|forky|stable|testing|sid|bullseye)", suite):
             archive = archive or uri
-        elif re.fullmatch(r"(bookworm|trixie|stable|testing|bullseye)-security", suite):
+        elif re.fullmatch(r"(bookworm|trixie|forky|stable|testing|bullseye)-security", suite):
             security = security or uri
     return archive.rstrip("/") or DEBIAN_MIRROR, security.rstrip("/") or DEBIAN_SECURITY
 
