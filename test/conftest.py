@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import hypothesis
 import pytest
 
-from .hosts.fixtures import host, nginx_org_host, trixie_host, ubuntu_host
+from .hosts.fixtures import forky_host, host, nginx_org_host, trixie_host, ubuntu_host
 from .modules import Modules
 
 __all__ = [
+    "forky_host",
     "full",
     "host",
     "modules",
@@ -24,8 +25,9 @@ __all__ = [
     "ubuntu_host",
 ]
 
-# By the environment, so that the workers of pytest-xdist draw what the header says.
-_SEED = "NGINX_UWSGI_DJANGO_SEED"
+#: What samples are drawn by: an environment variable, so that the workers of pytest-xdist draw what
+#: the header says.
+SEED = "NGINX_UWSGI_DJANGO_SEED"
 _T = TypeVar("_T")
 
 
@@ -39,8 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Settle the seed, before the workers are started."""
     if config.getoption("--seed") is not None:
-        os.environ[_SEED] = str(config.getoption("--seed"))
-    os.environ.setdefault(_SEED, str(random.SystemRandom().randrange(1_000_000)))
+        os.environ[SEED] = str(config.getoption("--seed"))
+    os.environ.setdefault(SEED, str(random.SystemRandom().randrange(1_000_000)))
     hypothesis.settings.register_profile("default-run", max_examples=50, deadline=None)
     hypothesis.settings.register_profile("full", max_examples=2000, deadline=None)
     hypothesis.settings.load_profile("full" if config.getoption("--full") else "default-run")
@@ -60,7 +62,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     if config.getoption("--full"):
         return "sweeps: full"
     return (
-        f"sweeps: sampled; the same samples again: --seed {os.environ[_SEED]}; "
+        f"sweeps: sampled; the same samples again: --seed {os.environ[SEED]}; "
         "tests marked long: with --full alone"
     )
 
@@ -74,7 +76,7 @@ def full(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(scope="session")
 def seed() -> int:
     """What samples are drawn by; in the run's header."""
-    return int(os.environ[_SEED])
+    return int(os.environ[SEED])
 
 
 @pytest.fixture

@@ -146,12 +146,19 @@ def prepare(host: Host) -> None:
     host.salt_call("saltutil.sync_all", pillar=pillar())
 
 
-def project(host: Host, version: str = "one", wsgi: str = WSGI, urls: str = URLS) -> None:
+def project(
+    host: Host,
+    version: str = "one",
+    wsgi: str = WSGI,
+    urls: str = URLS,
+    path: str = "/srv/mysite",
+    settings: str = SETTINGS,
+) -> None:
     """Write the project; another version is another release."""
-    host.write("/srv/mysite/mysite/__init__.py", "")
-    host.write("/srv/mysite/mysite/settings.py", SETTINGS)
-    host.write("/srv/mysite/mysite/urls.py", urls.replace('"one"', f'"{version}"'))
-    host.write("/srv/mysite/mysite/wsgi.py", wsgi)
+    host.write(f"{path}/mysite/__init__.py", "")
+    host.write(f"{path}/mysite/settings.py", settings)
+    host.write(f"{path}/mysite/urls.py", urls.replace('"one"', f'"{version}"'))
+    host.write(f"{path}/mysite/wsgi.py", wsgi)
 
 
 def state(

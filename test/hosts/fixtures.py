@@ -42,6 +42,13 @@ def trixie_host(request: Any) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="module")
+def forky_host(request: Any) -> Iterator[Host]:
+    """A booted throwaway host, fresh for this module: Debian 14."""
+    with Host.create(_name(request), release="forky") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
 def ubuntu_host(request: Any) -> Iterator[UbuntuHost]:
     """
     A booted throwaway host, fresh for this module, that takes itself for Ubuntu 24.04; for another,
