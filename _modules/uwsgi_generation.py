@@ -1048,6 +1048,9 @@ def _twin_text(name: str, digest: str, unit: str, ini: str, env: str, start: int
             "RuntimeDirectory": f"uwsgi-{name}.preflight@{digest}",
         }.get(key)
         kept.append(line if replaced is None else f"{key}={replaced}")
+        if key == "KillSignal":
+            # That it is killed in the end is no failure that an operator should read of.
+            kept.append("SuccessExitStatus=SIGKILL")
     return "\n".join(kept) + "\n"
 
 

@@ -272,6 +272,9 @@ def test_the_twin_has_the_sandbox_and_nothing_of_the_site(made):
         "WantedBy",
     }
     assert "EnvironmentFile=/run/e\n" in twin and "TimeoutStartSec=7\n" in twin
+    # To be killed in the end is no failure of it.
+    assert "KillSignal=SIGKILL\nSuccessExitStatus=SIGKILL\n" in twin
+    assert "SuccessExitStatus" not in whole
     assert twin.count("ExecStart=") == 1 and " --ini /run/i\n" in twin
     assert "uwsgi-mysite.socket" not in twin and "uwsgi-mysite.service" not in twin
 
