@@ -520,5 +520,8 @@ def remove(test: bool = False) -> dict[str, Any]:
     let_go(list(now))
     for path in paths:
         __salt__["durable_file.remove"](path)
+    folder = os.path.dirname(_drop_in())
+    if os.path.isdir(folder) and not os.listdir(folder):
+        os.rmdir(folder)
     __salt__["systemd_unit.daemon_reload"]()
     return changes

@@ -16,7 +16,11 @@ SITES = {"mysite": a_site(listen=[80, "[::]:80", 8081])}
 
 pytestmark = pytest.mark.parametrize(
     "host",
-    ["bookworm", pytest.param("trixie", marks=pytest.mark.long)],
+    [
+        "bookworm",
+        pytest.param("trixie", marks=pytest.mark.long),
+        pytest.param("forky", marks=pytest.mark.long),
+    ],
     indirect=True,
     scope="module",
 )
@@ -201,7 +205,7 @@ def test_a_unit_that_takes_no_sockets_is_told_and_left_alone(host: Host, salt: S
 
 def test_what_is_not_of_tcp_is_told(host: Host, salt: Salt) -> None:
     theirs, listens, told = "/etc/nginx/conf.d/theirs.conf", "", ""
-    if host.release == "trixie":
+    if host.release != "bookworm":
         # Debian 12's nginx does not speak QUIC.
         listens, told = "listen 8443 quic; ssl_reject_handshake on;", "0.0.0.0:8443 (UDP), "
     host.write(theirs, f"server {{ listen unix:/run/theirs.sock; {listens} return 204; }}\n")
@@ -260,6 +264,7 @@ def test_as_packaged_again_and_back(host: Host, salt: Salt, how: str) -> None:
     assert load.failures == [] and processes(host) == serving
     assert salt.state(function)["changes"] == {}
     assert host.run("find /etc/systemd/system -name '*nginx*listen*' -o -name 'zz-*'").stdout == ""
+    assert not host.exists(DROP_IN.rpartition("/")[0])
     assert host.run("systemctl list-units --all --no-legend 'nginx-listen*'").stdout == ""
     host.run("systemctl restart nginx")
     assert salt.call("nginx_socket.held") == {}
