@@ -81,9 +81,29 @@ def test_refusals_are_one_sentence_and_change_nothing(host):
     assert not host.exists("/etc/nginx")
 
 
+@pytest.mark.long
+def test_an_older_salt_stands_in_where_the_index_lacks_what_the_newest_needs(host):
+    """As on a mirror that is behind: the certificates of the newest two Salts are not there."""
+    host.write("/root/constraints", "certifi<2026.10.19\n")
+    pip = host.read("/etc/pip.conf")
+    host.write("/etc/pip.conf", f"{pip}constraint = /root/constraints\n")
+    host.write("/root/bad.sls", "nginx_uwsgi_django: {sites: {}}\n")
+    first = host.run(APPLY, "/root/bad.sls", check=False, timeout=900)
+    host.write("/etc/pip.conf", pip)
+    for version in ("3008.5", "3008.4"):
+        assert f"Salt {version} cannot be installed from this package index: " in first.stdout
+    assert "certifi" in first.stdout
+    assert "Salt 3008.3 is installed." in first.stdout
+    assert "nginx_uwsgi_django:sites" in first.stderr
+    # The next run asks no index.
+    again = host.run(APPLY, "/root/bad.sls", check=False)
+    assert "nstall" not in output(again)
+
+
 def test_a_bare_host_ends_with_an_address_that_answers(applied):
     host, outcome = applied
     print(outcome.stdout)
+    assert re.search(r"^Salt 3008\.\d is installed\.$", outcome.stdout, re.MULTILINE)
     assert re.search(r"\[ ?\d+/\d+\] mysite: uWSGI runs the desired generation", outcome.stdout)
     url = re.search(r"mysite: (http://\S+) answers \(200 ", outcome.stdout)[1]
     with urllib.request.urlopen(url, timeout=10) as page:
