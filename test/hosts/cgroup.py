@@ -17,7 +17,7 @@ from .paths import HostError
 _PARENT = "nginx_uwsgi_django_hosts"
 _ROOT = "/sys/fs/cgroup"
 # In a mount namespace of its own: the unified hierarchy where systemd looks for it.
-_UNIFIED = f"umount -R -l {_ROOT} && mount -t cgroup2 cgroup2 {_ROOT} && exec \"$@\""
+_UNIFIED = f'umount -R -l {_ROOT} && mount -t cgroup2 cgroup2 {_ROOT} && exec "$@"'
 
 
 def _hierarchies() -> list[pathlib.Path]:

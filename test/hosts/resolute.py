@@ -31,11 +31,15 @@ Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 root ALL=(ALL:ALL) ALL
 %sudo ALL=(ALL:ALL) ALL
 """
+# The host's package lists and caches stay as the image has them.
 # Each program of GNU's makes way, by dpkg's own means, for a link to the one of uutils.
 _USERLAND = """
 set -e
-apt-get -q update
-apt-get -q -y --no-install-recommends install rust-coreutils sudo-rs
+own=/var/tmp/apt
+mkdir -p $own/lists/partial $own/cache/archives/partial
+apt="apt-get -q -y -o Dir::State::Lists=$own/lists -o Dir::Cache=$own/cache"
+$apt update
+$apt --no-install-recommends install rust-coreutils sudo-rs
 for path in $(dpkg -L coreutils | grep -E '^/usr/s?bin/.'); do
     name=${path##*/}
     if coreutils --list | grep -qxF "$name"; then
@@ -49,8 +53,7 @@ for path in $(cat /root/replaced); do
     $gnuln -s /usr/bin/coreutils "$path"
 done
 ln -s sudo-rs /usr/bin/sudo
-rm -r /root/replaced /var/lib/apt/lists/*
-apt-get clean
+rm -r /root/replaced $own
 """
 
 

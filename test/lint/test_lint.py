@@ -10,7 +10,9 @@ import sys
 import pytest
 import yaml
 
+from .. import matrix
 from ..hosts.paths import FORMULA
+from ..hosts.salts import VERSIONS
 
 BIN = pathlib.Path(sys.executable).parent
 
@@ -93,3 +95,12 @@ def test_ruff_finds_nothing_in_the_script_of_the_user_data(tmp_path: pathlib.Pat
     script.write_text(yaml.safe_load(text)["write_files"][1]["content"], "utf-8")
     for how in (["check"], ["format", "--check", "--diff"]):
         lint("ruff", *how, "--config", str(FORMULA / "pyproject.toml"), str(script))
+
+
+def test_readme_has_the_table_of_what_is_tested() -> None:
+    """`python3 -m test.matrix` prints it."""
+    assert matrix.table() in (FORMULA / "README.md").read_text("utf-8")
+
+
+def test_bin_apply_installs_the_salt_that_is_tested() -> None:
+    assert f'SALT_VERSIONS = ("{VERSIONS["3008"]}", ' in (FORMULA / "bin/apply").read_text("utf-8")
