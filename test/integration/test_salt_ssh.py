@@ -16,8 +16,8 @@ from ..hosts.state_run import StateRun
 PILLAR = yaml.safe_load((FORMULA / "pillar.example").read_text())
 CONFIG = "/etc/salt-ssh"
 INSTALL = "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install "
-# The newest Debian's Python is for the newest Salt alone.
-TARGETS = {"3006": "bookworm", "3007": "bookworm", "3008": "trixie"}
+# The newer Debians' Pythons are for the newest Salt alone.
+TARGETS = [("3006", "bookworm"), ("3007", "bookworm"), ("3008", "trixie"), ("3008", "forky")]
 
 pytestmark = pytest.mark.long
 
@@ -30,10 +30,10 @@ def control(host: Host) -> Host:
     return host
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=TARGETS, ids="-".join)
 def web(request: Any, control: Host) -> Iterator["Web"]:
-    salt = request.param
-    with Host.create(f"web{salt}-{Host.tag()}", release=TARGETS[salt], salt=False) as target:
+    salt, release = request.param
+    with Host.create(f"web{salt}-{Host.tag()}", release=release, salt=False) as target:
         yield Web(control, target, salt)
 
 
@@ -48,6 +48,9 @@ class Web:
         # Nothing of the formula is there but what salt-ssh brings.
         target.run("umount", "/srv/formula")
         target.run(f"{INSTALL} --no-install-recommends openssh-server python3", timeout=300)
+        if target.release == "forky":
+            # It does not come with the server any more.
+            target.run("apt-get -q -y install openssh-client", timeout=300)
         target.write("/root/.ssh/authorized_keys", control.read("/root/.ssh/id.pub"), 0o600)
         kind, key, *_ = target.read("/etc/ssh/ssh_host_ed25519_key.pub").split()
         control.write("/root/.ssh/known_hosts", f"{target.address} {kind} {key}\n")
