@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """
-Write what is made from the pillar's one definition: docs/generate.py [--check]
+Write what is made from the pillar's one definition and from the tree: docs/generate.py [--check]
 
 pillar.schema.json, nginx_uwsgi_django/defaults.yaml and docs/pillar.md come from the tables in
-_modules/site_pillar.py. With --check nothing is written, and a file that differs is an error.
+_modules/site_pillar.py, nginx_uwsgi_django/modules.json from the names of the modules. With --check nothing is written, and a file that differs is an error.
 Needs Salt and PyYAML, as in the environment that bin/test makes.
 """
 
@@ -314,11 +314,21 @@ def page_text(module: ModuleType) -> str:
     )
 
 
+def modules_text() -> str:
+    """The modules that nginx_uwsgi_django/sync.sls brings to a minion."""
+    names = {
+        kind: sorted(path.stem for path in (CHECKOUT / f"_{kind}").glob("*.py"))
+        for kind in ("modules", "states")
+    }
+    return json.dumps(names, indent=2) + "\n"
+
+
 def generated(module: ModuleType) -> dict[Path, str]:
     """Every generated file and its text."""
     return {
         CHECKOUT / "pillar.schema.json": schema_text(module),
         CHECKOUT / "nginx_uwsgi_django/defaults.yaml": defaults_text(module),
+        CHECKOUT / "nginx_uwsgi_django/modules.json": modules_text(),
         CHECKOUT / "docs/pillar.md": page_text(module),
     }
 
