@@ -209,3 +209,30 @@ def group(name: str) -> grp.struct_group | None:
             return None
 
     return once(("group", name), look)
+
+
+def name_of(kind: str, number: int) -> str:
+    """
+    The name of a user or a group of the host.
+
+    kind
+        ``user`` or ``group``
+    number
+        its number
+
+    Returns its name; the number itself, as text, where no account has it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' host_survey.name_of user 33
+    """
+
+    def look() -> str:
+        try:
+            return pwd.getpwuid(number).pw_name if kind == "user" else grp.getgrgid(number).gr_name
+        except KeyError:
+            return str(number)
+
+    return once(("name", kind, number), look)

@@ -540,6 +540,57 @@ def pid(shown: dict[str, str] | None = None) -> int | None:
     return _master(_show() if shown is None else shown)
 
 
+def accounts() -> list[dict[str, Any]]:
+    """
+    The accounts that nginx's workers run as, read from the running processes.
+
+    Returns a list of dictionaries, one for each account: ``user`` (a name, or a number where the
+    account is gone), ``groups`` (names, supplementary groups among them), ``uid``, ``gid`` and
+    ``finishing`` (True when only workers run as it that take no new connections). Empty when nginx
+    does not run.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_process.accounts
+    """
+    found: dict[tuple[int, int, tuple[int, ...]], bool] = {}
+    main = _show().get("MainPID", "0")
+    masters = [int(main)] if main.isdigit() and int(main) else []
+    for master in masters:
+        for pid, (title, _) in _children(master).items():
+            if title.startswith("nginx: master process"):
+                # A new binary that takes over is the child of the one that it replaces.
+                masters.append(pid)
+            elif title.startswith(_WORKER) and (numbers := _numbers(pid)):
+                found[numbers] = found.get(numbers, True) and title != _WORKER
+    name = __salt__["host_survey.name_of"]
+    return [
+        {
+            "user": name("user", uid),
+            "groups": sorted({name("group", each) for each in (gid, *more)}),
+            "uid": uid,
+            "gid": gid,
+            "finishing": finishing,
+        }
+        for (uid, gid, more), finishing in sorted(found.items())
+    ]
+
+
+def _numbers(pid: int) -> tuple[int, int, tuple[int, ...]] | None:
+    """A process's user, group and supplementary groups; None when the process is gone."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as stream:
+            fields = dict(line.rstrip("\n").partition(":")[::2] for line in stream)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    uid, gid = (int(fields[key].split()[1]) for key in ("Uid", "Gid"))
+    return uid, gid, tuple(sorted(map(int, fields["Groups"].split())))
+
+
 def due() -> dict[str, str]:
     """
     What is to be done so that nginx runs, and runs what is on the disk.

@@ -355,6 +355,52 @@ def _user_meaning(arguments: list[str]) -> tuple[str, ...]:
     return (arguments[0], arguments[0]) if len(arguments) == 1 else tuple(arguments)
 
 
+def user() -> list[str] | None:
+    """
+    The user that the main configuration on the disk gives to nginx's workers.
+
+    Returns a list of the user's name and the group's, as nginx takes the directive ``user``; None
+    where the file or the directive is missing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.user
+    """
+    for directive in _directives(_text(_read(os.path.join(_base(), "nginx.conf")))):
+        if directive.depth == 0 and directive.words[0] == "user" and len(directive.words) > 1:
+            return list(_user_meaning(list(directive.words[1:])))
+    return None
+
+
+def temporary() -> list[str]:
+    """
+    The directories in which nginx's workers keep bodies of requests and answers for a moment: those
+    that nginx was built with and those of the configuration on the disk.
+
+    Returns the absolute paths of those that are there, sorted.
+
+    Raises CommandExecutionError when nginx is not installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.temporary
+    """
+    paths, base = compiled(), _base()
+    found = {path for name, path in paths.items() if name.startswith("http-") and "temp" in name}
+    for pattern in ("nginx.conf", "conf.d/*.conf", "sites-enabled/*"):
+        for file in glob.glob(os.path.join(glob.escape(base), pattern)):
+            for directive in _directives(_text(_read(os.path.realpath(file)))):
+                if directive.words[0].endswith("_temp_path") and len(directive.words) > 1:
+                    found.add(directive.words[1])
+    prefix = paths.get("prefix", "/usr/share/nginx")
+    absolute = {os.path.realpath(os.path.join(prefix, path)) for path in found}
+    return sorted(path for path in absolute if os.path.isdir(path))
+
+
 # --- what the tree is to be --------------------------------------------------------------------
 
 

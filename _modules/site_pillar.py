@@ -11,6 +11,7 @@ It reads ``__pillar__`` and not ``pillar.get``, which masks values on 3008.
 .. versionadded:: 0.1.0
 """
 
+import contextlib
 import copy
 import difflib
 import functools
@@ -1431,7 +1432,7 @@ def _project() -> _Mapping:
                 _ACCOUNT,
                 most=32,
                 default=_Derived("the user's name"),
-                description="The user's primary group; created when missing.",
+                description="The user's primary group; created when missing. It is not nginx's.",
                 example="mysite",
                 refuse=(_RESERVED_ACCOUNT, _RESERVED_GROUP),
             ),
@@ -2525,7 +2526,8 @@ def _site_keys() -> dict[str, _Node]:
                     _ACCOUNT,
                     most=32,
                     default="root",
-                    description="The socket's owner.",
+                    description="The socket's owner. While nginx goes over to another nginx:user, "
+                    "its old user takes the owner's place.",
                     example="deploy",
                 ),
                 "group": _Text(
@@ -2533,7 +2535,8 @@ def _site_keys() -> dict[str, _Node]:
                     _ACCOUNT,
                     most=32,
                     default=_Derived("the primary group of nginx:user"),
-                    description="The socket's group.",
+                    description="The socket's group: one that nginx's user is in, unless the "
+                    "owner or the mode lets nginx connect.",
                     example="deploy",
                     refuse=(
                         ("users|nogroup", "anybody may be in it, and who can connect runs code"),
@@ -2930,6 +2933,59 @@ def _primary_group(user: str) -> str:
         return user
 
 
+def groups_of(user: str, group: str = "") -> list[str]:
+    """
+    The groups that a process has which runs as a user, as initgroups(3) gives them.
+
+    user
+        a name; one that does not exist yet will have a group of its own name
+    group
+        the name of the process's group; by default the user's primary group
+
+    Returns their names, sorted.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_pillar.groups_of www-data
+    """
+    first = group or _primary_group(user)
+    try:
+        numbers = os.getgrouplist(user, grp.getgrnam(first).gr_gid)
+    except KeyError:
+        return [first]
+    found = {first}
+    for number in numbers:
+        with contextlib.suppress(KeyError):
+            found.add(grp.getgrgid(number).gr_name)
+    return sorted(found)
+
+
+def may_connect(user: str, groups: list[str], socket: dict[str, Any]) -> bool:
+    """
+    Whether a process may connect to a socket, by the socket's owner, group and mode (unix(7)).
+
+    user, groups
+        the names of the process's user and of its groups
+    socket
+        ``owner``, ``group`` and ``mode`` (a quoted octal string)
+
+    Returns True or False.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_pillar.may_connect www-data '[www-data]' '{owner: root, group: www-data, mode: "0660"}'
+    """
+    mode = int(socket["mode"], 8)
+    # As the kernel does: only the first class that the process is in counts.
+    if user == socket["owner"]:
+        return user == "root" or bool(mode & 0o200)
+    return user == "root" or bool(mode & (0o020 if socket["group"] in groups else 0o002))
+
+
 def _concrete(name: str) -> str:
     """A host name that a server name answers to."""
     if name == "_":
@@ -3238,6 +3294,16 @@ def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
                 "set project:user, or another nginx:user",
             )
         )
+    elif project["group"] == nginx["group"]:
+        errors.append(
+            _meaning(
+                (*path, "project", "group"),
+                f"{project['group']!r}, the group of nginx's workers",
+                "a group of the site's own: nginx's group may connect to the sockets of all sites, "
+                "and who connects there runs code as their users",
+                "leave project:group out, or set another nginx:user",
+            )
+        )
     if uwsgi["binary"] and uwsgi["package"]:
         errors.append(
             _meaning(
@@ -3263,6 +3329,21 @@ def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
                 (*path, "socket", "mode"),
                 f"{socket['mode']!r}, with which nginx cannot connect",
                 "a mode that lets the group write, like '0660'",
+            )
+        )
+    elif not may_connect(
+        nginx["user"],
+        # The usual group: with a thousand sites /etc/group is not read for each.
+        [nginx["group"]] if socket["group"] == nginx["group"] else groups_of(nginx["user"]),
+        socket,
+    ):
+        errors.append(
+            _meaning(
+                (*path, "socket", "group"),
+                f"{socket['group']!r}, with which nginx's user {nginx['user']!r} cannot connect: "
+                f"it is no member, or the mode {socket['mode']!r} does not let it write",
+                f"{nginx['group']!r}, the primary group of nginx:user, or another group of it",
+                "leave socket:group out: it follows nginx:user",
             )
         )
     _check_limits((*path, "uwsgi", "limits"), uwsgi["limits"], errors)

@@ -33,6 +33,10 @@ _PIDFD_GETFD = 438
 _PUBLIC = ("/tmp/", "/var/tmp/", "/dev/shm/")
 
 
+# The lines of a socket's unit that say who may connect, and what they are called in the pillar.
+_ACCESS = re.compile(r"^Socket(User|Group|Mode)=(.*)$", re.MULTILINE)
+_KEYS = {"User": "owner", "Group": "group", "Mode": "mode"}
+
 # The units of all sites, generations among them.
 _PATTERN = "uwsgi-*"
 
@@ -83,7 +87,7 @@ def unit_files(site: str) -> dict[str, str]:
 
         salt '*' uwsgi_socket.unit_files mysite
     """
-    wanted = __salt__["site_pillar.site"](site)["socket"]
+    wanted = _wanted(site)
     directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
     unit = names(site)
     path = __salt__["systemd_unit.escape"](wanted["path"])
@@ -125,6 +129,25 @@ ExecStart=/bin/true
 WantedBy=multi-user.target
 """,
     }
+
+
+def _wanted(site: str) -> dict[str, Any]:
+    """The socket as it has to be now: the pillar's, see :py:mod:`socket_access` for who may connect."""
+    socket = __salt__["site_pillar.site"](site)["socket"]
+    owner = _written(site).get("owner")
+    return {**socket, **__salt__["socket_access.wanted"](site, owner)}
+
+
+def _unit_path(site: str) -> str:
+    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
+    return f"{directory}/{names(site)['socket']}"
+
+
+def _written(site: str) -> dict[str, str]:
+    """Owner, group and mode in the unit file that is there; empty without one."""
+    text = __salt__["durable_file.read"](_unit_path(site)) or b""
+    found = _ACCESS.findall(text.decode("utf-8", "replace"))
+    return {_KEYS[word]: value for word, value in found}
 
 
 def status(site: str) -> dict[str, Any]:
@@ -229,7 +252,7 @@ def _lacks(site: str, shown: dict[str, dict[str, str]]) -> dict[str, dict[str, A
 
 
 def _differences(site: str, now: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    wanted = __salt__["site_pillar.site"](site)["socket"]
+    wanted = _wanted(site)
     anchor = names(site)["anchor"]
     changes: dict[str, dict[str, Any]] = {}
     if now["path"] != wanted["path"]:
@@ -304,6 +327,8 @@ def remarks(site: str) -> list[str]:
     backlog, limit = __salt__["site_pillar.site"](site)["socket"]["backlog"], somaxconn()
     if backlog > limit:
         answer.append(f"the kernel caps the backlog of {backlog} at net.core.somaxconn = {limit}")
+    for user in shared(site):
+        answer.append(f"it lets in {user} as well, as which nginx runs or would start")
     return answer
 
 
@@ -336,32 +361,12 @@ def _seen(path: str) -> dict[str, Any]:
     with contextlib.suppress(FileNotFoundError):
         entry = os.lstat(path)
         if stat.S_ISSOCK(entry.st_mode):
-            answer["owner"] = _user(entry.st_uid)
-            answer["group"] = _group(entry.st_gid)
+            answer["owner"] = __salt__["host_survey.name_of"]("user", entry.st_uid)
+            answer["group"] = __salt__["host_survey.name_of"]("group", entry.st_gid)
             answer["mode"] = f"{stat.S_IMODE(entry.st_mode):04o}"
             answer["listening"] = bool(_listeners(path))
             answer["backlog"] = (_queue(path) or (0, None))[1]
     return answer
-
-
-def _user(uid: int) -> str:
-    def look() -> str:
-        try:
-            return pwd.getpwuid(uid).pw_name
-        except KeyError:
-            return str(uid)
-
-    return __salt__["host_survey.once"](("uid", uid), look)
-
-
-def _group(gid: int) -> str:
-    def look() -> str:
-        try:
-            return grp.getgrgid(gid).gr_name
-        except KeyError:
-            return str(gid)
-
-    return __salt__["host_survey.once"](("gid", gid), look)
 
 
 def _listeners(path: str) -> list[int]:
@@ -513,8 +518,8 @@ def listen(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
     shown
         what :py:func:`units` says, where it was asked already
 
-    Raises CommandExecutionError when systemd does not obey, or the kernel lets a live socket's
-    backlog not be changed.
+    Raises CommandExecutionError when the owner or the group is not on this host (nothing is changed
+    then), when systemd does not obey, or the kernel lets a live socket's backlog not be changed.
 
     CLI Example:
 
@@ -522,7 +527,10 @@ def listen(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
 
         salt '*' uwsgi_socket.listen mysite
     """
-    wanted = __salt__["site_pillar.site"](site)["socket"]
+    missing = __salt__["socket_access.missing"](site)
+    if missing:
+        raise CommandExecutionError("\n".join(missing))
+    wanted = _wanted(site)
     shown = units(site) if shown is None else shown
     changes = _lacks(site, shown)
     unit = names(site)
@@ -559,6 +567,107 @@ def listen(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
                 f"systemctl restart {unit['socket']} does it, and stops the site for that time"
             )
     __salt__["systemd_unit.start"](list(unit.values()))
+
+
+def shared(site: str) -> list[str]:
+    """
+    The users besides the pillar's that a site's socket has to let in now, because nginx runs as
+    them or has them in its configuration on disk.
+
+    site
+        the site's name
+
+    Returns their names.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.shared mysite
+    """
+    return __salt__["socket_access.others"](site, _written(site).get("owner"))
+
+
+def opened(site: str, narrow: bool = False) -> dict[str, dict[str, str]]:
+    """
+    What of a site's socket has to change for nginx to connect, or for nobody else to.
+
+    site
+        the site's name
+    narrow
+        also what lets in more users than nginx connects as by now
+
+    Returns a dictionary of ``old`` and ``new`` by ``owner``, ``group`` and ``mode``; empty when
+    nothing is to be done, and where systemd holds no socket of that site.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.opened mysite narrow=True
+    """
+    written = _written(site)
+    if not written:
+        return {}
+    live = {key: value for key, value in _seen(_bound(site)).items() if value and key in written}
+    wanted = __salt__["socket_access.wanted"](site, written.get("owner"))
+    changes: dict[str, dict[str, str]] = {}
+    for now in (written, live):
+        if not now or not (narrow or __salt__["socket_access.shuts_out"](site, now)):
+            continue
+        for key, new in wanted.items():
+            same = int(now[key], 8) == int(new, 8) if key == "mode" else now[key] == new
+            if not same:
+                changes[key] = {"old": now[key], "new": new}
+    return changes
+
+
+def _bound(site: str) -> str:
+    """The path in the unit file, on which systemd listens; it may not be the pillar's yet."""
+    text = (__salt__["durable_file.read"](_unit_path(site)) or b"").decode("utf-8", "replace")
+    found = re.search(r"^ListenStream=(.*)$", text, re.MULTILINE)
+    # systemd's word for a percent sign, the only one that systemd_unit.escape puts into a path.
+    return found[1].replace("%%", "%") if found else ""
+
+
+def admit(sites: list[str]) -> None:
+    """
+    Let in the users that nginx connects as, and no others, at the sockets of some sites: in the
+    units, and at the live sockets. Nothing else of them changes, and no connection is lost.
+
+    sites
+        names of sites whose socket's unit is there
+
+    Raises CommandExecutionError when systemd does not obey, or an account is not on this host.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.admit '[mysite]'
+    """
+    for site in sites:
+        missing = __salt__["socket_access.missing"](site)
+        if missing:
+            raise CommandExecutionError("\n".join(missing))
+    access = {
+        site: __salt__["socket_access.wanted"](site, _written(site).get("owner")) for site in sites
+    }
+    for site, wanted in access.items():
+        text = __salt__["durable_file.read"](_unit_path(site)).decode("utf-8", "replace")
+        for word, key in _KEYS.items():
+            # Names of accounts and octal numbers: nothing in them is a reference to a group.
+            text = re.sub(rf"^Socket{word}=.*$", f"Socket{word}={wanted[key]}", text, flags=re.M)
+        __salt__["durable_file.write"](_unit_path(site), text)
+    __salt__["systemd_unit.read_anew"]([names(site)["socket"] for site in sites])
+    for site, wanted in access.items():
+        path = _bound(site)
+        if _seen(path)["mode"] is not None:
+            set_owner(path, **wanted)
 
 
 def remains(site: str) -> dict[str, str]:
@@ -630,7 +739,7 @@ def set_owner(path: str, owner: str, group: str, mode: str) -> bool:
     path
         the socket
     owner, group
-        names
+        names, or a number of an account that is gone
     mode
         a quoted octal string
 
@@ -645,7 +754,8 @@ def set_owner(path: str, owner: str, group: str, mode: str) -> bool:
         salt '*' uwsgi_socket.set_owner /run/uwsgi/mysite.sock root www-data '0660'
     """
     try:
-        uid, gid = pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid
+        uid = int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
+        gid = grp.getgrnam(group).gr_gid
     except KeyError as error:
         raise CommandExecutionError(str(error.args[0])) from None
     # By way of a handle, so that it is this socket and not what a link puts in its place.

@@ -46,6 +46,10 @@ def listening(name: str) -> dict[str, Any]:
             ret["comment"] = f"systemd listens on {wanted['path']}{remarks}"
             return ret
         ret["changes"] = changes
+        missing = __salt__["socket_access.missing"](name, foreseen=bool(__opts__["test"]))
+        if missing:
+            ret.update(result=False, changes={}, comment="\n".join(missing))
+            return ret
         if __opts__["test"]:
             ret["result"] = None
             ret["comment"] = f"systemd would listen on {wanted['path']}{remarks}"

@@ -2,17 +2,31 @@
 include:
   - nginx_uwsgi_django.nginx.account
 
+# Before the tree gives nginx another user: the old workers have requests to finish.
+'nginx: its old and its new user have access':
+  nginx_user.admitted:
+    - name: nginx
+    - require:
+      - system_account: 'nginx: the account of its workers exists'
+
 'nginx: its tree is the one of the pillar':
   nginx_tree.applied:
     - name: nginx
     - require:
       - system_account: 'nginx: the account of its workers exists'
+      - nginx_user: 'nginx: its old and its new user have access'
 
 'nginx: it runs what is on disk':
   nginx_process.current:
     - name: nginx
     - require:
       - nginx_tree: 'nginx: its tree is the one of the pillar'
+
+'nginx: only its user has access':
+  nginx_user.narrowed:
+    - name: nginx
+    - require:
+      - nginx_process: 'nginx: it runs what is on disk'
 
 # After what this run brings is served: the packages' tree is then what both nginx are asked about.
 'nginx: its package is from the source of the pillar':

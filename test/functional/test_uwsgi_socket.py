@@ -104,6 +104,25 @@ def test_changed_by_hand_is_put_right(host):
     assert facts(host)[:3] == ["root", "www-data", "660"]
 
 
+@pytest.mark.parametrize(("key", "kind"), [("owner", "user"), ("group", "group")])
+def test_an_account_that_is_not_there_changes_nothing(changing, key, kind):
+    before = facts(changing), site.tree(changing)
+    # With this mode nginx could connect: the group is not the one that lets it in.
+    changing.set_pillar(site.pillar(socket={key: "nobodyhere", "mode": "0666"}))
+    for test in (True, False, False):
+        refused = site.state(changing, "uwsgi_socket.listening", test=test)
+        assert (refused["result"], refused["changes"]) == (False, {})
+        assert f"sites:mysite:socket:{key}: found 'nobodyhere'" in refused["comment"]
+        assert f"no {kind} of this host" in refused["comment"]
+    assert (facts(changing), site.tree(changing)) == before
+    # One that the formula makes in the same run is foreseen.
+    changing.set_pillar(
+        site.pillar(socket={key: "webby", "mode": "0666"}, project={"user": "webby"})
+    )
+    foreseen = site.state(changing, "uwsgi_socket.listening", test=True)
+    assert foreseen["result"] is None and foreseen["changes"]
+
+
 def test_a_backlog_above_the_kernels_limit_is_told(changing):
     limit = int(changing.run("cat /proc/sys/net/core/somaxconn").stdout)
     changing.set_pillar(site.pillar(socket={"backlog": 60000}))

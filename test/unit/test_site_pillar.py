@@ -223,6 +223,46 @@ def test_the_socket_has_the_primary_group_that_nginx_has_on_the_host(use):
     assert settings["sites"]["mysite"]["socket"]["group"] == "nobody-knows"
 
 
+@pytest.mark.parametrize(
+    ("socket", "user"),
+    [
+        ({"group": "web"}, "nobody-knows"),
+        ({"group": "web"}, "www-data"),
+        ({"group": "no-such-group"}, "www-data"),
+        # The owner's rights count, and not the group's.
+        ({"owner": "www-data", "mode": "0460"}, "www-data"),
+        # Who is in the group has the group's rights alone.
+        ({"mode": "0602"}, "www-data"),
+    ],
+)
+def test_a_socket_that_nginx_cannot_connect_to(errors, socket, user):
+    error = only(
+        errors(with_site(a_site(socket=socket), nginx={"user": user})), "sites:mysite:socket:group"
+    )
+    assert f"nginx's user {user!r} cannot connect" in error["found"]
+    assert "the primary group of nginx:user" in error["expected"]
+
+
+@pytest.mark.parametrize(
+    "socket",
+    [
+        {"group": "www-data"},
+        {"group": "web", "mode": "0666"},
+        {"group": "web", "owner": "www-data", "mode": "0600"},
+    ],
+)
+def test_a_socket_that_nginx_can_connect_to(errors, socket):
+    assert errors(with_site(a_site(socket=socket), nginx={"user": "www-data"})) == []
+
+
+def test_the_group_of_a_site_is_not_nginxs(errors):
+    project = {**PROJECT, "user": "mine", "group": "deploy"}
+    pillar = with_site(a_site(project=project), nginx={"user": "deploy"})
+    error = only(errors(pillar), "sites:mysite:project:group")
+    assert "the group of nginx's workers" in error["found"]
+    assert "the sockets of all sites" in error["expected"]
+
+
 def test_defaults_are_not_shared_between_sites(use):
     sites = {"a": a_site(host="a.org"), "b": a_site(host="b.org")}
     values = use({"nginx_uwsgi_django": {"sites": sites}}).settings()["sites"]

@@ -34,6 +34,8 @@ WRITERS = {
     "nginx_package": {"_guarded", "_staged", "_unguard"},
     # The tree that is made beside nginx's, of hard links and of files by O_EXCL and O_NOFOLLOW.
     "nginx_tree": {"_renameat2", "_place", "_stage", "_exchange", "_one_by_one", "_alone"},
+    # By descriptors of directories, reached without following a link.
+    "nginx_temporary": {"shared", "share", "settled", "settle"},
     "python_venv": {"_hand_over"},  # by descriptors; links themselves, not what they lead to
     "release_record": {"alone"},  # by O_NOFOLLOW, in a directory of root's
     # Below this minion's own cache, in a directory of root's, 0700; what a source says is written

@@ -1,0 +1,172 @@
+"""
+nginx's workers get another user while they serve: who may connect to a site's socket follows them.
+"""
+
+import re
+
+import pytest
+
+from . import uwsgi_load as load
+from . import uwsgi_site as site
+
+UNIT = f"{site.UNIT_DIR}/uwsgi-mysite.socket"
+STATES = ("sites: each is as the pillar says", "nginx: its tree is the one of the pillar")
+
+
+# A body that trickles in until it is told to end.
+UPLOAD = """
+import http.client, os, time
+link = http.client.HTTPConnection("127.0.0.1", 80, timeout=120)
+link.putrequest("POST", "/echo")
+link.putheader("Host", "www.example.org")
+link.putheader("Content-Length", "100000")
+link.endheaders()
+left = 100000
+while not os.path.exists("/root/go-on"):
+    try:
+        link.send(b"x")
+    except OSError as error:
+        print("ended early:", error, link.getresponse().status)
+        raise
+    left -= 1
+    open("/root/begun", "w").close()
+    time.sleep(0.5)
+link.send(b"x" * left)
+answer = link.getresponse()
+print(answer.status, answer.read().decode())
+"""
+
+
+def pillar(user, **more):
+    """The pillar with a user of nginx's workers, and the socket's group left to follow from it."""
+    whole = site.pillar(**more)
+    settings = whole["nginx_uwsgi_django"]
+    settings["nginx"]["user"] = user
+    settings["sites"]["mysite"]["socket"].pop("group")
+    return whole
+
+
+def applied(host, user, **more):
+    run = host.apply(pillar=pillar(user, **more))
+    assert run.ok, run.failed
+    return run
+
+
+@pytest.fixture(scope="module")
+def web(host):
+    """A host on which the site is served; the accounts are there before the formula comes."""
+    site.prepare(host)
+    host.run("useradd --system --user-group web")
+    applied(host, "www-data")
+    return host
+
+
+@pytest.fixture
+def serving(web):
+    applied(web, "www-data")
+    assert admitted(web) == ("root", "www-data", "660")
+    return web
+
+
+def admitted(host):
+    """Owner, group and mode of the live socket."""
+    return tuple(host.run("stat", "-c", "%U %G %a", site.SOCKET).stdout.split())
+
+
+def written(host):
+    """The same, of the next one that systemd makes."""
+    found = dict(re.findall(r"^Socket(User|Group|Mode)=(.*)$", host.read(UNIT), re.MULTILINE))
+    return found["User"], found["Group"], found["Mode"].lstrip("0")
+
+
+def workers(host):
+    """The users of nginx's workers, those that finish their requests among them."""
+    return set(host.run("ps -o user:32= -p $(pgrep -d, -f '^nginx: worker')").stdout.split())
+
+
+def connects(host, user):
+    script = f"import socket; socket.socket(socket.AF_UNIX).connect('{site.SOCKET}')"
+    return (
+        host.run("runuser", "-u", user, "--", "python3", "-c", script, check=False).returncode == 0
+    )
+
+
+def served(host):
+    return host.get("/", "www.example.org")[0]
+
+
+def test_another_user_of_nginx_under_load_loses_nothing(serving):
+    def change():
+        for user in ("deploy", "web", "www-data"):
+            run = applied(serving, user)
+            assert "nginx: it runs what is on disk" in {state.id for state in run.changed}
+            assert workers(serving) == {user}
+            assert admitted(serving) == written(serving) == ("root", user, "660")
+
+    told = load.under_load(serving, load.NGINX, change)
+    assert told["lost"] == []
+    assert min(told["kinds"].values()) > 0 and told["asked"] > 100
+    assert connects(serving, "www-data")
+    assert not connects(serving, "web") and not connects(serving, "deploy")
+    again = serving.apply(pillar=pillar("www-data"))
+    assert again.ok and again.changed == []
+
+
+def test_a_tree_that_nginx_refuses_leaves_the_socket_to_both_users(serving):
+    refused = pillar("web", snippet="no_such_directive on;")
+
+    def change():
+        # Red as long as the cause is there, and the same every time.
+        for _ in range(2):
+            run = serving.apply(pillar=refused)
+            assert [state.id for state in run.failed][0] == STATES[1], run.failed
+            assert workers(serving) == {"www-data"}
+            assert admitted(serving) == written(serving) == ("www-data", "web", "660")
+            assert connects(serving, "www-data") and connects(serving, "web")
+
+    told = load.under_load(serving, load.NGINX, change)
+    assert told["lost"] == [] and told["asked"] > 100
+    # With nginx's old tree on disk its old user connects after a restart of the units, too.
+    serving.run("systemctl restart uwsgi-mysite.socket uwsgi-mysite.service nginx")
+    assert site.eventually(lambda: served(serving) == 200)
+    again = serving.apply(pillar=refused)
+    assert {state.id for state in again.changed} == set()
+    # The cause is mended: nginx has its new user, and its old one has no access any more.
+    applied(serving, "web")
+    assert admitted(serving) == written(serving) == ("root", "web", "660")
+    assert not connects(serving, "www-data")
+
+
+@pytest.mark.long
+def test_the_host_reboots_while_the_tree_is_refused(serving):
+    serving.apply(pillar=pillar("web", snippet="no_such_directive on;"))
+    serving.reboot()
+    assert site.eventually(lambda: served(serving) == 200, 30)
+    assert admitted(serving) == ("www-data", "web", "660")
+
+
+@pytest.mark.long
+def test_a_slow_upload_in_an_old_worker_reaches_the_site(serving):
+    """nginx connects when it has the whole body: long after it was told to finish."""
+    serving.write("/root/upload.py", UPLOAD)
+    serving.run(
+        "rm -f /root/begun /root/go-on; (python3 /root/upload.py >/root/uploaded 2>&1 &); "
+        "until [ -e /root/begun ]; do sleep 0.1; done"
+    )
+    # A whole run passes: it does not wait for ever for a request that takes long, and says so.
+    run = applied(serving, "web")
+    assert workers(serving) == {"web", "www-data"}
+    assert admitted(serving) == written(serving) == ("www-data", "web", "660")
+    said = run.by_id["nginx: only its user has access"].comment
+    assert "mysite" in said and "www-data" in said
+    again = site.state(serving, "nginx_user.narrowed", site="nginx", timeout=0)
+    assert (again["result"], again["changes"]) == (True, {})
+    serving.run("touch /root/go-on")
+    told = site.eventually(lambda: serving.read("/root/uploaded").strip())
+    assert told == "200 100000"
+    site.eventually(lambda: workers(serving) == {"web"})
+    dry = serving.apply(pillar=pillar("web"), test=True)
+    assert [state.result for state in dry.results if state.changes] == [None]
+    run = applied(serving, "web")
+    assert len(run.changed) == 1
+    assert admitted(serving) == written(serving) == ("root", "web", "660")
