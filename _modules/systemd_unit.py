@@ -43,6 +43,16 @@ _UNIT_PATH = (
     "/lib/systemd/system",
 )
 
+# The same, first of all what counts most.
+_BY_PRECEDENCE = (
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    *_UNIT_DIRECTORIES,
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+)
+
 # Its time is when systemd began to read unit files the last time (manager_ready() in core/manager.c,
 # the property UnitsLoadTimestamp; UnitsLoadStartTimestamp stays that of the boot).
 _LOADED = "/run/systemd/systemd-units-load"
@@ -309,6 +319,35 @@ def _may_have_drop_ins(prefix: str) -> bool:
         ):
             return True
     return False
+
+
+def drop_ins(unit: str) -> list[str]:
+    """
+    The drop-ins that apply to a unit of a template by its own name or its template's, whether or
+    not systemd knows the unit yet. Those for all units of its type are not among them.
+
+    unit
+        a name, like ``uwsgi-mysite@4f2a9c01d7e3.service``
+
+    Returns the paths of their files in the order in which systemd reads them (systemd.unit(5)).
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' systemd_unit.drop_ins uwsgi-mysite@4f2a9c01d7e3.service
+    """
+    stem, _, kind = unit.rpartition(".")
+    template = stem.partition("@")[0] + "@"
+    found: dict[str, str] = {}
+    # Of files of one name the first counts: those for the instance, then by the place.
+    for name in (f"{unit}.d", f"{template}.{kind}.d"):
+        for directory in _BY_PRECEDENCE:
+            folder = os.path.join(directory, name)
+            for entry in os.listdir(folder) if os.path.isdir(folder) else []:
+                if entry.endswith(".conf"):
+                    found.setdefault(entry, os.path.join(folder, entry))
+    return [found[entry] for entry in sorted(found)]
 
 
 def wrong_calendar(expression: str) -> str | None:

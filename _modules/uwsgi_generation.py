@@ -925,6 +925,16 @@ def _refusal(name: str, wanted: dict[str, Any]) -> str | None:
     program, venv = wanted["program"], wanted["parts"]["venv"]["path"]
     pythons = _sorted_glob(venv, "lib/python3.*")
     user, group = _account(wanted)
+    site = _site(name)
+    if program == site["uwsgi"]["binary"] and not os.access(program, os.X_OK):
+        project = site["project"]
+        hooked = any(isinstance(words, list) and words for words in project["hooks"].values())
+        # A hook may install it, or a release bring it.
+        if not hooked and not _within(program, [project["path"]]):
+            return (
+                f"nginx_uwsgi_django:sites:{name}:uwsgi:binary: found {program!r}, which is no "
+                "executable file of this host; expected the path of uWSGI's executable"
+            )
     if not os.access(program, os.X_OK) or not pythons:
         return None
     try:
@@ -1022,36 +1032,51 @@ def _asked(name: str) -> str:
 
 def _twin_text(name: str, digest: str, unit: str, ini: str, env: str, start: int) -> str:
     """
-    The unit of a preflight: the generation's own, with the same sandbox, but on its own: without
-    the socket and whatever ties it to the site, and not to be tried again.
+    The unit of a preflight: the generation's own with its drop-ins, with the same sandbox, but on
+    its own: without the socket and whatever ties it to the site, and not to be tried again.
     """
     escape = __salt__["systemd_unit.escape"]
+    own = {
+        "Description": f'Preflight of the Django site "{name}", generation {digest}',
+        "EnvironmentFile": escape(env),
+        "TimeoutStartSec": str(start),
+        # Nobody's request is in it when it is stopped, and it may hang.
+        "KillSignal": "SIGKILL",
+        "TimeoutStopSec": "5",
+        "Restart": "no",
+        "RuntimeDirectory": f"uwsgi-{name}.preflight@{digest}",
+    }
     kept = []
     for line in unit.split("[Install]")[0].split("\n"):
         key, _, value = line.partition("=")
-        if key in ("PartOf", "Before", "Sockets", "OOMPolicy", "StartLimitIntervalSec"):
+        if _tied(name, key, value):
             continue
-        # Its last words are asked of the journal.
-        if key.startswith("Standard"):
-            continue
-        if key == "After" and name in value:
-            continue
-        replaced = {
-            "Description": f'Preflight of the Django site "{name}", generation {digest}',
-            "EnvironmentFile": escape(env),
-            "ExecStart": re.sub(r" --ini .*$", "", value) + f" --ini {escape(ini, command=True)}",
-            "TimeoutStartSec": str(start),
-            # Nobody's request is in it when it is stopped, and it may hang.
-            "KillSignal": "SIGKILL",
-            "TimeoutStopSec": "5",
-            "Restart": "no",
-            "RuntimeDirectory": f"uwsgi-{name}.preflight@{digest}",
-        }.get(key)
-        kept.append(line if replaced is None else f"{key}={replaced}")
+        if key == "ExecStart":
+            value = re.sub(r" --ini .*$", "", value) + f" --ini {escape(ini, command=True)}"
+        kept.append(f"{key}={own.get(key, value)}" if "=" in line else line)
         if key == "KillSignal":
             # That it is killed in the end is no failure that an operator should read of.
             kept.append("SuccessExitStatus=SIGKILL")
+    for path in __salt__["systemd_unit.drop_ins"](_unit(name, digest)):
+        text = (__salt__["durable_file.read"](path) or b"").decode("utf-8", "replace")
+        # Lines that a backslash continues are one.
+        for line in re.sub(r"\\\n", " ", text).split("[Install]")[0].split("\n"):
+            key, _, value = line.partition("=")
+            # What the twin has of its own stays; EnvironmentFile= adds to it.
+            mine = key.strip() in {*own, "ExecStart"} - {"EnvironmentFile"}
+            if not mine and not _tied(name, key.strip(), value):
+                kept.append(line)
     return "\n".join(kept) + "\n"
+
+
+def _tied(name: str, key: str, value: str) -> bool:
+    """Whether a line of a generation's unit ties it to its site, or is of no use in a preflight."""
+    return (
+        key in ("PartOf", "Before", "Sockets", "OOMPolicy", "StartLimitIntervalSec")
+        # Its last words are asked of the journal.
+        or key.startswith("Standard")
+        or (key == "After" and name in value)
+    )
 
 
 def _preflight(name: str, wanted: dict[str, Any]) -> float:

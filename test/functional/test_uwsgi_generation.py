@@ -744,3 +744,29 @@ def test_gone_without_a_trace_and_back_again(good):
     )
     again = site.state(good, "uwsgi_generation.absent")
     assert (again["result"], again["changes"]) == (True, {})
+
+
+DROP_IN = f"{site.UNIT_DIR}/uwsgi-mysite@.service.d"
+
+
+def test_the_preflight_has_the_drop_ins_of_the_generation(up):
+    up.run("install -d -o mysite /var/log/shop")
+    # What is for the running generation alone leaves the preflight as it is.
+    up.write(
+        f"{DROP_IN}/log.conf",
+        "[Unit]\nDescription=the shop\n[Service]\nReadWritePaths=/var/log/shop\n"
+        "Environment=SHOP=1 \\\n  SHOP_LOG=/var/log/shop/log\nTimeoutStartSec=9\nRestart=always\n",
+    )
+    try:
+        wsgi = "import os\nopen(os.environ['SHOP_LOG'], 'a').write('here')\n" + site.WSGI
+        site.project(up, "logged", wsgi=wsgi)
+        up.run("systemctl daemon-reload")
+        done = site.running(up)
+        assert done["result"] is True, done["comment"]
+        assert site.ask(up)["body"] == "logged"
+        again = up.salt_call("uwsgi_generation.reload", "mysite")
+        assert isinstance(again, dict), again
+        assert site.traces_of_preflight(up) == ""
+    finally:
+        up.run("rm", "-r", DROP_IN)
+        up.run("systemctl daemon-reload")
