@@ -39,9 +39,8 @@ def _noted() -> list[str]:
     return found
 
 
-def _former() -> dict[str, Any] | None:
-    """The account that nginx runs as, where it is not the pillar's."""
-    user = __salt__["socket_access.desired"]()["user"]
+def _former(user: str) -> dict[str, Any] | None:
+    """The account that nginx runs as, where it is not this user's."""
     found = [each for each in __salt__["nginx_process.accounts"]() if each["user"] != user]
     return min(found, key=lambda each: bool(each["finishing"])) if found else None
 
@@ -62,16 +61,18 @@ def _each(paths: list[str], act: Any) -> list[str]:
     return done
 
 
-def shared(test: bool = False) -> list[str]:
+def shared(user: str | None = None, test: bool = False) -> list[str]:
     """
-    Give the user that nginx runs as and the one of the pillar access to its temporary directories.
+    Give the user that nginx runs as and its next one access to its temporary directories.
 
+    user
+        the next one; by default the pillar's
     test
         change nothing
 
     Returns the directories that were changed; empty where the two are the same user.
 
-    Raises CommandExecutionError when the pillar's user does not exist, or nginx does not answer.
+    Raises CommandExecutionError when the next user does not exist, or systemd does not answer.
 
     CLI Example:
 
@@ -79,10 +80,10 @@ def shared(test: bool = False) -> list[str]:
 
         salt '*' nginx_temporary.shared test=True
     """
-    former = _former()
+    user = user or __salt__["socket_access.desired"]()["user"]
+    former = _former(user)
     if former is None:
         return []
-    user = __salt__["socket_access.desired"]()["user"]
     try:
         uid = pwd.getpwnam(user).pw_uid
     except KeyError:
@@ -136,9 +137,12 @@ def settled(test: bool = False) -> list[str]:
         salt '*' nginx_temporary.settled test=True
     """
     paths = _noted()
-    if not paths or _former() is not None:
+    if not paths:
         return []
-    uid = pwd.getpwnam(__salt__["socket_access.desired"]()["user"]).pw_uid
+    user = __salt__["socket_access.desired"]()["user"]
+    if _former(user) is not None:
+        return []
+    uid = pwd.getpwnam(user).pw_uid
 
     def settle(handle: int, _: bool) -> bool:
         seen = os.fstat(handle)

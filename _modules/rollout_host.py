@@ -402,6 +402,13 @@ def revert(rollout: str) -> dict[str, Any]:
         if there["nginx"]:
             changes = __salt__["nginx_tree.restore"](f"{_folder(rollout)}/nginx.tar")["changes"]
             done += [f"{path} is as before" for path in sorted(changes)]
+            # The tree from before may name another user of nginx's workers.
+            closed = [name for name in _sites() if __salt__["uwsgi_socket.opened"](name)]
+            if closed:
+                __salt__["uwsgi_socket.admit"](closed)
+            user = __salt__["nginx_tree.user"]()
+            if user:
+                __salt__["nginx_temporary.shared"](user[0])
             _let_nginx_follow()
     except (CommandExecutionError, OSError) as error:
         errors.append(f"nginx: {error}")

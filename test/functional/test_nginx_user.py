@@ -159,8 +159,6 @@ def test_a_slow_upload_in_an_old_worker_reaches_the_site(serving):
     assert admitted(serving) == written(serving) == ("www-data", "web", "660")
     said = run.by_id["nginx: only its user has access"].comment
     assert "mysite" in said and "www-data" in said
-    again = site.state(serving, "nginx_user.narrowed", site="nginx", timeout=0)
-    assert (again["result"], again["changes"]) == (True, {})
     serving.run("touch /root/go-on")
     told = site.eventually(lambda: serving.read("/root/uploaded").strip())
     assert told == "200 100000"
@@ -170,3 +168,34 @@ def test_a_slow_upload_in_an_old_worker_reaches_the_site(serving):
     run = applied(serving, "web")
     assert len(run.changed) == 1
     assert admitted(serving) == written(serving) == ("root", "web", "660")
+
+
+@pytest.mark.long
+def test_a_rollout_that_is_put_back_loses_nothing(serving):
+    serving.salt_call("rollout_host.keep", "by-hand")
+
+    def change():
+        applied(serving, "web")
+        told = serving.salt_call("rollout_host.revert", "by-hand")
+        assert "nginx.conf is as before" in " ".join(told["done"]), told
+        assert workers(serving) >= {"www-data"}
+
+    told = load.under_load(serving, load.NGINX, change)
+    assert told["lost"] == [] and told["asked"] > 100
+    assert connects(serving, "www-data")
+
+
+def test_a_dry_run_foresees_an_account_that_the_run_makes(serving):
+    serving.run("chmod -R a+rwX /srv/mysite/data")
+    wanted = pillar("www-data", project={"user": "webby"})
+    dry = serving.apply(pillar=wanted, test=True)
+    assert dry.failed == [], dry.failed
+    assert dry.by_id["mysite: its user and group exist"].result is None
+    assert serving.run("getent passwd webby", check=False).returncode == 2
+    run = serving.apply(pillar=wanted)
+    assert run.ok, [(state.id, state.comment) for state in run.failed]
+    absent = pillar("www-data", uwsgi={"package": None, "binary": "/opt/no/uwsgi"})
+    for test in (True, False):
+        run = serving.apply(pillar=absent, test=test)
+        assert [state.id for state in run.failed if "/opt/no/uwsgi" in state.comment], run.failed
+    assert served(serving) == 200
