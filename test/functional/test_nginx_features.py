@@ -172,6 +172,45 @@ def test_a_load_balancers_word(host: Host, salt: Salt) -> None:
     assert "HTTP_X_FORWARDED_PROTO=http\n" in done
 
 
+@pytest.mark.parametrize(
+    "sent, seen",
+    [
+        ("x.compute.amazonaws.com", "x.compute.amazonaws.com"),
+        ("x.compute.amazonaws.com:8080", "x.compute.amazonaws.com:8080"),
+        ("X.Compute.amazonaws.com:8080", "X.Compute.amazonaws.com:8080"),
+        ("x.compute.amazonaws.com.:8080", "x.compute.amazonaws.com.:8080"),
+        # nginx takes the name and no port of it: what is no number is none.
+        ("x.compute.amazonaws.com:http", "x.compute.amazonaws.com"),
+    ],
+)
+def test_the_application_sees_the_host_as_it_was_sent(
+    host: Host, salt: Salt, sent: str, seen: str
+) -> None:
+    said = ask(host, "/p", name=sent).splitlines()
+    # The last one counts: uWSGI puts them into a dictionary in this order.
+    assert [line for line in said if line.startswith("HTTP_HOST=")][-1] == f"HTTP_HOST={seen}"
+
+
+def test_a_host_that_nginx_did_not_choose_the_site_by_is_not_passed_on(
+    host: Host, salt: Salt
+) -> None:
+    name = "x.compute.amazonaws.com"
+    absolute = ("--request-target", f"http://{name}/p")
+    for words, sent, seen in (
+        (absolute, "evil.example.org:8080", name),
+        (absolute, f"{name}.evil.example.org", name),
+        (absolute, f"{name}:8080@evil", name),
+        (absolute, f"{name}:8080", f"{name}:8080"),
+        # No Host at all, as HTTP/1.0 may: no site's name, so nginx closes the connection.
+        (("--http1.0", "-H", "Host:"), "", ""),
+    ):
+        said = host.run(
+            *("curl", "-sS", "-H", f"Host: {sent}", *words, "http://127.0.0.1/p"), check=False
+        )
+        hosts = [line for line in said.stdout.splitlines() if line.startswith("HTTP_HOST=")]
+        assert hosts[-1:] == [f"HTTP_HOST={seen}"] * bool(seen), (words, sent, said)
+
+
 def test_a_rate_limit(host: Host, salt: Salt) -> None:
     answers = [ask(host, "/login/in") for _ in range(4)]
     assert [("429" in answer.splitlines()[0]) for answer in answers] == [False, False, True, True]

@@ -25,6 +25,7 @@ NOSNIFF = ["add_header", "X-Content-Type-Options", "nosniff", "always"]
 HEADERS = [["uwsgi_hide_header", "X-Content-Type-Options"], NOSNIFF]
 APPLICATION = [
     ["include", "uwsgi_params"],
+    ["uwsgi_param", "HTTP_HOST", "$nginx_uwsgi_django_host"],
     ["uwsgi_param", "HTTP_PROXY", ""],
     ["uwsgi_param", "HTTP_X_FORWARDED_PROTO", "$scheme"],
     ["uwsgi_pass", "unix:/run/uwsgi/mysite.sock"],
@@ -206,5 +207,11 @@ def test_what_all_sites_share_is_this_tree(tmp_path: pathlib.Path) -> None:
     assert tree(m.nginx_site.http([]), tmp_path / "http.conf") == [
         ["server_names_hash_bucket_size", "128"],
         ["server_tokens", "off"],
+        [
+            "map",
+            "$host $http_host",
+            "$nginx_uwsgi_django_host",
+            [["default", "$host"], [r"~*^([^ ]+) (\1\.?(?::[0-9]+)?)$", "$2"]],
+        ],
         ["log_format", "timed", "escape=default", "$remote_addr $request_time"],
     ]
