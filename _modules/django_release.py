@@ -31,7 +31,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 from salt.loader.dunder import __opts__
 
 __virtualname__ = "django_release"
@@ -598,7 +598,8 @@ def environment(name: str) -> dict[str, str]:
     name
         the site
 
-    Returns a dictionary; the pillar's ``project:env`` has the last word.
+    Returns a dictionary; the pillar's ``project:env`` has the last word, before ``env =`` of the
+    project's own uWSGI ini (``uwsgi:ini``).
 
     CLI Example:
 
@@ -612,6 +613,55 @@ def environment(name: str) -> dict[str, str]:
         return _environment(name, venv, desired(name)["id"])
 
     return dict(_once(("environment", name), look))
+
+
+def own_ini(name: str) -> tuple[str, str] | None:
+    """
+    The uWSGI ini that a site's project brings along.
+
+    name
+        the site
+
+    Returns its text and the path that it has in the release; None where the pillar names none
+    (``uwsgi:ini``).
+
+    Raises CommandExecutionError when it cannot be read, or is a link out of the project.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.own_ini mysite
+    """
+    ini = _site(name)["uwsgi"]["ini"]
+    if not ini:
+        return None
+    release = desired(name)
+    # Root reads it, and the site's group may read what comes of it: a link must not lead to
+    # what only root may see.
+    source = os.path.realpath(os.path.join(release["source"], ini))
+    if not source.startswith(os.path.realpath(release["source"]) + "/"):
+        raise CommandExecutionError(
+            f"{_key(name, 'uwsgi:ini')}: {ini} leads out of the project, to {source}"
+        )
+    try:
+        with open(source, encoding="utf-8") as stream:
+            return stream.read(), os.path.join(release["path"], ini)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandExecutionError(
+            f"{source} ({_key(name, 'uwsgi:ini')}) cannot be read: {error}"
+        ) from error
+
+
+def _said_by_the_project(name: str) -> dict[str, str]:
+    """The variables that the project's own uWSGI ini sets."""
+    own = own_ini(name)
+    if own is None:
+        return {}
+    try:
+        return dict(__salt__["uwsgi_ini.environment"](*own))
+    except SaltInvocationError as error:
+        raise CommandExecutionError(f"{_key(name, 'uwsgi:ini')}: {error}") from error
 
 
 def _allowed_hosts(site: dict[str, Any]) -> dict[str, str]:
@@ -648,10 +698,11 @@ def _environment(name: str, venv: str, release: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         # The code is not the site's to write, compiled or not.
         "PYTHONDONTWRITEBYTECODE": "1",
-        "DJANGO_SETTINGS_MODULE": project["settings"],
         "DJANGO_DATA_DIR": places["data"],
         "DJANGO_STATIC_ROOT": _collected(name, release) or places["static"],
         **_allowed_hosts(_site(name)),
+        **_said_by_the_project(name),
+        "DJANGO_SETTINGS_MODULE": project["settings"],
         **{
             key: value if isinstance(value, str) else json.dumps(value)
             for key, value in project["env"].items()

@@ -278,6 +278,24 @@ def flaw(text: str) -> str:
     return ""
 
 
+def outermost(text: str) -> list[str]:
+    """
+    The names of the directives in a text that stand in no block of it.
+
+    text
+        some lines of configuration
+
+    Returns a list of names, in the order of the text.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.outermost 'location /x { return 204; }'
+    """
+    return [one.words[0] for one in _directives(text) if one.depth == 0]
+
+
 def quote(value: str | int, variables: bool = False) -> str:
     """
     One value as one parameter of nginx's configuration language.

@@ -864,66 +864,6 @@ _UNSAFE_OPTION = (
     "uWSGI replaces %, $( and @( in its configuration, and @(exec://...) even runs a command",
 )
 
-#: uWSGI options that the formula sets itself or that would break what it promises.
-_REFUSED_OPTIONS = (
-    (r"d|daemonize2?", "systemd keeps uWSGI in the foreground"),
-    (
-        r"(?:immediate-)?[ug]id|add-gid|no-initgroups|chroot|cap|drop-after-(?:init|apps)",
-        "the unit runs as project:user and project:group, with no powers to give up",
-    ),
-    (
-        r"(?:chmod|chown)(?:-socket)?",
-        "systemd makes the socket: see socket:owner, socket:group and socket:mode",
-    ),
-    (
-        (
-            r"s|(?:[a-z]+-)?socket|(?:undeferred-)?shared-socket|fastcgi-.*|scgi-.*|raw-.*|udp|web3"
-            r"|(?:socket-)?protocol|shutdown-sockets|zerg.*|http.*|http-socket.*|sni.*"
-            r"|enable-proxy-protocol|upload-progress|vhost.*"
-        ),
-        "systemd holds the site's one socket, behind nginx: see socket and listen",
-    ),
-    (r"l|listen", "systemd makes the socket: see socket:backlog"),
-    (
-        (
-            r"master|no-master|master-as-root|die-on-term|exit-on-reload|lazy|lazy-apps|no-orphans"
-            r"|vacuum|need-app|hook-master-start"
-        ),
-        "the formula sets it, so that a start is proved and a stop finishes its requests",
-    ),
-    (
-        r"strict|max-apps|single-interpreter|i|stats(?:-server|-http)?|notify-socket",
-        "the formula sets it itself",
-    ),
-    (
-        r"logto2?|log-(?:reopen|truncate|maxsize|backupname)|logfile-ch(?:own|mod)"
-        r"|touch-log(?:rotate|reopen)",
-        "systemd opens the log: see uwsgi:log",
-    ),
-    (r"p|processes|workers", "see uwsgi:processes"),
-    (r"threads", "see uwsgi:threads"),
-    (r"w|wsgi|module|wsgi-file|file|callable|mount", "see project:wsgi"),
-    (r"home|virtualenv|venv|pyhome", "see project:venv"),
-    (r"chdir2?|force-cwd", "see project:path"),
-    (r"env|unenv|envdir|early-envdir", "see project:env, which keeps secrets out of the ini"),
-    (
-        (
-            r"ini|ini-paste.*|paste|xml|xmlconfig|yaml|yml|json|js|include|inherit|config|config-py"
-            r"|fallback-config|set|set-placeholder|set-ph|declare-option2?|for|for-.*|end-?for|if-.*"
-            r"|ifexists|ifenv|ifdir|ifplugin|end-?if|(?:early-)?emperor.*|vassal.*|eval|exec-asap"
-        ),
-        ("what it brings in would not be checked here; for a project's own ini see uwsgi:ini"),
-    ),
-    (r"(?:safe-)?pidfile2?", "systemd knows the process"),
-    (
-        (
-            r"help|h|version|usage|exit|stop|reload|pause|suspend|resume|test|no-server|dump-options"
-            r"|show-config|build-plugin|connect-and-read|extract|command-mode|pyshell.*|python-version"
-        ),
-        "it makes uWSGI do something else than serve",
-    ),
-)
-
 _PIP_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _PIP_REQUIREMENT = (
     rf"{_PIP_NAME}(?:\[{_PIP_NAME}(?:,{_PIP_NAME})*\])?"
@@ -1627,7 +1567,6 @@ def _uwsgi() -> _Mapping:
                     "a uWSGI option by its long name, of a-z, 0-9 and -",
                     r"[a-z0-9][a-z0-9-]*",
                     most=64,
-                    refuse=_REFUSED_OPTIONS,
                 ),
                 _Plain(
                     *scalar.options,
@@ -1635,8 +1574,66 @@ def _uwsgi() -> _Mapping:
                     says="text on one line, a whole number, true, false, or a list of them",
                 ),
                 "a mapping of uWSGI options",
-                description="More uWSGI options, by their long names; a list repeats the option.",
-                example={"harakiri": 30, "buffer-size": 16384},
+                description="More uWSGI options, by their long names; a list repeats the option. "
+                "What the formula sets itself, or would break what it promises, is refused.",
+                example={"harakiri": 30, "lazy-apps": True},
+            ),
+            "params": _Table(
+                _Text(
+                    "a name of A-Z, 0-9 and _, beginning with a letter",
+                    r"[A-Z][A-Z0-9_]*",
+                    most=64,
+                    refuse=(
+                        (
+                            r"UWSGI_.*|SCRIPT_NAME|DOCUMENT_ROOT|PATH_INFO|REQUEST_URI|QUERY_STRING"
+                            r"|REQUEST_METHOD|CONTENT_(?:TYPE|LENGTH)|SERVER_PROTOCOL",
+                            "uWSGI finds the application and the request by it",
+                        ),
+                        (r"REMOTE_ADDR", "see load_balancer, which says whom nginx trusts with it"),
+                        (
+                            r"HTTPS|HTTP_X_FORWARDED_PROTO|REQUEST_SCHEME",
+                            "the formula sets it: see tls and load_balancer",
+                        ),
+                        (r"HTTP_HOST|HTTP_PROXY", "the formula sets it, so that no client can"),
+                    ),
+                ),
+                _Text("text on one line, with nginx's variables", _ONE_LINE, most=1024),
+                "a mapping of names and texts",
+                default={},
+                description="More parameters that nginx passes with each request "
+                "(`uwsgi_param`). Django has them in `request.META`; what begins with `HTTP_` comes in the "
+                "place of the client's own header. nginx's variables are replaced.",
+                example={"HTTP_X_REQUEST_ID": "$request_id"},
+            ),
+            "sandbox": _Mapping(
+                {
+                    "allow": _List(
+                        _Text(
+                            "a name of what the sandbox closes",
+                            choices=("devices", "jit", "netlink", "proc", "resources"),
+                        ),
+                        "a list of what the sandbox closes",
+                        unique=True,
+                        default=[],
+                        description="What the site's processes may do beyond their sandbox: `proc` "
+                        "(the host's figures in /proc, which psutil reads), `netlink` (interfaces and "
+                        "routes), `jit` (memory that is written and executed: callbacks of cffi and "
+                        "ctypes, PYTHON_JIT, numba), `resources` (priorities and processor "
+                        "affinity), `devices` (graphics processors and other devices). See "
+                        "isolation.md.",
+                        example=["proc", "netlink"],
+                    ),
+                    "writable": _List(
+                        _path("", refuse=(_SYSTEM_PLACES, _OPEN_PLACES)),
+                        "a list of absolute paths of directories",
+                        unique=True,
+                        default=[],
+                        description="More directories that the site's processes may write to, as "
+                        "far as permissions let them: uploads on another disk, for example.",
+                        example=["/mnt/efs/media"],
+                    ),
+                },
+                description="Where the sandbox of the site's processes (isolation.md) is wider.",
             ),
             "log": _Mapping(
                 {
@@ -2213,6 +2210,15 @@ def _check_serving(name: str, site: dict, nginx: dict, errors: list) -> None:
                 )
     _check_log(path, site, nginx, errors)
     _check_snippet((*path, "snippet"), site["snippet"], errors)
+    if site["snippet"] and "uwsgi_param" in __salt__["nginx_tree.outermost"](site["snippet"]):
+        errors.append(
+            _meaning(
+                (*path, "snippet"),
+                "a uwsgi_param outside of a location, which never reaches the application: its "
+                "location has parameters of its own",
+                "the parameter in uwsgi:params",
+            )
+        )
 
 
 def _check_log(path: tuple, site: dict, nginx: dict, errors: list) -> None:
@@ -3347,6 +3353,23 @@ def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
             )
         )
     _check_limits((*path, "uwsgi", "limits"), uwsgi["limits"], errors)
+    for option, value in uwsgi["options"].items():
+        for why in __salt__["uwsgi_ini.refused"]({option: value}):
+            errors.append(
+                _meaning(
+                    (*path, "uwsgi", "options", option),
+                    "an option that cannot be set",
+                    f"another one: {why.removeprefix(f'{option}: ')}",
+                )
+            )
+    if project["env"].get("PYTHON_JIT", "0") != "0" and "jit" not in uwsgi["sandbox"]["allow"]:
+        errors.append(
+            _meaning(
+                (*path, "project", "env", "PYTHON_JIT"),
+                "Python's compiler switched on, whose memory the sandbox does not let it execute",
+                "uwsgi:sandbox:allow with jit, or no PYTHON_JIT",
+            )
+        )
     for name, companion in site["companions"].items():
         _check_companion((*path, "companions", name), companion, errors)
 

@@ -272,7 +272,11 @@ def _sandbox(site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any]
     places = [
         site["project"]["path"],
         __salt__["django_release.directories"](site["name"])["shared"],
+        # HOME: libraries keep caches there, and some do not start where they cannot.
+        __salt__["system_account.home"](site["name"]),
+        *site["uwsgi"]["sandbox"]["writable"],
     ]
+    allowed = site["uwsgi"]["sandbox"]["allow"]
     writable = [
         f"-{escape(path)}" if " " not in path else escape(f"-{path}", **words)
         for path in dict.fromkeys(places)
@@ -297,8 +301,7 @@ def _sandbox(site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any]
         f"ProtectHome={'read-only' if homes else 'yes'}",
         f"PrivateTmp={'no' if public else 'yes'}",
         *_seclusion(site, venv, release, places),
-        "PrivateDevices=yes",
-        "DevicePolicy=closed",
+        *([] if "devices" in allowed else ["PrivateDevices=yes", "DevicePolicy=closed"]),
         "PrivateUsers=yes",
         "ProtectKernelTunables=yes",
         "ProtectKernelModules=yes",
@@ -307,16 +310,18 @@ def _sandbox(site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any]
         "ProtectClock=yes",
         "ProtectHostname=yes",
         "ProtectProc=invisible",
-        "ProcSubset=pid",
-        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+        # The files of processes stay the site's own either way.
+        f"ProcSubset={'all' if 'proc' in allowed else 'pid'}",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
+        + (" AF_NETLINK" if "netlink" in allowed else ""),
         "RestrictNamespaces=yes",
         "RestrictRealtime=yes",
         "RestrictSUIDSGID=yes",
         "LockPersonality=yes",
-        "MemoryDenyWriteExecute=yes",
+        *([] if "jit" in allowed else ["MemoryDenyWriteExecute=yes"]),
         "SystemCallArchitectures=native",
         "SystemCallFilter=@system-service",
-        "SystemCallFilter=~@privileged @resources",
+        f"SystemCallFilter=~@privileged{'' if 'resources' in allowed else ' @resources'}",
         "SystemCallErrorNumber=EPERM",
         "RemoveIPC=yes",
         "KeyringMode=private",
@@ -420,24 +425,7 @@ def _wanted(name: str) -> dict[str, Any]:
         raise CommandExecutionError(
             f"nginx_uwsgi_django:sites:{name}:uwsgi names neither a package nor a binary"
         )
-    own = own_path = None
-    if site["uwsgi"]["ini"]:
-        own_path = os.path.join(release["path"], site["uwsgi"]["ini"])
-        # Root reads it, and the site's group may read what comes of it: a link must not lead to
-        # what only root may see.
-        source = os.path.realpath(os.path.join(release["source"], site["uwsgi"]["ini"]))
-        if not source.startswith(os.path.realpath(release["source"]) + "/"):
-            raise CommandExecutionError(
-                f"nginx_uwsgi_django:sites:{name}:uwsgi:ini: {site['uwsgi']['ini']} leads out of the "
-                f"project, to {source}"
-            )
-        try:
-            with open(source, encoding="utf-8") as stream:
-                own = stream.read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandExecutionError(
-                f"{source} (nginx_uwsgi_django:sites:{name}:uwsgi:ini) cannot be read: {error}"
-            ) from error
+    own, own_path = __salt__["django_release.own_ini"](name) or (None, None)
     stats = _paths(name, _DIGEST)["stats"]
     # Debian's uWSGI has its Python as a plugin.
     plugin = "python3" if site["uwsgi"]["package"] == "distro" else None
@@ -971,7 +959,7 @@ def _refusal(name: str, wanted: dict[str, Any]) -> str | None:
         "/",
         {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
         30,
-        stdin=wanted["ini"],
+        stdin=__salt__["uwsgi_ini.question"](wanted["ini"]),
     )
     said = done["stdout"].strip().splitlines()
     if done["timed_out"]:
@@ -985,7 +973,12 @@ def _refusal(name: str, wanted: dict[str, Any]) -> str | None:
             "its plugin"
         )
     if unknown:
-        return f"{where} does not know the option {unknown[1]} (uwsgi:options or uwsgi:ini)"
+        if unknown[1] in _site(name)["uwsgi"]["options"]:
+            return f"{where} does not know the option {unknown[1]} (uwsgi:options)"
+        return (
+            f"{where} does not know the option {unknown[1]} (uwsgi:ini); a name of the project's own "
+            f"is declared there by `set-placeholder = {unknown[1]}=...`"
+        )
     if done["retcode"]:
         return f"{where} does not take its configuration: {' '.join(said[-3:])}"
     version = re.fullmatch(r"(3\.\d+)\.\d+\S*", said[-1] if said else "")

@@ -22,112 +22,75 @@ _MARK = "# Added by nginx_uwsgi_django"
 # (core/master.c of 2.0.31); with it, requests in flight are finished first.
 _GRACEFUL = "unix_signal:15 gracefully_kill_them_all"
 
-# Refused in the pillar's options and taken out of a project's own ini: option -> why.
-_SYSTEMD_SOCKET = "systemd holds the socket: see socket in the pillar"
-_OWN_KEY = "the pillar has a key of its own for it"
-_FORMULA = "the formula sets it itself"
-_INCLUDE = "what another file says would not be part of the generation"
-_REFUSED = {
-    "socket": _SYSTEMD_SOCKET,
-    "uwsgi-socket": _SYSTEMD_SOCKET,
-    "suwsgi-socket": _SYSTEMD_SOCKET,
-    "ssl-socket": _SYSTEMD_SOCKET,
-    "s": _SYSTEMD_SOCKET,
-    "raw-socket": _SYSTEMD_SOCKET,
-    "puwsgi-socket": _SYSTEMD_SOCKET,
-    "upload-socket": _SYSTEMD_SOCKET,
-    "shared-socket": _SYSTEMD_SOCKET,
-    "undeferred-shared-socket": _SYSTEMD_SOCKET,
-    "fastcgi-socket": _SYSTEMD_SOCKET,
-    "fastcgi-nph-socket": _SYSTEMD_SOCKET,
-    "fastcgi-modifier1": _SYSTEMD_SOCKET,
-    "scgi-socket": _SYSTEMD_SOCKET,
-    "scgi-nph-socket": _SYSTEMD_SOCKET,
-    "map-socket": _SYSTEMD_SOCKET,
-    "zerg": _SYSTEMD_SOCKET,
-    "zerg-pool": _SYSTEMD_SOCKET,
-    "chmod": "systemd holds the socket: see socket:mode in the pillar",
-    "chmod-socket": "systemd holds the socket: see socket:mode in the pillar",
-    "C": "systemd holds the socket: see socket:mode in the pillar",
-    "chown": "systemd holds the socket: see socket:owner and socket:group in the pillar",
-    "chown-socket": "systemd holds the socket: see socket:owner and socket:group in the pillar",
-    "listen": "the queue of a socket that systemd holds is socket:backlog in the pillar",
-    "l": "the queue of a socket that systemd holds is socket:backlog in the pillar",
-    "die-on-term": "SIGTERM would drop the requests in flight",
-    "exit-on-reload": "a reload would end the generation",
-    "daemonize": "systemd runs uWSGI in the foreground",
-    "daemonize2": "systemd runs uWSGI in the foreground",
-    "d": "systemd runs uWSGI in the foreground",
-    "uid": "systemd runs uWSGI as project:user",
-    "gid": "systemd runs uWSGI as project:group",
-    "immediate-uid": "systemd runs uWSGI as project:user",
-    "immediate-gid": "systemd runs uWSGI as project:group",
-    "pidfile": "systemd knows the process",
-    "pidfile2": "systemd knows the process",
-    "safe-pidfile": "systemd knows the process",
-    "safe-pidfile2": "systemd knows the process",
-    **dict.fromkeys(
-        (
-            "logto",
-            "logto2",
-            "log-reopen",
-            "log-truncate",
-            "log-maxsize",
-            "log-backupname",
-            "logfile-chown",
-            "logfile-chmod",
-            "touch-logrotate",
-            "touch-logreopen",
-        ),
-        "systemd opens the log: see uwsgi:log in the pillar",
+# Refused in the pillar's options and taken out of a project's own ini: the names, and why.
+_SYSTEMD_SOCKET = "systemd holds the site's one socket, behind nginx: see socket and listen"
+_REFUSED = (
+    (
+        r"C|(?:chmod|chown)(?:-socket)?",
+        "systemd makes the socket: see socket:owner, socket:group and socket:mode",
     ),
-    "emperor": "systemd looks after the site's generations",
-    "lazy": "uWSGI's own documentation warns of it; lazy-apps is what is meant",
-    "env": "its value would be readable here: see project:env in the pillar",
-    "chdir": _OWN_KEY,
-    "chdir2": _OWN_KEY,
-    "home": _OWN_KEY,
-    "virtualenv": _OWN_KEY,
-    "venv": _OWN_KEY,
-    "pyhome": _OWN_KEY,
-    "H": _OWN_KEY,
-    "module": _OWN_KEY,
-    "wsgi": _OWN_KEY,
-    "wsgi-file": _OWN_KEY,
-    "file": _OWN_KEY,
-    "w": _OWN_KEY,
-    "callable": _OWN_KEY,
-    "processes": _OWN_KEY,
-    "workers": _OWN_KEY,
-    "p": _OWN_KEY,
-    "threads": _OWN_KEY,
-    "strict": _FORMULA,
-    "master": _FORMULA,
-    "M": _FORMULA,
-    "need-app": _FORMULA,
-    "single-interpreter": _FORMULA,
-    "i": _FORMULA,
-    "max-apps": _FORMULA,
-    "stats": _FORMULA,
-    "stats-server": _FORMULA,
-    "stats-http": _FORMULA,
-    "ini": _INCLUDE,
-    "include": _INCLUDE,
-    "inherit": _INCLUDE,
-    "config": _INCLUDE,
-    "xml": _INCLUDE,
-    "yaml": _INCLUDE,
-    "yml": _INCLUDE,
-    "json": _INCLUDE,
-    "set": "strict mode knows no placeholders",
-    "set-placeholder": "strict mode knows no placeholders",
-    "set-ph": "strict mode knows no placeholders",
-}
+    (
+        r"s|(?:[a-z]+-)?socket|(?:undeferred-)?shared-socket|fastcgi-.*|scgi-.*|raw-.*|udp|web3"
+        r"|(?:socket-)?protocol|shutdown-sockets|zerg.*|http.*|sni.*|enable-proxy-protocol"
+        r"|upload-progress|vhost.*",
+        _SYSTEMD_SOCKET,
+    ),
+    (r"l|listen", "systemd makes the socket: see socket:backlog"),
+    (r"d|daemonize2?", "systemd keeps uWSGI in the foreground"),
+    (
+        r"(?:immediate-)?[ug]id|add-gid|no-initgroups|chroot|cap|drop-after-(?:init|apps)",
+        "the unit runs as project:user and project:group, with no powers to give up",
+    ),
+    (r"(?:safe-)?pidfile2?", "systemd knows the process"),
+    (
+        r"logto2?|log-(?:reopen|truncate|maxsize|backupname)|logfile-ch(?:own|mod)"
+        r"|touch-log(?:rotate|reopen)",
+        "systemd opens the log: see uwsgi:log",
+    ),
+    (
+        r"M|master|no-master|master-as-root|die-on-term|exit-on-reload|no-orphans|vacuum|need-app",
+        "the formula sets it, so that a start is proved and a stop finishes its requests",
+    ),
+    (r"lazy", "uWSGI's own documentation warns of it: lazy-apps is what is meant"),
+    (
+        r"strict|max-apps|single-interpreter|i|stats(?:-server|-http)?|notify-socket",
+        "the formula sets it itself",
+    ),
+    (r"p|processes|workers", "see uwsgi:processes"),
+    (r"threads", "see uwsgi:threads"),
+    (r"w|wsgi|module|wsgi-file|file|callable|mount", "see project:wsgi"),
+    (r"H|home|virtualenv|venv|pyhome", "see project:venv"),
+    (r"chdir2?|force-cwd", "see project:path"),
+    (r"env|unenv|envdir|early-envdir", "see project:env, which keeps secrets out of the ini"),
+    (
+        r"ini|ini-paste.*|paste|xml|xmlconfig|yaml|yml|json|js|include|inherit|config|config-py"
+        r"|fallback-config|set|set-placeholder|set-ph|declare-option2?|for|for-.*|end-?for|if-.*"
+        r"|ifexists|ifenv|ifdir|ifplugin|end-?if|(?:early-)?emperor.*|vassal.*|eval|exec-asap",
+        "what it brings in would not be checked here; for a project's own ini see uwsgi:ini",
+    ),
+    (
+        r"help|h|version|usage|exit|stop|reload|pause|suspend|resume|test|no-server|dump-options"
+        r"|show-config|build-plugin|connect-and-read|extract|command-mode|pyshell.*|python-version",
+        "it makes uWSGI do something else than serve",
+    ),
+)
 
 _PLUGINS = ("plugins-dir", "plugin-dir", "plugin", "plugins", "need-plugin", "need-plugins")
 
-# A project's own ini may say these itself.
-_PROJECT_MAY = {"env", "processes", "workers", "p", "threads", "chdir2"}
+# A project's own ini may say these itself: what they do is the project's, as its code is.
+_PROJECT_MAY = re.compile(
+    r"processes|workers|p|threads|chdir2|mount|unenv|envdir|early-envdir|eval|exec-asap"
+    r"|declare-option2?|for|for-.*|end-?for|if-.*|ifexists|ifenv|ifdir|ifplugin|end-?if"
+)
+
+# Variables that a project's own ini cannot set.
+_NOT_ENVIRONMENT = (
+    r"UWSGI_.*|LISTEN_(?:FDS|PID|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_.*|MAINPID|INVOCATION_ID"
+    r"|CREDENTIALS_DIRECTORY|RUNTIME_DIRECTORY"
+)
+
+# They name a value for later lines; the rest of the line is a definition of its own.
+_PLACEHOLDER = ("set", "set-placeholder", "set-ph")
 
 # Not in the short-lived instance that only answers a health request: it would do the site's
 # periodic work twice, or hide its words from the journal.
@@ -147,8 +110,17 @@ def _canonical(key: str) -> str:
     return key.strip().replace("_", "-")
 
 
-def _is_http(key: str) -> bool:
-    return key.startswith("http")
+def _why_refused(key: str) -> str | None:
+    """Why an option is refused, by its canonical name."""
+    for pattern, why in _REFUSED:
+        if re.fullmatch(pattern, key):
+            return why
+    return None
+
+
+def _stops_otherwise(key: str, value: str) -> bool:
+    """Whether an option takes the signal that a generation is stopped by."""
+    return key == "hook-master-start" and bool(re.search(r"unix_signal:\s*15\b", value))
 
 
 def escape(value: Any) -> str:
@@ -211,11 +183,9 @@ def refused(options: dict[str, Any]) -> list[str]:
             errors.append(f"{key!r} is not the name of a uWSGI option")
             continue
         name = _canonical(key)
-        if name in _REFUSED:
-            errors.append(f"{key}: {_REFUSED[name]}")
-            continue
-        if _is_http(name):
-            errors.append(f"{key}: {_SYSTEMD_SOCKET}")
+        why = _why_refused(name)
+        if why:
+            errors.append(f"{key}: {why}")
             continue
         for item in value if isinstance(value, list) else [value]:
             try:
@@ -223,7 +193,7 @@ def refused(options: dict[str, Any]) -> list[str]:
             except SaltInvocationError as error:
                 errors.append(f"{key}: {error}")
                 continue
-            if name == "hook-master-start" and re.search(r"unix_signal:\s*15\b", text):
+            if _stops_otherwise(name, text):
                 errors.append(f"{key}: SIGTERM is how systemd stops a generation gracefully")
     return errors
 
@@ -251,12 +221,16 @@ def _formula(
     return lines
 
 
-def _usual() -> list[tuple[str, Any]]:
+def _usual(venv: str | None) -> list[tuple[str, Any]]:
     """What options in the pillar, or a project's own ini, may say otherwise."""
+    # Else it is uWSGI's own executable, and a process that is started by it has no Django.
+    python = [("py-executable", f"{venv}/bin/python")] if venv else []
     return [
+        *python,
         ("enable-threads", True),
-        # nginx passes headers of 8 KiB by default and more on request; uWSGI answers 502 above it.
-        ("buffer-size", 16384),
+        # The most that the protocol has. nginx takes 32 KiB of headers by default, and a URI of
+        # them counts twice here; above the size the answer is 502.
+        ("buffer-size", 65535),
         ("auto-procname", True),
         # nginx has written down the request already.
         ("disable-logging", True),
@@ -325,15 +299,17 @@ def render(
     if own is None:
         # Sorted: the order in which a pillar's dictionary is merged must not make a generation.
         names = set(options)
-        usual = [(key, value) for key, value in _usual() if key not in names]
+        usual = [(key, value) for key, value in _usual(venv) if key not in names]
         lines = ["[uwsgi]", f"# The Django site {site['name']}; written once, never edited."]
         entries = [*fixed, *sized, *usual, *chosen]
     else:
-        lines, said = _project(own, own_path, socket or site["socket"]["path"], set(options))
+        names = set(options)
+        lines, said, declared = _project(own, own_path, socket or site["socket"]["path"], names)
         entries = [
             (key, value)
-            for key, value in [*fixed, *sized, *_usual(), *chosen]
-            if (key, value) in [*plugins, *chosen] or (key not in said and key not in options)
+            for key, value in [*declared, *fixed, *sized, *_usual(venv), *chosen]
+            if (key, value) in [*declared, *plugins, *chosen]
+            or (key not in said and key not in names)
         ]
         lines.append(_MARK)
     lines += [f"{key} = {escape(value)}" for key, value in entries]
@@ -365,16 +341,22 @@ def _lines(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n")
 
 
-def _project(
-    own: str, own_path: str | None, socket: str, options: set[str]
-) -> tuple[list[str], set[str]]:
-    """A project's own ini without what does not go with systemd, and the options that it says."""
-    lines: list[str] = []
-    said: set[str] = set()
+def _own(own: str, own_path: str | None) -> tuple[list[tuple[str, Any]], set[str]]:
+    """
+    The lines of a project's own ini that uWSGI reads or that explain them, each with its option (key
+    and value) or None, and the names that it declares as placeholders.
+    """
+    found: list[tuple[str, Any]] = []
+    placeholders: set[str] = set()
     section = ""
-    place = None
+    ours = False
     for line in _lines(own):
         text = line.strip(" \t\r")
+        if ours:
+            # A generation's ini taken for the project's own: the rest is said again below.
+            name = re.fullmatch(r"declare-option = (.*)=own", text)
+            placeholders |= {name[1]} if name else set()
+            continue
         if text.startswith("["):
             section = text[1:-1]
         if section != "uwsgi" and text and text[0] not in ";#[":
@@ -383,24 +365,90 @@ def _project(
         if text.startswith("[") and section != "uwsgi":
             continue
         if text == _MARK:
-            # A generation's ini taken for the project's own: the rest is said again below.
-            break
+            ours = True
+            continue
+        line = line.rstrip("\r")
         option = _split(line)
+        if option and _canonical(option[0]) in _PLACEHOLDER and "=" in option[1]:
+            inner = _split(option[1])
+            if inner:
+                placeholders.add(inner[0])
+                line, option = f"{inner[0]} = {inner[1]}", inner
+        if option and own_path:
+            line = _magic(line, own_path)
+            option = _split(line)
+        found.append((line, option))
+    return found, placeholders
+
+
+_REFERENCE = re.compile(r"%{1,2}\(([^)]*)\)")
+
+
+def _resolved(
+    value: str, written: dict[str, str], names: set[str], above: tuple[str, ...] = ()
+) -> str:
+    """
+    A value with what ``%(name)`` of these names stands for in the project's own ini.
+
+    uWSGI computes in there, too (``%(port + 1)``), which is left to it.
+    """
+
+    def one(found: re.Match[str]) -> str:
+        words = found[1].split()
+        wanted = [word for word in words if word in written and word in names]
+        if not wanted:
+            return found[0]
+        if len(words) > 1 or words[0] in above:
+            raise SaltInvocationError(
+                f"the project's ini says {found[0]}, and {wanted[0]} cannot be put in there: "
+                "write its value"
+            )
+        return _resolved(written[words[0]], written, set(written), (*above, words[0]))
+
+    return _REFERENCE.sub(one, value)
+
+
+def _project(
+    own: str, own_path: str | None, socket: str, options: set[str]
+) -> tuple[list[str], set[str], list[tuple[str, Any]]]:
+    """
+    A project's own ini without what does not go with systemd, the options that it says, and
+    options that declare the names of its own.
+    """
+    read, placeholders = _own(own, own_path)
+    lines: list[str] = []
+    said: set[str] = set()
+    place = None
+    written: dict[str, str] = {}
+    gone: set[str] = set()
+    for _, option in read:
+        if option:
+            written.setdefault(*option)
+            key = _canonical(option[0])
+            if key == "env" or (_why_refused(key) and not _PROJECT_MAY.fullmatch(key)):
+                gone.add(option[0])
+    named = placeholders & set(written)
+    for line, option in read:
         if option is None:
-            lines.append(line.rstrip("\r"))
+            lines.append(line)
             continue
         key = _canonical(option[0])
-        is_socket = _is_http(key) or _REFUSED.get(key) == _SYSTEMD_SOCKET
-        if is_socket and place is None:
+        if _why_refused(key) == _SYSTEMD_SOCKET and place is None:
             place = len(lines)
-        if is_socket or key in options or (key in _REFUSED and key not in _PROJECT_MAY):
-            continue
-        if key == "hook-master-start" and re.search(r"unix_signal:\s*15\b", option[1]):
+        if option[0] in gone or key in options or _stops_otherwise(key, option[1]):
             continue
         said.add({"workers": "processes", "p": "processes"}.get(key, key))
-        lines.append(_magic(line.rstrip("\r"), own_path) if own_path else line.rstrip("\r"))
+        # What a line was written with, although the formula says otherwise below.
+        value = _resolved(option[1], written, gone)
+        lines.append(line if value == option[1] else f"{option[0]} = {value}")
+        for expression in _REFERENCE.findall(value):
+            named |= {word for word in expression.split() if word in written}
     if not any(line.strip() == "[uwsgi]" for line in lines):
         raise SaltInvocationError("the project's ini has no section [uwsgi]")
+    # Of lines that are gone, too: they are what such a name was for.
+    for name in gone:
+        for expression in _REFERENCE.findall(written[name]):
+            named |= {word for word in expression.split() if word in written}
     while lines and not lines[-1].strip():
         lines.pop()
     # Said several times, options like plugin and hook-… add up; these are the project's own.
@@ -408,7 +456,59 @@ def _project(
     if place is not None:
         lines.insert(place, f"socket = {escape(socket)}")
         said.add("socket")
-    return lines, said
+    # uWSGI takes a name that is an option of its own for that one (uwsgi_opt_get), so that this
+    # makes no difference there; any other is known by it in strict mode.
+    kept = {one for one in named - gone if _canonical(one) not in options}
+    return lines, said, [("declare-option", f"{one}=own") for one in sorted(kept)]
+
+
+def environment(own: str, own_path: str | None = None) -> dict[str, str]:
+    """
+    The environment variables that a project's own ini sets (``env = NAME=value``).
+
+    They are no lines of the generation's ini: what is set there reaches neither checks, migrations
+    and companions, nor a process that uWSGI as a Python module (pyuwsgi) loads.
+
+    own
+        the ini's text
+    own_path
+        its path, for ``%d`` and its like
+
+    Returns a dictionary.
+
+    Raises SaltInvocationError for a value that uWSGI would compute, and for a variable that
+    is uWSGI's or systemd's own.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_ini.environment '[uwsgi] env = LANG=C.UTF-8'
+    """
+    read, _ = _own(own, own_path)
+    written: dict[str, str] = {}
+    for _, option in read:
+        if option:
+            written.setdefault(*option)
+    values: dict[str, str] = {}
+    for _, option in read:
+        if not option or _canonical(option[0]) != "env":
+            continue
+        # The value may be a secret: no message repeats it.
+        name, equals, value = option[1].partition("=")
+        name = name.strip()
+        where = f"the project's ini says env = {name}"
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise SaltInvocationError(f"{where}, expected NAME=value: see project:env")
+        if re.fullmatch(_NOT_ENVIRONMENT, name):
+            raise SaltInvocationError(f"{where}, and uWSGI or systemd sets such a variable itself")
+        value = _resolved(value, written, set(written))
+        if re.search(r"[$@%]\(", value):
+            raise SaltInvocationError(
+                f"{where} with a value that uWSGI computes: write it to project:env"
+            )
+        values[name] = re.sub(r"%(.)", lambda found: "%" * (found[1] == "%"), value)
+    return values
 
 
 def _magic(line: str, path: str) -> str:
@@ -460,3 +560,36 @@ def preflight(text: str, socket: str) -> str:
             continue
         kept.append(f"socket = {escape(socket)}" if key == "socket" else line)
     return "\n".join([*kept, "processes = 1"]) + "\n"
+
+
+def question(text: str) -> str:
+    """
+    A generation's ini for a uWSGI that only tells whether it knows the options: in strict mode from
+    the first line on, with its plugins and the project's own names before that.
+
+    In the ini itself strict mode comes after a project's own lines, and uWSGI asks of them when it
+    has read all, which it does not do when it is only asked.
+
+    text
+        the generation's ini
+
+    Returns text.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_ini.question "$(cat /etc/uwsgi/mysite/4f2a9c01d7e3.ini)"
+    """
+    head, certain = [], True
+    for line in _lines(text):
+        option = _split(line)
+        key = _canonical(option[0]) if option else ""
+        if line == _MARK:
+            certain = True
+        elif re.fullmatch(r"if.*|for.*", key):
+            # What follows may be said or not.
+            certain = False
+        elif certain and (key in _PLUGINS or key.startswith("declare-option")):
+            head.append(line)
+    return "\n".join(["[uwsgi]", *head, "strict = true", text])

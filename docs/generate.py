@@ -23,13 +23,21 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 COMMAND = "docs/generate.py"
 
 
-def definition() -> ModuleType:
-    """The module with the definition, from this checkout and not from a minion's cache."""
-    path = CHECKOUT / "_modules/site_pillar.py"
-    spec = importlib.util.spec_from_file_location("site_pillar_definition", path)
+def _module(name: str) -> ModuleType:
+    """A module of this checkout, not of a minion's cache."""
+    path = CHECKOUT / f"_modules/{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_definition", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def definition() -> ModuleType:
+    """The module with the definition."""
+    module = _module("site_pillar")
+    refused = _module("uwsgi_ini").refused
+    module.__salt__ = {"uwsgi_ini.refused": refused}  # type: ignore[attr-defined]
     return module
 
 
@@ -310,7 +318,7 @@ def page_text(module: ModuleType) -> str:
         reserved_why=module._RESERVED_ACCOUNT[1],
         reserved=_wrapped(module._SYSTEM_ACCOUNTS),
         groups=_wrapped(module._SYSTEM_GROUPS),
-        options=_refusals(module._REFUSED_OPTIONS, module),
+        options=_refusals(_module("uwsgi_ini")._REFUSED, module),
     )
 
 

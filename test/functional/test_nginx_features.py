@@ -5,6 +5,7 @@ wrote, finds nothing in what is rendered.
 
 import json
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -39,6 +40,7 @@ FEATURES: dict[str, Any] = {
     "access_log": {"path": "/var/log/nginx/mysite.access.log", "format": "short"},
     "error_log": {"path": "/var/log/nginx/mysite.error.log", "level": "warn"},
     "upload_buffering": False,
+    "uwsgi": {"params": {"HTTP_X_REQUEST_ID": "$request_id", "TIER": "a b; $scheme"}},
     "load_balancer": {"addresses": ["127.0.0.0/8"]},
     "snippet": "location = /raw {\n    return 204;\n}\n",
 }
@@ -209,6 +211,13 @@ def test_a_host_that_nginx_did_not_choose_the_site_by_is_not_passed_on(
         )
         hosts = [line for line in said.stdout.splitlines() if line.startswith("HTTP_HOST=")]
         assert hosts[-1:] == [f"HTTP_HOST={seen}"] * bool(seen), (words, sent, said)
+
+
+def test_parameters_of_the_pillar(host: Host, salt: Salt) -> None:
+    said = ask(host, "/p", "-H", "X-Request-Id: forged").splitlines()
+    (identity,) = [line for line in said if line.startswith("HTTP_X_REQUEST_ID=")]
+    assert re.fullmatch("HTTP_X_REQUEST_ID=[0-9a-f]{32}", identity)
+    assert "TIER=a b; http" in said
 
 
 def test_a_rate_limit(host: Host, salt: Salt) -> None:

@@ -1,4 +1,7 @@
-"""A browser's form, with its Origin, through every kind of listen: Django compares it with the Host."""
+"""
+What reaches Django of a request: a browser's form, with its Origin, through every kind of listen
+(Django compares it with the Host), and all that nginx takes.
+"""
 
 import copy
 import re
@@ -96,6 +99,27 @@ def test_a_form_of_another_site_is_refused(applied):
         *("-F", "message=hello", f"http://{NAME}:8080/entries/"),
     ).stdout
     assert page == "403"
+
+
+@ON_EACH
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        # nginx: large_client_header_buffers 4 8k; a URI of them is sent twice, whole and in parts.
+        ("/?q=" + "x" * 8000, []),
+        ("/nothing/" + "x" * 8000, []),
+        ("/?q=" + "x" * 8000, [f"X-{letter}: " + letter * 8000 for letter in "abc"]),
+        ("/", [f"X-{letter}: " + letter * 7000 for letter in "abc"]),
+    ],
+    ids=["a query", "a path", "a query and headers", "headers"],
+)
+def test_what_nginx_takes_uwsgi_takes(applied, path, headers):
+    applied.write("/root/headers", "".join(f"{header}\n" for header in headers) or "X-A: a\n")
+    status = applied.run(
+        *("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"Host: {NAME}"),
+        *("-H", "@/root/headers", f"http://127.0.0.1:8080{path}"),
+    ).stdout
+    assert status == ("404" if path.startswith("/nothing/") else "200")
 
 
 @ON_EACH

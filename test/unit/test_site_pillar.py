@@ -77,6 +77,8 @@ def use(monkeypatch):
         functions = {
             "site_certificate.mismatch": site_certificate.mismatch,
             "nginx_tree.flaw": nginx_tree.flaw,
+            "nginx_tree.outermost": nginx_tree.outermost,
+            "uwsgi_ini.refused": uwsgi_ini.refused,
             "systemd_unit.wrong_calendar": systemd_unit.wrong_calendar,
         }
         monkeypatch.setattr(site_pillar, "__salt__", functions, raising=False)
@@ -589,6 +591,7 @@ FREE = {
     # They go into a .netrc, in quotes.
     "project:indexes:0:password",
     "headers:*",
+    "uwsgi:params:*",
     # In quotes; what begins a variable there is meant to.
     "basic_auth:realm",
     "nginx:log_formats:*:format",
@@ -662,21 +665,11 @@ def test_uwsgi_option_values_that_uwsgi_would_replace(errors, value):
     only(errors(with_value("uwsgi:options", {"x": ["fine", value]})), f"{path}:1")
 
 
-def test_options_that_uwsgi_ini_refuses_are_refused_with_their_path():
-    """One list for the pillar, one for what renders the ini: the first holds all of the second."""
-    table = site_pillar._SITE.keys["uwsgi"].keys["options"]
-    allowed = [
-        name
-        for name in uwsgi_ini._REFUSED
-        if re.fullmatch("[a-z0-9-]+", name) and table.key.wrong(name) is None
-    ]
-    assert allowed == []
-
-
 @pytest.mark.parametrize(
     "name",
     [
         "harakiri",
+        "lazy-apps",
         "buffer-size",
         "max-requests",
         "plugins",
@@ -714,7 +707,7 @@ def test_ordinary_uwsgi_options_are_free(errors, name):
         ("socket", "systemd holds"),
         ("die-on-term", "finishes its requests"),
         ("master", "finishes its requests"),
-        ("lazy-apps", "a start is proved"),
+        ("lazy", "lazy-apps is what is meant"),
         ("listen", "socket:backlog"),
         ("logto", "uwsgi:log"),
         ("strict", "the formula sets it"),
@@ -728,6 +721,55 @@ def test_refused_uwsgi_options_say_why(errors, name, words):
         errors(with_value("uwsgi:options", {name: "x"})), f"sites:mysite:uwsgi:options:{name}"
     )
     assert words in error["expected"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("HTTP_HOST", "no client can"),
+        ("HTTPS", "load_balancer"),
+        ("UWSGI_FILE", "finds the application"),
+        ("REMOTE_ADDR", "load_balancer"),
+        ("http_x", "A-Z, 0-9 and _"),
+    ],
+)
+def test_refused_parameters_say_why(errors, name, words):
+    error = only(
+        errors(with_value("uwsgi:params", {name: "x"})), f"sites:mysite:uwsgi:params:{name}"
+    )
+    assert words in error["expected"]
+
+
+def test_parameters_in_a_snippet_that_would_be_lost_are_told(errors):
+    lost = "uwsgi_param HTTP_X_REQUEST_ID $request_id;"
+    error = only(errors(with_value("snippet", lost)), "sites:mysite:snippet")
+    assert "uwsgi_param" in error["found"] and "uwsgi:params" in error["expected"]
+    own = "location /x { include uwsgi_params; uwsgi_param A b; uwsgi_pass unix:/run/x; }"
+    assert errors(with_value("snippet", own)) == []
+
+
+@pytest.mark.parametrize("value", ["proc", ["everything"], ["proc", "proc"]])
+def test_only_what_the_sandbox_closes_can_be_allowed(errors, value):
+    assert errors(with_value("uwsgi:sandbox", {"allow": value})) != []
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/etc", "/etc/mysite", "/var/lib/other", "/usr/lib", "media"]
+)
+def test_a_place_of_the_system_does_not_become_writable(errors, path):
+    only(
+        errors(with_value("uwsgi:sandbox", {"writable": [path]})),
+        "sites:mysite:uwsgi:sandbox:writable:0",
+    )
+
+
+def test_pythons_compiler_needs_the_sandbox_to_allow_it(errors):
+    site = with_value("project:env", {"PYTHON_JIT": "1"})
+    error = only(errors(site), "sites:mysite:project:env:PYTHON_JIT")
+    assert "uwsgi:sandbox:allow" in error["expected"]
+    assert errors(with_value("project:env", {"PYTHON_JIT": "0"})) == []
+    site["nginx_uwsgi_django"]["sites"]["mysite"]["uwsgi"] = {"sandbox": {"allow": ["jit"]}}
+    assert errors(site) == []
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,9 @@ RIGHT = {
     "host_keys:0": ["a.org ssh-ed25519 AAAA", "b.org ecdsa-sha2-nistp256 AAAA=="],
     "status:0": [200, 404, 500.0],
     "env:*": ["", "secret", " % $", "ü"],
+    "params:*": ["$request_id", "a b"],
+    "allow:0": ["proc", "jit"],
+    "writable:0": ["/mnt/efs/media"],
     "options:*": [True, 3, "text", ["a", 1, False]],
     "packages:0": ["libpq-dev", "g++"],
     "extras:0": ["postgres", "a_b"],
@@ -57,6 +60,7 @@ KEYS = {
     "sites": ["mysite", "a", "b-c"],
     "env": ["KEY", "_X"],
     "options": ["harakiri", "plugins"],
+    "params": ["HTTP_X_REQUEST_ID", "REMOTE_USER"],
     "limits": ["MemoryMax", "LimitNOFILE"],
     "companions": ["worker", "beat"],
     "headers": ["X-Frame-Options", "Referrer-Policy"],
@@ -205,6 +209,8 @@ def minion(monkeypatch):
     monkeypatch.setattr(site_pillar, "__context__", {}, raising=False)
     functions = {
         "nginx_tree.flaw": nginx_tree.flaw,
+        "nginx_tree.outermost": nginx_tree.outermost,
+        "uwsgi_ini.refused": uwsgi_ini.refused,
         "site_certificate.mismatch": site_certificate.mismatch,
         "systemd_unit.wrong_calendar": lambda expression: None,
     }

@@ -139,11 +139,12 @@ def test_a_project_s_own_ini_is_not_read_through_a_link_out_of_the_project(modul
     )
     project = tmp_path / "project"
     project.mkdir()
-    m.salt["django_release.desired"] = lambda name, refresh=False: {
+    m.django_release.desired = lambda name, refresh=False: {
         "id": "a" * 12,
         "path": "/srv/mysite",
         "source": str(project),
     }
+    m.salt["django_release.own_ini"] = m.django_release.own_ini
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "own.ini").write_text("[uwsgi]\nsecret-of-root = true\n")
@@ -172,7 +173,8 @@ def test_the_unit_says_where_and_as_whom(made):
     assert "Sockets=uwsgi-mysite.socket\n" in text
     assert "MemoryMax=512M\n" in text
     # A percent sign of a path is doubled, wherever it is.
-    assert "ReadWritePaths=-/srv/mysite -/var/lib/50%%off/mysite\n" in text
+    writable = "-/srv/mysite -/var/lib/50%%off/mysite -/var/lib/nginx_uwsgi_django/sites/mysite"
+    assert f"ReadWritePaths={writable}\n" in text
     assert "@DIGEST@" not in text
 
 
@@ -212,9 +214,51 @@ def secluded(made):
 def test_where_sites_live_a_site_sees_its_own_alone(made):
     assert secluded(made) == {
         "TemporaryFileSystem": ["/srv:ro", "/var/lib/nginx_uwsgi_django/sites:ro"],
-        "BindPaths": ["-/srv/mysite"],
+        # HOME is among them: libraries keep their caches there.
+        "BindPaths": ["-/srv/mysite", "-/var/lib/nginx_uwsgi_django/sites/mysite"],
         "InaccessiblePaths": ["-/run/uwsgi"],
     }
+
+
+ALLOWED = {
+    "proc": ({"ProcSubset=pid"}, {"ProcSubset=all"}),
+    "netlink": (
+        {"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"},
+        {"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK"},
+    ),
+    "jit": ({"MemoryDenyWriteExecute=yes"}, set()),
+    "resources": (
+        {"SystemCallFilter=~@privileged @resources"},
+        {"SystemCallFilter=~@privileged"},
+    ),
+    "devices": ({"PrivateDevices=yes", "DevicePolicy=closed"}, set()),
+}
+
+
+def with_sandbox(made, **sandbox):
+    """The lines of the unit that a sandbox of the pillar's makes."""
+    made.opts["pillar"] = copy.deepcopy(PILLAR)
+    made.opts["pillar"]["nginx_uwsgi_django"]["sites"]["mysite"]["uwsgi"]["sandbox"] = sandbox
+    made.site_pillar.__pillar__ = made.opts["pillar"]
+    made.context.clear()
+    wanted = made.uwsgi_generation._wanted("mysite")
+    return set(wanted["unit"].replace(wanted["digest"], "DIGEST").splitlines())
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_what_is_allowed_by_name_is_all_that_the_sandbox_loses(made, name):
+    closed, opened = ALLOWED[name]
+    before, after = with_sandbox(made), with_sandbox(made, allow=[name])
+    assert before - after == closed and after - before == opened
+
+
+def test_more_directories_are_writable_and_in_sight(made):
+    lines = with_sandbox(made, writable=["/mnt/efs/media", "/srv/uploads"])
+    (writable,) = [line for line in lines if line.startswith("ReadWritePaths=")]
+    assert writable.endswith(" -/mnt/efs/media -/srv/uploads")
+    # Only what is where sites live has to be brought there.
+    (bound,) = [line for line in lines if line.startswith("BindPaths=")]
+    assert "-/srv/uploads" in bound and "/mnt" not in bound
 
 
 def test_what_runs_the_site_stays_in_sight_where_sites_live(made, monkeypatch):
@@ -233,7 +277,10 @@ def test_what_runs_the_site_stays_in_sight_where_sites_live(made, monkeypatch):
         "binary": "/srv/venvs/mysite/bin/python",
         "uwsgi": "/srv/uwsgi",
     }
-    assert secluded(made)["BindPaths"] == ["-/srv/mysite"]
+    assert secluded(made)["BindPaths"] == [
+        "-/srv/mysite",
+        "-/var/lib/nginx_uwsgi_django/sites/mysite",
+    ]
     assert secluded(made)["BindReadOnlyPaths"] == [
         "-/srv/python/3.11",
         "-/srv/python/current",

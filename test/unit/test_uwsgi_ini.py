@@ -154,8 +154,6 @@ def test_a_projects_own_ini_keeps_its_order_and_its_comments():
         "socket = /run/uwsgi/mysite.sock\n"
         "  processes = 7\n"
         "# the end\n"
-        "env = A=1\n"
-        "env = B=2\n"
     )
     said = options(text)
     keys = [key for key, _ in said]
@@ -166,6 +164,7 @@ def test_a_projects_own_ini_keeps_its_order_and_its_comments():
         "daemonize",
         "die-on-term",
         "wsgi-file",
+        "env",
     } & set(keys)
     for once in ("socket", "processes", "module", "master", "max-apps", "chdir"):
         assert keys.count(once) == 1
@@ -200,6 +199,95 @@ def test_magic_of_an_own_ini_means_the_place_it_came_from():
 def test_the_pillars_options_win_over_an_own_ini():
     text = uwsgi_ini.render(site(options={"harakiri": 9}), "/srv/a", own="[uwsgi]\nharakiri = 3\n")
     assert [value for key, value in options(text) if key == "harakiri"] == ["9"]
+
+
+TUTORIAL = """\
+[uwsgi]
+project = probe
+uid = deploy
+base = /home/%(uid)
+set-placeholder = logs = /var/log/%(project)
+chdir = %(base)/%(project)
+home = %(base)/Env/%(project)
+module = %(project).wsgi:application
+master = true
+processes = 5
+procname-prefix = %(project)-%(uid)-
+hook-post-app = exec:touch %(chdir)/up
+cheaper = %(processes)
+spooler = %(logs)/spool
+env = P_VERSION=%(project) 50%%
+env = DJANGO_SETTINGS_MODULE=probe.settings
+"""
+
+
+def test_names_of_an_own_ini_s_own_keep_what_they_were_written_with():
+    """The most copied of all tutorials names its project and its directory like this."""
+    said = options(uwsgi_ini.render(SITE, "/srv/a", "/venv", own=TUTORIAL, own_path="/srv/a/u.ini"))
+    first = dict(reversed(said))
+    # What the formula says otherwise is put in as it was written; the rest is uWSGI's to replace.
+    assert first["procname-prefix"] == "%(project)-deploy-"
+    assert first["hook-post-app"] == "exec:touch /home/deploy/probe/up"
+    assert (first["cheaper"], first["spooler"]) == ("%(processes)", "%(logs)/spool")
+    assert (first["chdir"], first["home"]) == ("/srv/a", "/venv")
+    assert first["logs"] == "/var/log/%(project)"
+    declared = [value for key, value in said if key == "declare-option"]
+    assert declared == [f"{name}=own" for name in ("base", "logs", "processes", "project")]
+
+
+def test_bringing_an_ini_with_names_to_the_socket_twice_is_bringing_it_once():
+    once = uwsgi_ini.render(SITE, "/srv/a", "/venv", own=TUTORIAL)
+    assert uwsgi_ini.render(SITE, "/srv/a", "/venv", own=once) == once
+
+
+def test_the_environment_of_an_own_ini():
+    assert uwsgi_ini.environment(TUTORIAL) == {
+        "P_VERSION": "probe 50%",
+        "DJANGO_SETTINGS_MODULE": "probe.settings",
+    }
+    assert uwsgi_ini.environment("[uwsgi]\nenv = A=%d\n", "/srv/50%off/u.ini") == {
+        "A": "/srv/50%off/"
+    }
+    assert uwsgi_ini.environment("[other]\nenv = A=1\n") == {}
+
+
+@pytest.mark.parametrize(
+    "line", ["A=$(HOME)", "A=@(exec://id)", "A=%(unknown)", "A", "1A=x", "UWSGI_HTTP=:80"]
+)
+def test_an_environment_that_cannot_be_carried_is_refused_by_its_name(line):
+    name = line.partition("=")[0]
+    with pytest.raises(SaltInvocationError, match=f"env = {name}") as error:
+        uwsgi_ini.environment(f"[uwsgi]\nenv = {line}\n")
+    assert "id" not in str(error.value).split()
+
+
+@pytest.mark.parametrize("value", ["%(chdir + 1)", "%(chdir)"])
+def test_names_that_cannot_be_put_in_are_refused(value):
+    own = f"[uwsgi]\nchdir = %(chdir)\nprocname-prefix = {value}\n"
+    with pytest.raises(SaltInvocationError, match="chdir cannot be put in there"):
+        uwsgi_ini.render(SITE, "/srv/a", own=own)
+
+
+def test_the_question_is_strict_from_the_first_line_on():
+    own = "[uwsgi]\nplugins = python3\nproject = x\nname = %(project)\n"
+    text = uwsgi_ini.question(uwsgi_ini.render(SITE, "/srv/a", plugin="python3", own=own))
+    head = text[: text.index("strict = true")].splitlines()
+    assert head == [
+        "[uwsgi]",
+        "plugins = python3",
+        "declare-option = project=own",
+        "plugin = python3",
+    ]
+    # What only sometimes counts is left to uWSGI.
+    own = "[uwsgi]\nif-exists = /x\nplugins = gevent\nendif =\n"
+    text = uwsgi_ini.question(uwsgi_ini.render(SITE, "/srv/a", own=own))
+    assert "gevent" not in text[: text.index("strict = true")]
+
+
+def test_every_header_that_nginx_takes_fits():
+    said = dict(options(uwsgi_ini.render(SITE, "/srv/a", "/venv")))
+    assert said["buffer-size"] == "65535"
+    assert said["py-executable"] == "/venv/bin/python"
 
 
 def test_the_preflight_is_alone_on_its_socket():
