@@ -270,6 +270,8 @@ class _Number(_Node):
 
     def __init__(self, says: str, least: int, most: int, **more: Any) -> None:
         super().__init__(says, **more)
+        # Whether a:b may have been meant, of which YAML makes a number.
+        self.beside_text = False
         self.least = least
         self.most = most
 
@@ -279,7 +281,8 @@ class _Number(_Node):
     def read(self, value: Any, path: tuple, errors: list) -> Any:
         if self.least <= value <= self.most:
             return int(value)
-        errors.append(_error(path, self, value, hint=_base_60(int(value))))
+        hint = _base_60(int(value)) if self.beside_text else ""
+        errors.append(_error(path, self, value, hint=hint))
         return _UNSET
 
     def shape(self) -> dict:
@@ -308,6 +311,10 @@ class _Plain(_Node):
         super().__init__(says, **more)
         self.options = options
         self.as_text = as_text
+        texts = any(isinstance(option, _Text) for option in options)
+        for option in options:
+            if isinstance(option, _Number):
+                option.beside_text = texts
         self.types = tuple(kind for option in options for kind in option.types)
 
     @property
@@ -538,7 +545,11 @@ def _safe_key(key: Any) -> str:
     """A key that a person wrote, made fit for one line of text."""
     if not isinstance(key, str):
         return repr(key)
-    shown = ascii(key)[1:-1]
+    name = re.split("[:=]", key, maxsplit=1)[0]
+    shown = ascii(name)[1:-1]
+    if name != key:
+        # `SECRET_KEY:value`, without a blank: what follows may be a secret.
+        return f"{shown[:70]}..."
     return shown if len(shown) <= 80 else f"{shown[:70]}..."
 
 
@@ -582,13 +593,18 @@ def _missing(path: tuple, node: _Node) -> dict:
 
 
 def _key_error(path: tuple, key: str, expected: str, hint: str = "") -> dict:
+    shown = _safe_key(key)
     return {
-        "path": _join((*path, _safe_key(key))),
-        "found": f"the key {ascii(key) if len(key) <= 80 else ascii(key[:70]) + '...'}",
+        "path": _join((*path, shown)),
+        "found": f"the key '{shown}'",
         "expected": expected,
-        "hint": hint,
+        "hint": _blank_hint(key) or hint,
         "rule": "shape",
     }
+
+
+def _blank_hint(key: str) -> str:
+    return "write a blank after the colon" if ":" in key else ""
 
 
 def _odd_key(path: tuple, key: Any, says: str) -> dict:
@@ -609,7 +625,7 @@ def _odd_key(path: tuple, key: Any, says: str) -> dict:
 def _unknown_key(path: tuple, key: Any, item: Any, parent: _Mapping) -> dict:
     if not isinstance(key, str):
         return _odd_key(path, key, _one_of(parent))
-    hint = _did_you_mean(key, parent.keys)
+    hint = _blank_hint(key) or _did_you_mean(key, parent.keys)
     if re.fullmatch(r"(?i:web[-_]?sockets?|asgi|channels|daphne)", key):
         hint = (
             "nginx and uWSGI speak the uwsgi protocol here, which carries no websockets: let a "
@@ -1429,6 +1445,12 @@ def _project() -> _Mapping:
                         description="A server name, or the health host, that ALLOWED_HOSTS "
                         "refuses is a failure.",
                     ),
+                    "data": _Switch(
+                        default=True,
+                        description="A SQLite database or a MEDIA_ROOT that the site's user cannot "
+                        "write is a failure, and so is a new, empty database where the source "
+                        "brings one or another was in use before.",
+                    ),
                 },
                 description="What a release has to pass before it gets any request, besides the "
                 "import of its WSGI application.",
@@ -2160,6 +2182,14 @@ def _check_serving(name: str, site: dict, nginx: dict, errors: list) -> None:
                     )
                 )
     for number, entry in redirects:
+        if entry["to"] == entry["from"]:
+            errors.append(
+                _meaning(
+                    (*path, "redirects", number, "to"),
+                    f"{entry['to']!r}, which is from, too",
+                    "another path, or a URL: this one leads to itself without end",
+                )
+            )
         if entry["to"].endswith("*") and not entry["from"].endswith("*"):
             errors.append(
                 _meaning(
@@ -3564,7 +3594,11 @@ def _check_tls(name: str, site: dict, acme: dict, errors: list) -> None:
             )
         )
     elif given:
-        wrong = __salt__["site_certificate.mismatch"](**given)
+        try:
+            wrong = __salt__["site_certificate.mismatch"](**given)
+        except OSError as error:
+            # A directory, or a disk that fails.
+            wrong = f"{error.filename} ({error.strerror})"
         if wrong:
             errors.append(
                 _meaning(
@@ -3728,8 +3762,132 @@ def _check_place(name: str, site: dict, errors: list) -> None:
                 return
 
 
+def _check_layout(name: str, site: dict, state_dir: str, errors: list) -> None:
+    """No release is written among those of another deployment, nor inside those of a site."""
+    path = site["project"]["path"]
+    if not site["project"]["source"]:
+        return
+    for step in (*_parents(path), path):
+        place, inside = os.path.split(step)
+        if inside in ("current", "releases", "shared") and _is_layout(place):
+            errors.append(
+                _meaning(
+                    ("sites", name, "project", "path"),
+                    f"{path!r}, inside the releases or the data of what is deployed at {place!r}",
+                    "with a source, a directory of the site's own",
+                    f"name {place} itself, or another directory",
+                )
+            )
+            return
+    foreign = _foreign_layout(name, site, state_dir)
+    if foreign:
+        errors.append(
+            _meaning(
+                ("sites", name, "project", "path"),
+                f"{path!r}, which has {_listing(foreign)} of a deployment that this formula did not "
+                "make",
+                "with a source, a directory without another deployment's releases",
+                f"name another directory and copy the database and the uploads to its shared/data "
+                f"and shared/media; or leave out project:source and name {path}/current, to run "
+                "what is there; or move the old deployment away first",
+            )
+        )
+
+
+def _is_layout(place: str) -> bool:
+    return os.path.islink(f"{place}/current") and os.path.isdir(f"{place}/releases")
+
+
+def _foreign_layout(name: str, site: dict, state_dir: str) -> list[str]:
+    """What of releases, current and shared at a site's path is another deployment's."""
+    path = site["project"]["path"]
+    folder = f"{state_dir}/prepared/{name}"
+    try:
+        live = os.readlink(f"{path}/current")
+    except OSError:
+        live = f"{path}/current" if os.path.lexists(f"{path}/current") else ""
+    ours = re.fullmatch(r"releases/([0-9a-f]{12})", live)
+    try:
+        with open(f"{folder}/places.json", encoding="utf-8") as stream:
+            noted = path in json.load(stream)
+    except (OSError, ValueError):
+        # A formula that kept no such record has left one of each release.
+        noted = ours is not None and os.path.exists(f"{folder}/release-{ours[1]}.json")
+    if noted:
+        return []
+    found = []
+    if live and not ours:
+        found.append("current")
+    try:
+        with os.scandir(f"{path}/releases") as scan:
+            others = [
+                entry.name
+                for entry in scan
+                if not entry.name.startswith(".")
+                and not entry.is_symlink()
+                and (
+                    not re.fullmatch(r"[0-9a-f]{12}", entry.name)
+                    or entry.stat(follow_symlinks=False).st_uid != 0
+                )
+            ]
+    except OSError:
+        others = []
+    found += [f"releases/{each}" for each in sorted(others)[:3]]
+    if os.path.isdir(f"{path}/shared") and (owner := _owner(f"{path}/shared")):
+        if owner not in ("root", site["project"]["user"]):
+            found.append(f"shared (of {owner})")
+    return found
+
+
+def _owner(path: str) -> str | None:
+    """The user that a file belongs to; None where its number is no account's."""
+    try:
+        return pwd.getpwuid(os.lstat(path).st_uid).pw_name
+    except (KeyError, OSError):
+        return None
+
+
+def _check_lookup(lookup: dict, errors: list) -> None:
+    """What root writes is not written where any user may put a file first."""
+    for key in ("nginx_dir", "uwsgi_dir", "state_dir", "unit_dir"):
+        try:
+            status = os.stat(lookup[key])
+        except OSError:
+            continue
+        if not stat.S_ISDIR(status.st_mode) or status.st_mode & stat.S_IWOTH:
+            errors.append(
+                _meaning(
+                    ("lookup", key),
+                    f"{lookup[key]!r}, which is no directory, or one where any user may write",
+                    "a directory that root alone can change",
+                )
+            )
+
+
+def _homes_of_accounts() -> dict[str, str]:
+    """The homes of this host's accounts, each with a user."""
+    return {account.pw_dir.rstrip("/"): account.pw_name for account in pwd.getpwall()}
+
+
+def _check_home(name: str, site: dict, homes: dict[str, str], errors: list) -> None:
+    """No project is at a home, which holds more than a project."""
+    path, user = site["project"]["path"], site["project"]["user"]
+    owner = homes.get(path)
+    # An account of the project's own may have its home there; a person's is below /home.
+    if re.fullmatch(r"/home/[^/]+", path) or (owner and owner != user):
+        errors.append(
+            _meaning(
+                ("sites", name, "project", "path"),
+                f"{path!r}, the home of {owner or 'a user'}",
+                "a directory that holds the project and nothing else",
+                f"name a directory in it, like {path}/{name}, or /srv/{name}",
+            )
+        )
+
+
 def _check_across(raw: dict, settings: dict, errors: list) -> None:
     """The sites against each other, against nginx and against what else is on the host."""
+    _check_lookup(settings["lookup"], errors)
     _check_ingress(settings["ec2"]["ingress"], ("ec2", "ingress"), errors)
     units = _unit_files(settings)
     listening: dict = {}
@@ -3737,6 +3895,7 @@ def _check_across(raw: dict, settings: dict, errors: list) -> None:
     owned: dict[tuple[str, str], str] = {}
     paths: dict[str, str] = {}
     numbers = _account_numbers()
+    homes = _homes_of_accounts()
     for name, site in settings["sites"].items():
         path = ("sites", name)
         plain = name.replace("_", "-")
@@ -3756,6 +3915,8 @@ def _check_across(raw: dict, settings: dict, errors: list) -> None:
         _check_tls(name, site, settings["acme"], errors)
         _check_account(name, site, numbers, errors)
         _check_place(name, site, errors)
+        _check_home(name, site, homes, errors)
+        _check_layout(name, site, settings["lookup"]["state_dir"], errors)
         _check_listen(name, site, listening, errors)
         _check_serving(name, site, settings["nginx"], errors)
         for keys, what in (
@@ -4075,6 +4236,32 @@ def site(name: str) -> dict:
             f"the pillar has no site {name!r} under {_ROOT}:sites{'; ' + hint if hint else ''}"
         )
     return sites[name]
+
+
+def named(name: str) -> str:
+    """
+    Refuse what cannot be the name of a site, before a path is made of it.
+
+    name
+        the site's name; the pillar need not have it
+
+    Returns the name.
+
+    Raises CommandExecutionError when it is none by the pillar's rules.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' site_pillar.named mysite
+
+    .. versionadded:: 0.1.0
+    """
+    if not isinstance(name, str) or _SITE_NAME.wrong(name):
+        raise CommandExecutionError(
+            f"{_safe_key(name)!r} is no name of a site: expected {_SITE_NAME.expected()}"
+        )
+    return name
 
 
 def ingress(value: dict) -> dict:

@@ -1585,3 +1585,54 @@ def test_a_companion_that_cannot_be(errors, companion, key, words):
 def test_times_that_systemd_knows(errors, schedule):
     companions = {"nightly": {"command": "manage.py x", "schedule": schedule, "time_limit": 9}}
     assert errors(with_value("companions", companions)) == []
+
+
+@pytest.mark.parametrize(
+    ("site", "path", "shown"),
+    [
+        ({"project": {"env": {"SECRET_KEY:canary": None}}}, "project:env:SECRET_KEY...", ""),
+        ({"project": {"env": {"SECRET_KEY=canary": "x"}}}, "project:env:SECRET_KEY...", ""),
+        ({"basic_auth": {"users": {"ann:canary": None}}}, "basic_auth:users:ann...", ""),
+        ({"project": {"password:canary": None}}, "project:password...", ""),
+    ],
+)
+def test_a_secret_that_yaml_made_a_key_of_is_not_shown(errors, site, path, shown):
+    base = a_site()
+    base["project"].update(site.pop("project", {}))
+    found = [each for each in errors(with_site({**base, **site})) if path in each["path"]]
+    assert found
+    assert "canary" not in str(errors(with_site({**base, **site})))
+    if ":canary" in str({**base, **site}):
+        assert found[0]["hint"] == "write a blank after the colon"
+
+
+def test_a_certificate_that_is_a_directory_is_an_error_with_its_path(errors, tmp_path):
+    tls = {"certificate": str(tmp_path), "key": str(tmp_path / "key.pem")}
+    error = only(errors(with_site({**a_site(), "tls": tls})), "sites:mysite:tls:key")
+    assert str(tmp_path) in error["found"] and "directory" in error["found"].lower()
+
+
+@pytest.mark.parametrize("path", ["/home/deploy", "/var/spool/lpd", "/var/spool/news"])
+def test_a_home_is_no_place_for_a_project(errors, path):
+    site = a_site()
+    site["project"]["path"] = path
+    error = only(errors(with_site(site)), "sites:mysite:project:path")
+    assert "the home of" in error["found"] and f"{path}/mysite" in error["hint"]
+    site["project"]["path"] = f"{path}/mysite"
+    assert errors(with_site(site)) == []
+
+
+def test_a_redirect_does_not_lead_to_itself(errors):
+    site = {**a_site(), "redirects": [{"from": "/a/*", "to": "/a/*"}]}
+    only(errors(with_site(site)), "sites:mysite:redirects:0:to")
+
+
+def test_what_root_writes_is_not_where_any_user_may_write(errors):
+    for key in ("unit_dir", "state_dir", "uwsgi_dir", "nginx_dir"):
+        found = errors(with_site(a_site(), lookup={key: "/tmp"}))
+        assert "any user may write" in only(found, f"lookup:{key}")["found"]
+
+
+def test_a_number_that_is_out_of_range_is_no_number_to_the_base_60(errors):
+    site = {**a_site(), "uwsgi": {"processes": 100000}}
+    assert only(errors(with_site(site)), "sites:mysite:uwsgi:processes")["hint"] == ""
