@@ -139,7 +139,7 @@ def _key(name: str, rest: str) -> str:
 
 def _parent(name: str) -> str:
     state_dir = __salt__["site_pillar.settings"]()["lookup"]["state_dir"]
-    return os.path.join(state_dir, "venvs", name)
+    return os.path.join(state_dir, "venvs", __salt__["site_pillar.named"](name))
 
 
 def _environment(name: str, scratch: str) -> dict[str, str]:

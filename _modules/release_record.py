@@ -27,6 +27,7 @@ __virtualname__ = "release_record"
 _HISTORY = 50
 _LIVE = "history.json"
 _HELD = "rollback.json"
+_PLACES = "places.json"
 # No record: its name begins with a dot.
 _LOCK = ".lock"
 # The sites that are held in this process, each with the thread that does.
@@ -53,7 +54,7 @@ def directory(name: str) -> str:
         salt '*' release_record.directory mysite
     """
     state_dir = __salt__["site_pillar.settings"]()["lookup"]["state_dir"]
-    return os.path.join(state_dir, "prepared", name)
+    return os.path.join(state_dir, "prepared", __salt__["site_pillar.named"](name))
 
 
 def entries(name: str) -> list[str]:
@@ -134,6 +135,9 @@ def write(name: str, record: str, value: Any) -> bool:
 
 def _make_directory(name: str) -> None:
     folder = directory(name)
+    if not os.path.isdir(folder):
+        # One that the pillar has lost has its directory; any other name is a slip.
+        __salt__["site_pillar.site"](name)
     __salt__["durable_file.directory"](os.path.dirname(folder), mode="0700")
     __salt__["durable_file.directory"](folder, mode="0700")
 
@@ -200,6 +204,45 @@ def add_to_release(name: str, release: str, **known: Any) -> bool:
     """
     value = {"release": release, **of_release(name, release), **known}
     return write(name, f"release-{release}.json", value)
+
+
+def places(name: str) -> list[str]:
+    """
+    The directories that hold, or held, a site's releases and its shared data.
+
+    name
+        the site
+
+    Returns absolute paths, the oldest first.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' release_record.places mysite
+    """
+    return read(name, _PLACES) or []
+
+
+def add_place(name: str, path: str) -> bool:
+    """
+    Note, before anything is made there, that a directory holds a site's releases.
+
+    name
+        the site
+    path
+        the directory, as ``project:path`` has it
+
+    Returns True when it was not noted before.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' release_record.add_place mysite /srv/mysite
+    """
+    known = places(name)
+    return path not in known and write(name, _PLACES, [*known, path])
 
 
 # --- One at a time ------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ def _key(name: str, rest: str) -> str:
 
 def _cache(name: str) -> str:
     """This site's directory in the minion's own cache, which a dry run may fill too."""
-    return os.path.join(__opts__["cachedir"], "nginx_uwsgi_django", "sources", name)
+    site = __salt__["site_pillar.named"](name)
+    return os.path.join(__opts__["cachedir"], "nginx_uwsgi_django", "sources", site)
 
 
 def packages(source: dict[str, Any] | None) -> list[str]:

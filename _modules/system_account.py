@@ -4,16 +4,19 @@ System accounts: nginx's user, one per site, and what runs under them.
 An account that this module makes says so in its comment field (GECOS), so that the record of who
 made it is written in the same instant as the account itself, and :py:func:`remove` never touches
 one that somebody else made. A group of its own name comes and goes with its user; a group of
-another name is noted under ``STATE_DIR/accounts`` before it is made.
+another name is noted under ``STATE_DIR/accounts`` before it is made. There, too, are the numbers of
+accounts that were removed while files of theirs stayed: they are given to no other site.
 
 .. versionadded:: 0.1.0
 """
 
 import codecs
 import grp
+import json
 import logging
 import os
 import pwd
+import re
 import selectors
 import signal
 import subprocess
@@ -62,6 +65,147 @@ def _comment(name: str) -> str:
 
 def _group_record(group: str) -> str:
     return os.path.join(_settings()["lookup"]["state_dir"], "accounts", f"group-{group}")
+
+
+def _numbers_record(site: str) -> str:
+    name = __salt__["site_pillar.named"](site)
+    return os.path.join(_settings()["lookup"]["state_dir"], "accounts", f"numbers-{name}")
+
+
+def _entries(folder: str) -> list[str]:
+    try:
+        return [os.path.join(folder, entry) for entry in sorted(os.listdir(folder))]
+    except FileNotFoundError:
+        return []
+
+
+def _noted(path: str) -> list[Any]:
+    """A list that a record holds; an empty one where it is not there or damaged."""
+    try:
+        found = json.loads(__salt__["durable_file.read"](path) or b"[]")
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _kept_numbers() -> set[int]:
+    """The numbers of users and groups that files kept of some site belong to."""
+    state_dir = _settings()["lookup"]["state_dir"]
+    found: set[int] = set()
+    for record in _entries(f"{state_dir}/accounts"):
+        if os.path.basename(record).startswith("numbers-"):
+            found.update(_noted(record))
+    trees = _entries(f"{state_dir}/sites") + _entries(f"{state_dir}/venvs")
+    for site in _entries(f"{state_dir}/prepared"):
+        for place in _noted(f"{site}/places.json"):
+            trees += [f"{place}/shared", f"{place}/releases"]
+    for tree in trees:
+        try:
+            status = os.lstat(tree)
+        except OSError:
+            continue
+        found |= {status.st_uid, status.st_gid}
+    return found
+
+
+def _system_range(kind: str) -> range:
+    """The numbers for accounts of the system, the last first, as login.defs(5) has them."""
+    text = (__salt__["durable_file.read"]("/etc/login.defs") or b"").decode(errors="replace")
+    ends = []
+    for end, usual in (("MAX", 999), ("MIN", 100)):
+        said = re.findall(rf"^\s*SYS_{kind}_{end}\s+([0-9]+)\s*$", text, re.MULTILINE)
+        ends.append(int(said[-1]) if said else usual)
+    return range(ends[0], ends[1] - 1, -1)
+
+
+def _is_free(number: int) -> bool:
+    for find in (pwd.getpwuid, grp.getgrgid):
+        try:
+            find(number)
+        except KeyError:
+            continue
+        return False
+    return True
+
+
+def _number(kind: str, own: int | None) -> int | None:
+    """
+    The number for a new account: the one that its files have, where that is free, and none that
+    files of another site have. None: any.
+    """
+    if own and _is_free(own):
+        return own
+    kept = _kept_numbers()
+    if not kept:
+        return None
+    numbers = (*_system_range(kind), *range(59999, 999, -1))
+    return next((each for each in numbers if each not in kept and _is_free(each)), None)
+
+
+def _own_numbers(name: str) -> list[int]:
+    """The numbers of the user and the group that a site had before."""
+    noted = _noted(_numbers_record(name))
+    if noted:
+        return noted
+    try:
+        status = os.lstat(home(name))
+    except FileNotFoundError:
+        return []
+    return [status.st_uid, status.st_gid]
+
+
+def reserve(name: str, user: str) -> bool:
+    """
+    Note the numbers of a site's account, so that no other site's is made with them.
+
+    name
+        the site
+    user
+        the account
+
+    Returns True when they were not noted before.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' system_account.reserve oldsite oldsite
+    """
+    account = _user(user)
+    if account is None:
+        return False
+    record = _numbers_record(name)
+    __salt__["durable_file.directory"](os.path.dirname(record), mode="0700")
+    text = json.dumps([account.pw_uid, account.pw_gid]) + "\n"
+    return __salt__["durable_file.write"](record, text, mode="0600")
+
+
+def release_numbers(name: str) -> bool:
+    """
+    Undo :py:func:`reserve`: no file of the site's is left.
+
+    name
+        the site
+
+    Returns True when its numbers were noted.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' system_account.release_numbers oldsite
+    """
+    return __salt__["durable_file.remove"](_numbers_record(name))
+
+
+def _keeps(name: str) -> bool:
+    """Whether files of a site are kept on the host, or its project is."""
+    places = [
+        home(name),
+        os.path.join(_settings()["lookup"]["state_dir"], "prepared", name),
+        __salt__["site_pillar.site"](name)["project"]["path"],
+    ]
+    return any(os.path.isdir(place) for place in places)
 
 
 def _tool(*argv: str) -> None:
@@ -119,7 +263,8 @@ def home(name: str) -> str:
 
         salt '*' system_account.home mysite
     """
-    return os.path.join(_settings()["lookup"]["state_dir"], "sites", name)
+    site = __salt__["site_pillar.named"](name)
+    return os.path.join(_settings()["lookup"]["state_dir"], "sites", site)
 
 
 def wanted(name: str) -> dict[str, Any]:
@@ -220,12 +365,15 @@ def create(name: str) -> dict[str, Any]:
     account = wanted(name)
     lacks = missing(name)
     own_group = "user" in lacks and account["group"] == account["user"]
+    uid, gid = ([] if name == "nginx" else _own_numbers(name)) or (None, None)
     if "group" in lacks and not own_group:
         record = _group_record(account["group"])
         __salt__["durable_file.directory"](os.path.dirname(record), mode="0700")
         __salt__["durable_file.write"](record, f"{account['comment']}\n", mode="0600")
-        _add("groupadd", "--", account["group"])
+        gid = _number("GID", gid)
+        _add("groupadd", *(["--gid", str(gid)] if gid else []), "--", account["group"])
     if "user" in lacks:
+        uid = _number("UID", uid)
         membership = (
             ["--user-group"]
             if own_group and "group" in lacks
@@ -234,6 +382,7 @@ def create(name: str) -> dict[str, Any]:
         _add(
             "useradd",
             *membership,
+            *(["--uid", str(uid)] if uid else []),
             "--no-create-home",
             "--home-dir",
             account["home"] or "/nonexistent",
@@ -389,6 +538,8 @@ def remove(name: str) -> dict[str, Any]:
     if "user" in found:
         # Its group of the same name goes with it (USERGROUPS_ENAB, Debian's default), unless it
         # has other members.
+        if name != "nginx" and _keeps(name):
+            reserve(name, found["user"])
         _tool("userdel", "--", found["user"])
     if "group" in found:
         if _group(found["group"]):

@@ -16,7 +16,9 @@ def record(modules, tmp_path):
         "server_names": ["a.example"],
         "project": {"wsgi": "a.wsgi:application", "settings": "a.settings"},
     }
-    pillar = {"lookup": {"state_dir": str(tmp_path)}, "sites": {"mysite": site}}
+    other = {**site, "server_names": ["b.example"]}
+    sites = {"mysite": site, "other": other}
+    pillar = {"lookup": {"state_dir": str(tmp_path)}, "sites": sites}
     return modules(pillar={"nginx_uwsgi_django": pillar}).release_record
 
 
