@@ -18,6 +18,7 @@ beside its code finds links to that directory there (only where the release is a
 """
 
 import contextlib
+import errno
 import fnmatch
 import glob
 import hashlib
@@ -59,7 +60,8 @@ _EXCLUDED_FILES = ("*.pyc", "*.pyo", "*.sqlite3", "*.sqlite3-*", "*.log", "*.pid
 # Runs in the site's own Python, as the site's user, in the release. What the project prints goes
 # to standard error; the answer alone is on standard output.
 _DRIVER = r"""
-import filecmp, gc, importlib, json, os, shutil, sys, time, traceback, zlib
+import filecmp, gc, grp, importlib, importlib.util, json, os, pwd, shutil, sys, time
+import traceback, zlib
 
 # To look for garbage while Django is imported takes a tenth of the time, and there is none.
 gc.disable()
@@ -91,6 +93,80 @@ def facts():
         for database in settings.DATABASES.values()
         if database.get("ENGINE", "").endswith(("sqlite3", "spatialite")) and database.get("NAME")
     ]
+    answer["debug"] = bool(settings.DEBUG)
+    answer["holds"] = list(holds(settings))
+
+
+def holds(settings):
+    # What no directory of collected files may hold, and where it is.
+    if answer["media_root"]:
+        yield "MEDIA_ROOT", answer["media_root"]
+    for database in answer["databases"]:
+        yield "a database", database
+    modules = [request["wsgi"].partition(":")[0], settings.SETTINGS_MODULE]
+    for top in sorted({str(each).split(".")[0] for each in [*modules, *settings.INSTALLED_APPS]}):
+        try:
+            spec = importlib.util.find_spec(top)
+        except ValueError:
+            continue
+        if spec is not None:
+            for place in spec.submodule_search_locations or [spec.origin]:
+                yield "the code of %s" % top, str(place)
+    for engine in settings.TEMPLATES:
+        for folder in engine.get("DIRS", ()):
+            yield "templates", str(folder)
+    for folder in getattr(settings, "STATICFILES_DIRS", ()):
+        yield "STATICFILES_DIRS", str(folder[1] if isinstance(folder, (list, tuple)) else folder)
+
+
+def described(path):
+    status = os.stat(path)
+    names = []
+    for find, number in ((pwd.getpwuid, status.st_uid), (grp.getgrgid, status.st_gid)):
+        try:
+            names.append(find(number)[0])
+        except KeyError:
+            names.append(str(number))
+    where = os.path.realpath(path)
+    return "%s (of %s, mode %04o)" % (where, ":".join(names), status.st_mode & 0o7777)
+
+
+def unwritable():
+    # As the kernel decides for this user, access lists and all.
+    def refused(path):
+        if os.path.lexists(path) and not os.path.exists(path):
+            # A link whose target is not made yet.
+            path = os.path.realpath(path)
+        while not os.path.exists(path):
+            path = os.path.dirname(path)
+        wanted = os.W_OK | os.R_OK | (os.X_OK if os.path.isdir(path) else 0)
+        return None if os.access(path, wanted) else path
+
+    for database in answer["databases"]:
+        if database.startswith((":memory:", "file:")):
+            continue
+        where = os.path.realpath(database)
+        if not os.path.isdir(os.path.dirname(where)):
+            yield "the database %s has no directory %s" % (database, os.path.dirname(where))
+            continue
+        # SQLite writes its journal beside the file.
+        for path in (where, os.path.dirname(where)):
+            found = refused(path)
+            if found:
+                yield "the database %s: %s" % (database, described(found))
+                break
+    media = answer["media_root"]
+    if media and os.path.isabs(media):
+        found = refused(media)
+        if found:
+            yield "MEDIA_ROOT %s: %s" % (media, described(found))
+            return
+        for folder, below, _ in os.walk(media):
+            for each in below:
+                found = refused(os.path.join(folder, each))
+                if found:
+                    yield "MEDIA_ROOT %s: %s" % (media, described(found))
+                    return
 
 
 def lock(connection, patience):
@@ -135,6 +211,12 @@ def prepare():
         facts()
         print(json.dumps(answer), file=channel, flush=True)
         request.update(json.loads(sys.stdin.readline()))
+        answer["step"] = "write"
+        wrong = list(unwritable()) if request["data"] else []
+        if wrong:
+            from django.core.management import CommandError
+
+            raise CommandError("\n".join([*wrong, request["ways"]]))
     answer["step"] = "import"
     module, _, path = request["wsgi"].partition(":")
     found = importlib.import_module(module)
@@ -142,8 +224,13 @@ def prepare():
         found = getattr(found, part)
     if not callable(found):
         raise TypeError("%s is not callable" % request["wsgi"])
+    import django
+    from django.apps import apps
     from django.core.management import CommandError, call_command
 
+    if not apps.ready:
+        # The callable is one of the project's own, which has no use for it; as manage.py does.
+        django.setup()
     answer["step"] = "check"
     if request["deploy"]:
         try:
@@ -280,8 +367,14 @@ print(json.dumps(answer), file=channel, flush=True)
 os._exit(0)
 """
 
+# What a release is called, and what a run that died leaves of one.
+_ID = re.compile(r"[0-9a-f]{12}")
+_CURRENT = re.compile(r"releases/[0-9a-f]{12}")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{12}\.(?:partial|removed)")
+
 _STEPS = {
     "settings": "reading the settings {settings}",
+    "write": "writing where the settings {settings} keep data",
     "import": "importing {wsgi}",
     "check": "manage.py check",
     "deploy": "manage.py check --deploy",
@@ -493,7 +586,7 @@ def _stored_release(name: str, identity: str, key: str) -> tuple[str, dict[str, 
         raise CommandExecutionError(
             f"the release {identity} ({key}) is not on this host; there are: {there}"
         )
-    manifest = _manifest(where, [], _links_out(name, where))
+    manifest = _made_as(name, where)
     if _fingerprint(manifest) != identity:
         raise CommandExecutionError(
             f"{where} ({key}) is not what it was made as: it was changed by hand, and only its "
@@ -717,9 +810,9 @@ def _releases(name: str) -> str:
     return os.path.join(_site(name)["project"]["path"], "releases")
 
 
-def _links_out(name: str, root: str) -> set[str]:
+def _links_out(root: str, shared: str) -> set[str]:
     """The links in a release that lead to the site's own directory, by their path in it."""
-    shared = _places(name)["shared"] + os.sep
+    shared += os.sep
     found = set()
     for folder, folders, files in os.walk(root):
         for entry in (*folders, *files):
@@ -729,11 +822,23 @@ def _links_out(name: str, root: str) -> set[str]:
     return found
 
 
+def _made_as(name: str, path: str, shared: str | None = None) -> dict[str, str]:
+    """The files of a release, with those that a link out of it took the place of."""
+    links = _links_out(path, shared or _places(name)["shared"])
+    known = __salt__["release_record.of_release"](name, os.path.basename(path))
+    replaced = {
+        relative: line
+        for relative, line in known.get("replaced", {}).items()
+        if any(relative.startswith(link + os.sep) for link in links)
+    }
+    return {**replaced, **_manifest(path, [], links)}
+
+
 def _differences(name: str, path: str, wanted: dict[str, str]) -> list[str]:
     """The paths in which a release on the host is not what it was made as."""
     # What the pillar excludes from the source is not expected here, and would be found: no
     # patterns.
-    there = _manifest(path, [], _links_out(name, path))
+    there = _made_as(name, path)
     return sorted(
         relative for relative in {*there, *wanted} if there.get(relative) != wanted.get(relative)
     )
@@ -947,7 +1052,7 @@ def _unfinished(name: str) -> list[str]:
         entries = os.listdir(folder)
     except FileNotFoundError:
         return []
-    return sorted(os.path.join(folder, entry) for entry in entries if entry.startswith("."))
+    return sorted(os.path.join(folder, entry) for entry in entries if _UNFINISHED.fullmatch(entry))
 
 
 def fetch(name: str) -> list[str]:
@@ -976,12 +1081,15 @@ def fetch(name: str) -> list[str]:
 def _fetch(name: str) -> list[str]:
     lacks = lacking(name)
     if not lacks:
+        _discard(name, prunable(name))
         return []
     project = _site(name)["project"]
     user, group = project["user"], project["group"]
     directory = __salt__["durable_file.directory"]
     if project["source"]:
         wanted = desired(name)
+        _discard(name, prunable(name))
+        __salt__["release_record.add_place"](name, project["path"])
         directory(_releases(name), group=group, mode="0750")
         for path in _complete(name):
             __salt__["system_account.regroup"](path, group)
@@ -1097,10 +1205,29 @@ def _copy(name: str, root: str, manifest: dict[str, str], wanted: dict[str, Any]
             shutil.rmtree(partial)
         if isinstance(error, OSError):
             # A full disk does not say which.
+            taken = _taken(name) if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
             raise CommandExecutionError(
-                f"{wanted['path']} cannot be copied from {root}: {error}"
+                f"{wanted['path']} cannot be copied from {root}: {error}{taken}"
             ) from error
         raise
+
+
+def _taken(name: str) -> str:
+    """What a site takes of a disk that is full."""
+    venvs = os.path.dirname(__salt__["python_venv.desired"](name)["path"])
+    places = {"releases": _releases(name), "environments": venvs, **_places(name)}
+    sizes = {}
+    for what in ("releases", "environments", "data", "media", "static"):
+        blocks = 0
+        for folder, _, files in os.walk(places[what]):
+            for each in files:
+                with contextlib.suppress(FileNotFoundError):
+                    blocks += os.lstat(os.path.join(folder, each)).st_blocks
+        sizes[what] = f"{what} {blocks // 2048} MiB in {places[what]}"
+    return (
+        f"; {name} has {', '.join(sizes.values())}. {_key(name, 'project:keep')} is "
+        f"{_site(name)['project']['keep']}: fewer releases take less room"
+    )
 
 
 def _sync(folder: str) -> None:
@@ -1162,7 +1289,8 @@ def marker(name: str) -> str:
         project["group"],
         project["migrate"],
         project["static"]["collect"],
-        project["check"],
+        # Whether data is looked at is no part of what was prepared.
+        {key: value for key, value in project["check"].items() if key != "data"},
         _hosts(name),
     ]
     text = json.dumps(parts, sort_keys=True)
@@ -1190,14 +1318,22 @@ def is_prepared(name: str) -> bool:
     if record is None:
         return False
     # What a restored or emptied disk shows for the price of a look.
-    return all(os.path.exists(path) for path in record["made"])
+    if not all(os.path.exists(path) for path in record["made"]):
+        return False
+    # Where somebody changed who may write, it is tried again; an older formula did not try.
+    standing = record.get("standing", None if _site(name)["project"]["check"]["data"] else {})
+    return standing is not None and all(
+        before is None or _owned(path) == before for path, before in standing.items()
+    )
 
 
 def _hidden(name: str, text: str) -> str:
     """Text with every value of the site's own environment that could be a secret blanked."""
     secrets = set()
-    for value in _site(name)["project"]["env"].values():
+    for key, value in _site(name)["project"]["env"].items():
         value = value if isinstance(value, str) else json.dumps(value)
+        if _is_address(key, value):
+            continue
         secrets |= {value, repr(value)[1:-1]}
         try:
             password = urllib.parse.urlsplit(value).password
@@ -1210,6 +1346,14 @@ def _hidden(name: str, text: str) -> str:
         if len(secret) > 4 and secret.lower() not in ("false", "debug"):
             text = text.replace(secret, "**********")
     return text
+
+
+def _is_address(key: str, value: str) -> bool:
+    """Whether a variable is a path or a host by its name and its value: without it, no message helps."""
+    path = bool(re.fullmatch(r"/[A-Za-z0-9._/-]*", value))
+    if re.search(r"(?i)(?:HOST|PORT|ADDR)$", key):
+        return path or bool(re.fullmatch(r"[A-Za-z0-9.:-]+", value))
+    return path and bool(re.search(r"(?i)(?:DIR|PATH|FILE|ROOT|SOCKET|HOME)$", key))
 
 
 def blanked(name: str, text: str) -> str:
@@ -1300,13 +1444,20 @@ def _ways_past_deploy(name: str, said: str) -> str:
     )
 
 
+def _inside(path: str, root: str) -> str | None:
+    """A path as it is called in a directory; None where it is not below it."""
+    relative = os.path.relpath(os.path.normpath(path), root)
+    return None if relative.split(os.sep)[0] in (os.curdir, os.pardir) else relative
+
+
 def _link_out(name: str, path: str, target: str) -> None:
-    """Make a path inside a release lead to the site's own directory, unless the release has it."""
-    release = desired(name)["path"]
-    relative = os.path.relpath(os.path.normpath(path), release)
-    if relative == os.curdir or relative.split(os.sep)[0] == os.pardir:
+    """
+    Make a path inside a release, or beside it at the project's path, lead to the site's own
+    directory, unless it is there.
+    """
+    where = os.path.normpath(path)
+    if _inside(where, _site(name)["project"]["path"]) is None:
         return
-    where = os.path.join(release, relative)
     if os.path.lexists(where) and not (
         os.path.islink(where) and os.readlink(where).startswith(_places(name)["shared"])
     ):
@@ -1317,9 +1468,70 @@ def _link_out(name: str, path: str, target: str) -> None:
     while not os.path.isdir(folder):
         missing.append(folder)
         folder = os.path.dirname(folder)
+    if _inside(folder + os.sep + "x", _places(name)["shared"]):
+        # What is made there is the site's to make.
+        return
     for each in reversed(missing):
         __salt__["durable_file.directory"](each, group=group, mode="0750")
     __salt__["durable_file.link"](where, target)
+
+
+# Runs as the site's user: uploads that a release brings are put among those that are there.
+_BRING = r"""
+import os, shutil, sys
+source, target = sys.argv[1:]
+for folder, _, names in os.walk(source):
+    to = os.path.join(target, os.path.relpath(folder, source))
+    os.makedirs(to, exist_ok=True)
+    for name in names:
+        if not os.path.lexists(os.path.join(to, name)):
+            shutil.copyfile(os.path.join(folder, name), os.path.join(to, name))
+"""
+
+
+def _take_out(name: str, path: str, target: str) -> None:
+    """
+    Where a release brings its MEDIA_ROOT, with a placeholder or with first uploads, put these into
+    the site's own directory and a link in its place.
+    """
+    wanted = desired(name)
+    release = wanted["path"]
+    relative = _inside(path, release)
+    where = os.path.normpath(path)
+    if relative is None or not _is_directory(where):
+        return
+    brought = {
+        each: line
+        for each, line in _made_as(name, release).items()
+        if each.startswith(relative + os.sep)
+    }
+    code = sorted(each for each in brought if each.endswith(".py"))
+    if code:
+        raise CommandExecutionError(
+            f"MEDIA_ROOT in the settings {_site(name)['project']['settings']} is {where}, which "
+            f"holds code of the release ({code[0]}): set it to a directory of its own, e.g. to "
+            'os.environ["DJANGO_DATA_DIR"] + "/media"'
+        )
+    done = _run(
+        name,
+        [__salt__["python_venv.desired"](name)["binary"], "-c", _BRING, where, target],
+        _PREPARE_TIMEOUT,
+        "/",
+        environment(name),
+        umask=0o022,
+    )
+    if done["retcode"]:
+        raise CommandExecutionError(
+            f"what the release brings in {where} cannot be put into {target}:\n{done['stdout']}"
+        )
+    # First what tells that the release is whole without them.
+    __salt__["release_record.add_to_release"](name, wanted["id"], replaced=brought)
+    aside = os.path.join(_releases(name), f".{wanted['id']}.removed")
+    if os.path.lexists(aside):
+        shutil.rmtree(aside)
+    os.rename(where, aside)
+    __salt__["durable_file.link"](where, target)
+    shutil.rmtree(aside)
 
 
 def _make_room(name: str, facts: dict[str, Any]) -> None:
@@ -1335,23 +1547,128 @@ def _make_room(name: str, facts: dict[str, Any]) -> None:
         if facts["static_root"]:
             _link_out(name, facts["static_root"], collected or places["static"])
         if facts["media_root"]:
+            _take_out(name, facts["media_root"], places["media"])
             _link_out(name, facts["media_root"], places["media"])
         for database in facts["databases"]:
             if os.path.isabs(database):
                 target = os.path.join(places["data"], os.path.basename(database))
                 _link_out(name, database, target)
         return
-    # The tree is somebody's. The one thing added to it is the directory that the project's own
-    # settings name for collected files.
-    static = os.path.relpath(os.path.normpath(facts["static_root"] or os.sep), release)
-    if (
-        facts["collects"]
-        and project["static"]["collect"]
-        and static != os.curdir
-        and static.split(os.sep)[0] != os.pardir
-        and not os.path.lexists(os.path.join(release, static))
-    ):
-        _make_inside(name, release, static, 0o755)
+    # The tree is its owner's. What is added to it are the directories that the project's own
+    # settings name for collected files and for uploads.
+    wanted = [facts["static_root"]] if facts["collects"] and project["static"]["collect"] else []
+    for path in (*wanted, facts["media_root"]):
+        relative = _inside(path, release) if os.path.isabs(path) else None
+        if relative and not os.path.lexists(os.path.join(release, relative)):
+            _make_inside(name, release, relative, 0o755)
+
+
+def _left_behind(name: str, facts: dict[str, Any]) -> list[str]:
+    """The databases that would be new and empty, each with one that would be left behind."""
+    project = _site(name)["project"]
+    if not project["check"]["data"]:
+        return []
+    release, root = desired(name)["path"], _source(name)[0]
+    before = __salt__["release_record.read"](name, "facts.json") or {}
+    earlier = before.get("kept", before.get("databases", []))
+    wrong = []
+    new = {each: _kept_at(name, each) for each in facts["databases"] if os.path.isabs(each)}
+    for database, target in new.items():
+        if os.path.exists(target) and os.path.getsize(target):
+            continue
+        lost = [each for each in earlier if os.path.realpath(each) not in new.values()]
+        if project["source"]:
+            relative = _inside(database, release) or os.path.basename(database)
+            lost += [os.path.join(place, relative) for place in (root, project["path"])]
+        there = [each for each in lost if os.path.isfile(each) and os.path.getsize(each)]
+        if there and os.path.realpath(there[0]) != target:
+            user, group = project["user"], project["group"]
+            wrong.append(
+                f"the database {database} would be new and empty, and {there[0]} is there: copy "
+                f"it while nothing writes to it (install -o {user} -g {group} -m 640 {there[0]} "
+                f"{target}), or set {_key(name, 'project:check:data')} to false to begin with an "
+                "empty one"
+            )
+    return wrong
+
+
+def _kept_at(name: str, database: str) -> str:
+    """Where a SQLite database will be."""
+    where = os.path.normpath(database)
+    if _site(name)["project"]["source"] and _inside(where, desired(name)["path"]):
+        if not os.path.lexists(where) or os.path.islink(where):
+            return os.path.join(_places(name)["data"], os.path.basename(where))
+    return os.path.realpath(where)
+
+
+def _ways_to_write(name: str) -> str:
+    project = _site(name)["project"]
+    user = project["user"]
+    ways = [
+        f"let {user} write there (chown -R {user}:{project['group']})",
+        f"have the settings put it below DJANGO_DATA_DIR ({_places(name)['data']})",
+        f"set {_key(name, 'project:check:data')} to false",
+    ]
+    if project["source"]:
+        ways.insert(0, f"leave what the release brings out by {_key(name, 'project:exclude')}")
+    else:
+        ways.insert(0, f"name its owner in {_key(name, 'project:user')}")
+    return f"{user} cannot write there: {', '.join(ways[:-1])}, or {ways[-1]}"
+
+
+def _standing(facts: dict[str, Any]) -> dict[str, list[int] | None]:
+    """Who may write what the site writes, as far as a look shows it."""
+    paths = set()
+    for path in facts["databases"]:
+        if os.path.isabs(path):
+            where = os.path.realpath(path)
+            paths |= {where, os.path.dirname(where)}
+    if os.path.isabs(facts["media_root"]):
+        paths.add(os.path.realpath(facts["media_root"]))
+    return {path: _owned(path) for path in sorted(paths)}
+
+
+def _owned(path: str) -> list[int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)]
+
+
+def _remarks(name: str, facts: dict[str, Any]) -> list[str]:
+    settings = _site(name)["project"]["settings"]
+    told = []
+    if facts["debug"]:
+        told.append(
+            f"DEBUG is True in the settings {settings}: visitors see tracebacks with settings and "
+            "local variables"
+        )
+    if any(":memory:" in each or "mode=memory" in each for each in facts["databases"]):
+        told.append(
+            f"a database in the settings {settings} is in memory: each worker has its own, which "
+            "is gone with it"
+        )
+    return told
+
+
+def remarks(name: str) -> list[str]:
+    """
+    What there is to say of a release that is checked and prepared.
+
+    name
+        the site
+
+    Returns a list of sentences, mostly empty.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.remarks mysite
+    """
+    record = __salt__["release_record.read"](name, f"{marker(name)}.json") or {}
+    return record.get("remarks", [])
 
 
 def _migrates(name: str) -> tuple[bool, str | None]:
@@ -1398,6 +1715,21 @@ def _check_settings(name: str, facts: dict[str, Any]) -> None:
             f"{_key(name, 'project:static:collect')} is true: set the one, e.g. to "
             'os.environ["DJANGO_STATIC_ROOT"], or the other to false'
         )
+    static = os.path.realpath(facts["static_root"]) if facts["static_root"] else None
+    if static and project["static"]["collect"] and facts["collects"]:
+        inside = [
+            f"{what} ({path})"
+            for what, path in facts["holds"]
+            if os.path.isabs(path)
+            and (os.path.realpath(path) + os.sep).startswith(static.rstrip(os.sep) + os.sep)
+        ]
+        if inside:
+            wrong.append(
+                f"STATIC_ROOT in the settings {project['settings']} is {facts['static_root']}, and "
+                f"the web server would hand out {inside[0]}: set it to a directory that holds "
+                'nothing but collected files, e.g. to os.environ["DJANGO_STATIC_ROOT"]'
+            )
+    wrong += _left_behind(name, facts)
     if wrong:
         raise CommandExecutionError("\n".join(wrong))
 
@@ -1442,6 +1774,7 @@ def _prepare(name: str) -> dict[str, Any]:
     def told(facts: dict[str, Any]) -> dict[str, Any]:
         _check_settings(name, facts)
         kept = {key: facts[key] for key in ("static_root", "media_root", "databases", "collects")}
+        kept["kept"] = [_kept_at(name, each) for each in facts["databases"] if os.path.isabs(each)]
         # Before anything is written where it says: from here on those places are not code.
         __salt__["release_record.write"](name, "facts.json", kept)
         _make_room(name, facts)
@@ -1449,6 +1782,8 @@ def _prepare(name: str) -> dict[str, Any]:
             "collect": bool(project["static"]["collect"] and facts["collects"]),
             "collected": facts["static_root"],
             "public": _places(name)["static"] if project["source"] else None,
+            "data": project["check"]["data"],
+            "ways": _ways_to_write(name),
         }
 
     answer = _ask(
@@ -1497,6 +1832,8 @@ def _prepare(name: str) -> dict[str, Any]:
                 for path in (result["collected"], *answer["databases"])
                 if path and os.path.isabs(path) and os.path.exists(path)
             ],
+            "standing": _standing(answer) if project["check"]["data"] else {},
+            "remarks": _remarks(name, answer),
             **result,
         },
     )
@@ -1575,11 +1912,16 @@ def run(
 
 
 def _run(
-    name: str, argv: list[str], timeout: int, folder: str, environ: dict[str, str]
+    name: str,
+    argv: list[str],
+    timeout: int,
+    folder: str,
+    environ: dict[str, str],
+    umask: int = 0o027,
 ) -> dict[str, Any]:
     project = _site(name)["project"]
     user, group = project["user"], project["group"]
-    done = __salt__["system_account.run"](user, group, argv, folder, environ, timeout)
+    done = __salt__["system_account.run"](user, group, argv, folder, environ, timeout, umask)
     return {**done, "stdout": _hidden(name, done["stdout"])}
 
 
@@ -1623,7 +1965,8 @@ def manage(name: str, command: str, timeout: int = 3600) -> dict[str, Any]:
             venv = os.path.join(os.path.dirname(venv), history[-1]["venv"])
     # What manage.py does, wherever it is and whatever it is called.
     argv = [os.path.join(venv, "bin", "python"), "-m", "django", *words]
-    done = _run(name, argv, timeout, where, _environment(name, venv, release))
+    # As uWSGI runs the site: what either writes, the web server may hand out.
+    done = _run(name, argv, timeout, where, _environment(name, venv, release), umask=0o022)
     said = done["stdout"]
     if done["timed_out"]:
         raise CommandExecutionError(
@@ -1675,12 +2018,35 @@ def stored(name: str) -> list[str]:
     """
     if not _site(name)["project"]["source"]:
         return []
-    try:
-        there = [entry for entry in os.listdir(_releases(name)) if not entry.startswith(".")]
-    except FileNotFoundError:
-        return []
+    there = _made_in(name, _site(name)["project"]["path"])
     order = [entry["release"] for entry in __salt__["release_record.history"](name)]
     return sorted(there, key=lambda each: (each not in order, _last(order, each), each))
+
+
+def _made_in(name: str, place: str) -> list[str]:
+    """
+    The releases in a directory that this formula made: the record says so, or else the content,
+    whose fingerprint is the name. Anything else that lies there is never removed.
+    """
+    folder = os.path.join(place, "releases")
+    try:
+        there = [entry for entry in os.listdir(folder) if _ID.fullmatch(entry)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    noted = set(__salt__["release_record.entries"](name))
+    return [
+        each
+        for each in sorted(there)
+        if _is_directory(path := os.path.join(folder, each))
+        and (
+            f"release-{each}.json" in noted
+            or _fingerprint(_made_as(name, path, os.path.join(place, "shared"))) == each
+        )
+    ]
+
+
+def _is_directory(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 def _last(order: list[str], each: str) -> int:
@@ -1731,7 +2097,7 @@ def _enabled_inis() -> list[str]:
     return [f"{lookup['uwsgi_dir']}/{name[1]}/{name[2]}.ini" for name in names if name]
 
 
-def superfluous(name: str) -> list[str]:
+def superfluous(name: str, ahead: bool = False) -> list[str]:
     """
     The releases that may go: not live, not desired, not in use, and not among those that were
     live last (``project:keep`` of them). One that never was live did not get there, and keeps no
@@ -1739,6 +2105,8 @@ def superfluous(name: str) -> list[str]:
 
     name
         the site
+    ahead
+        those that may go once the desired release is live, and what ran before it has ended
 
     Returns IDs.
 
@@ -1748,7 +2116,12 @@ def superfluous(name: str) -> list[str]:
 
         salt '*' django_release.superfluous mysite
     """
-    staying = {current(name), desired(name)["id"], *_recent(name, "release")}
+    wanted = desired(name)["id"]
+    if ahead:
+        keep = _site(name)["project"]["keep"]
+        live = [wanted, *(each for each in _recent(name, "release") if each != wanted)][:keep]
+        return [each for each in stored(name) if each not in {wanted, *live}]
+    staying = {current(name), wanted, *_recent(name, "release")}
     return [
         each
         for each in stored(name)
@@ -1808,11 +2181,7 @@ def _switch(name: str) -> dict[str, Any]:
         )
     # Now that the live one is another, more may be superfluous.
     gone = _superfluous(name)
-    for each in gone.get("releases", {}).get("old", []):
-        path = os.path.join(_releases(name), each)
-        aside = os.path.join(_releases(name), f".{each}.removed")
-        os.rename(path, aside)
-        shutil.rmtree(aside)
+    _discard(name, gone)
     if "collected" in gone:
         _ask(
             name,
@@ -1822,10 +2191,38 @@ def _switch(name: str) -> dict[str, Any]:
             staying=[_collected(name, each) for each in stored(name)],
             public=_places(name)["static"],
         )
-    if "venvs" in gone:
-        __salt__["python_venv.prune"](name, _recent(name, "venv"))
     _forget(name)
     return {**todo, **gone}
+
+
+def prunable(name: str) -> dict[str, Any]:
+    """
+    What may go before another release is copied and built: releases that failed or are more than
+    ``project:keep``, and the environments that only those need.
+
+    name
+        the site
+
+    Returns a dictionary of ``{"old", "new"}`` with any of ``releases`` and ``venvs``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.prunable mysite
+    """
+    found = _superfluous(name)
+    return {what: found[what] for what in ("releases", "venvs") if what in found}
+
+
+def _discard(name: str, gone: dict[str, Any]) -> None:
+    for each in gone.get("releases", {}).get("old", []):
+        path = os.path.join(_releases(name), each)
+        aside = os.path.join(_releases(name), f".{each}.removed")
+        os.rename(path, aside)
+        shutil.rmtree(aside)
+    if "venvs" in gone:
+        __salt__["python_venv.prune"](name, _recent(name, "venv"))
 
 
 def _forget(name: str) -> None:
@@ -1868,7 +2265,8 @@ def to_switch(name: str) -> dict[str, Any]:
     unpublished = _unpublished(name)
     if unpublished:
         todo["published"] = {"old": None, "new": unpublished}
-    return {**todo, **_superfluous(name)}
+    # A dry run tells of what the switch, which it has not made, leaves without a use.
+    return {**todo, **_superfluous(name, ahead=bool(__opts__["test"] and "live" in todo))}
 
 
 def _unpublished(name: str) -> list[str]:
@@ -1902,15 +2300,15 @@ def _unpublished(name: str) -> list[str]:
     return sorted(found)
 
 
-def _superfluous(name: str) -> dict[str, Any]:
+def _superfluous(name: str, ahead: bool = False) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    releases = superfluous(name)
+    releases = superfluous(name, ahead)
     if releases:
         found["releases"] = {"old": releases, "new": None}
     staying = {*stored(name), desired(name)["id"]} - {*releases}
     folder = os.path.join(_places(name)["shared"], "collected")
     if _site(name)["project"]["source"] and os.path.isdir(folder):
-        collected = sorted(set(os.listdir(folder)) - staying)
+        collected = sorted(set(filter(_ID.fullmatch, os.listdir(folder))) - staying)
         if collected:
             found["collected"] = {"old": collected, "new": None}
     if not _site(name)["project"].get("venv"):
@@ -2192,12 +2590,15 @@ def data_may_go() -> bool:
 
 def removable(name: str) -> list[str]:
     """
-    What of a site on this host this formula made and :py:func:`remove` takes away.
+    What of a site on this host this formula made and :py:func:`remove` takes away: its releases
+    and its shared data in every directory that the record or the pillar names, and what is known
+    of them.
 
     name
         the site
 
-    Returns absolute paths. A project's tree that somebody copied is never among them.
+    Returns absolute paths. A project's tree that somebody copied is never among them, nor is
+    anything in ``releases`` that this formula did not make.
 
     CLI Example:
 
@@ -2205,11 +2606,62 @@ def removable(name: str) -> list[str]:
 
         salt '*' django_release.removable mysite
     """
-    project = _site(name)["project"]
-    paths = [__salt__["release_record.directory"](name), __salt__["system_account.home"](name)]
-    if project["source"]:
-        paths += [os.path.join(project["path"], part) for part in ("current", "releases", "shared")]
+    paths = [path for place in _held_places(name) for path in _made_at(name, place)]
+    # Last: as long as the record is there, a run that was killed is finished by the next one.
+    paths += [__salt__["system_account.home"](name), __salt__["release_record.directory"](name)]
     return [path for path in paths if os.path.lexists(path)]
+
+
+def _held_places(name: str) -> list[str]:
+    """
+    The directories that hold releases of a site. An absent site need not say that it had a source:
+    then it is the record, or the releases themselves, that tell.
+    """
+    places = __salt__["release_record.places"](name)
+    path = _site(name)["project"]["path"]
+    return places if path in places or not _made_in(name, path) else [*places, path]
+
+
+def _made_at(name: str, place: str) -> list[str]:
+    """What this formula made in a directory that holds releases."""
+    folder = os.path.join(place, "releases")
+    made = [os.path.join(folder, each) for each in _made_in(name, place)]
+    if os.path.isdir(folder):
+        entries = sorted(os.listdir(folder))
+        made += [os.path.join(folder, each) for each in entries if _UNFINISHED.fullmatch(each)]
+        if len(made) == len(entries):
+            # Nothing else is in it.
+            made = [folder]
+    link = os.path.join(place, "current")
+    if os.path.islink(link) and _CURRENT.fullmatch(os.readlink(link)):
+        made.insert(0, link)
+    return [*made, os.path.join(place, "shared")]
+
+
+def left(name: str) -> list[str]:
+    """
+    What stays of a site's directory when :py:func:`remove` is done: files that this formula did
+    not make.
+
+    name
+        the site
+
+    Returns absolute paths of directories; none when nothing stays.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' django_release.left mysite
+    """
+    path = _site(name)["project"]["path"]
+    places = dict.fromkeys([*_held_places(name), path])
+    return [place for place in places if os.path.isdir(place) and _stays(name, place)]
+
+
+def _stays(name: str, place: str) -> bool:
+    going = _made_at(name, place) if place in _held_places(name) else []
+    return bool(set(os.listdir(place)) - {os.path.relpath(path, place) for path in going})
 
 
 def remove(name: str) -> list[str]:
@@ -2227,13 +2679,19 @@ def remove(name: str) -> list[str]:
 
         salt '*' django_release.remove mysite
     """
-    project = _site(name)["project"]
+    places = _held_places(name)
     paths = removable(name)
+    for place in places:
+        # The releases, which may be all that tells of it, go before the data.
+        __salt__["release_record.add_place"](name, place)
     for path in paths:
         if os.path.islink(path):
             __salt__["durable_file.remove"](path)
         else:
             shutil.rmtree(path)
-    if project["source"] and os.path.isdir(project["path"]) and not os.listdir(project["path"]):
-        os.rmdir(project["path"])
+    for place in places:
+        if os.path.isdir(place) and not os.listdir(place):
+            os.rmdir(place)
+    if not left(name):
+        __salt__["system_account.release_numbers"](name)
     return paths

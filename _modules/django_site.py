@@ -201,7 +201,7 @@ def remarks(name: str) -> list[str]:
     """
     said: list[str] = __salt__["uwsgi_socket.remarks"](name)
     stays = __salt__["django_release.stays"](name)
-    return [*said, stays] if stays else said
+    return [*said, *__salt__["django_release.remarks"](name), *([stays] if stays else [])]
 
 
 def hooked(name: str) -> bool:

@@ -182,6 +182,9 @@ def remove_accounts(name: str) -> dict[str, str]:
     for _, kind, account in [one for one in _accounts() if one[0] == name]:
         there = _tool("getent", "passwd" if kind == "user" else "group", account, may=(0, 2)) == 0
         if there:
+            if kind == "user":
+                # Its data stays, and is not to become another site's.
+                __salt__["system_account.reserve"](name, account)
             # A group of the user's own name goes with it (USERGROUPS_ENAB, Debian's default).
             _tool("userdel" if kind == "user" else "groupdel", "--", account)
         if kind == "group":

@@ -4,12 +4,15 @@ States of a Django project's releases.
 .. versionadded:: 0.1.0
 """
 
+import logging
 import os
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "django_release"
+
+log = logging.getLogger(__name__)
 
 
 def __virtual__() -> str:
@@ -30,6 +33,17 @@ def _waits(name: str, ret: dict[str, Any]) -> bool:
             comment=f"would be done {awaits}",
         )
     return bool(awaits)
+
+
+def _going(name: str, lacks: list[str]) -> dict[str, Any]:
+    """What goes before a release is copied or built, so that there is room for it."""
+    try:
+        if lacks or __salt__["python_venv.lacking"](name):
+            return __salt__["django_release.prunable"](name)
+    except CommandExecutionError as error:
+        # The state of the environment meets it again, and says it.
+        log.info("%s", error)
+    return {}
 
 
 def present(name: str) -> dict[str, Any]:
@@ -60,16 +74,18 @@ def present(name: str) -> dict[str, Any]:
             return ret
         lacks = __salt__["django_release.lacking"](name, refresh=True)
         wanted = __salt__["django_release.desired"](name)
-        if not lacks:
+        going = _going(name, lacks)
+        if not lacks and not going:
             ret["comment"] = f"the release {wanted['id']} is complete in {wanted['path']}"
             stays = __salt__["django_release.stays"](name)
             ret["comment"] += f"; {stays}" if stays else ""
             return ret
         changes = {"release": {"old": None, "new": wanted["path"]}}
         if os.path.isdir(wanted["path"]):
-            changes = {"done": {"old": None, "new": lacks}}
+            changes = {"done": {"old": None, "new": lacks}} if lacks else {}
+        changes.update(going)
         if __opts__["test"]:
-            ret.update(result=None, changes=changes, comment="\n".join(lacks))
+            ret.update(result=None, changes=changes, comment="\n".join(lacks or ["complete"]))
             return ret
         __salt__["django_release.fetch"](name)
         still = __salt__["django_release.lacking"](name)
@@ -121,7 +137,8 @@ def prepared(name: str) -> dict[str, Any]:
             )
             return ret
         if __salt__["django_release.is_prepared"](name):
-            ret["comment"] = "checked and prepared"
+            remarks = __salt__["django_release.remarks"](name)
+            ret["comment"] = "; ".join(["checked and prepared", *remarks])
             return ret
         wanted = __salt__["django_release.desired"](name)
         if __opts__["test"]:
@@ -147,6 +164,8 @@ def prepared(name: str) -> dict[str, Any]:
         ret.update(result=False, comment="prepared, and yet the project changed meanwhile")
         return ret
     ret["comment"] = f"the release {wanted['id']} is checked and prepared"
+    for remark in __salt__["django_release.remarks"](name):
+        ret["comment"] += f"; {remark}"
     if done["pending"]:
         ret["comment"] += "; left to you (project:migrate is false): " + ", ".join(done["pending"])
     if done["for_good"]:
@@ -225,15 +244,17 @@ def absent(name: str) -> dict[str, Any]:
             # Nothing but what is fetched again.
             __salt__["release_source.forget"](name)
         found = __salt__["django_release.removable"](name)
+        left = ", ".join(__salt__["django_release.left"](name))
+        told = f"; not made by this formula and left to you: {left}" if left else ""
         if not found:
-            ret["comment"] = "there are none"
+            ret["comment"] = f"there are none{told}"
             return ret
         if not __salt__["django_release.data_may_go"]():
             ret["comment"] = "kept, nginx_uwsgi_django:clean:data is not true: " + ", ".join(found)
             return ret
         ret["changes"] = {"removed": {"old": found, "new": None}}
         if __opts__["test"]:
-            ret.update(result=None, comment="would be removed")
+            ret.update(result=None, comment=f"would be removed{told}")
             return ret
         __salt__["django_release.remove"](name)
         still = __salt__["django_release.removable"](name)
@@ -241,7 +262,7 @@ def absent(name: str) -> dict[str, Any]:
         ret.update(result=False, changes={}, comment=str(error))
         return ret
     if still:
-        ret.update(result=False, comment="removed, and yet there: " + ", ".join(still))
+        ret.update(result=False, comment="still present after removal: " + ", ".join(still))
         return ret
-    ret["comment"] = "removed"
+    ret["comment"] = f"removed{told}"
     return ret

@@ -133,6 +133,53 @@ def test_data_that_outlived_its_account_belongs_to_the_next_one(host):
     assert host.run("stat", "-c", "%U:%a", "/etc/shadow").stdout.strip() == "root:640"
 
 
+def test_the_numbers_of_an_account_that_left_data_behind_are_given_to_no_other_site(host):
+    def numbers(name):
+        return [int(word) for word in account(host, name)[2:4]]
+
+    assert state(host, "present", wanted=pillar())["result"] is True
+    left = numbers("mysite")
+    # A project that was copied to the host, in which the site wrote.
+    host.run("install -d -o mysite -g mysite /srv/mysite")
+    assert state(host, "absent")["result"] is True
+    host.run(f"rm -r {STATE_DIR}/sites/mysite")
+    others = {"nginx_uwsgi_django": {"sites": {}}}
+    for name in ("another", "athird"):
+        others["nginx_uwsgi_django"]["sites"][name] = {
+            **pillar(group=f"{name}-all")["nginx_uwsgi_django"]["sites"]["mysite"],
+            "server_names": [f"{name}.example"],
+        }
+    host.set_pillar(others)
+    for name in ("another", "athird"):
+        made = state(host, "present", name=name)
+        assert made["result"] is True, made["comment"]
+        assert not {*numbers(name)} & {*left}
+        assert numbers(name)[0] < 1000
+    # Back, it has its own again, and with them its files.
+    assert state(host, "present", wanted=pillar())["result"] is True
+    assert numbers("mysite") == left
+    # So it is with a site that the pillar has lost, and of which all is purged but its data.
+    host.set_pillar({"nginx_uwsgi_django": {"sites": {}, "purge": True}})
+    for name in ("another", "athird", "mysite"):
+        host.salt_call("site_leftovers.remove_accounts", name)
+    host.run(f"rm -r {STATE_DIR}/sites/another")
+    assert state(host, "present", wanted=pillar(user="newcomer"))["result"] is True
+    assert numbers("newcomer") == left
+    others["nginx_uwsgi_django"]["sites"] = {
+        "fourth": {
+            **others["nginx_uwsgi_django"]["sites"]["another"],
+            "project": {"wsgi": "a.wsgi:application", "settings": "a.settings"},
+        }
+    }
+    host.set_pillar(others)
+    assert state(host, "present", name="fourth")["result"] is True
+    assert not {*numbers("fourth")} & {*left}
+    for name, wanted in (("fourth", others), ("mysite", pillar(user="newcomer"))):
+        host.set_pillar(wanted)
+        assert state(host, "absent", name=name)["result"] is True
+    host.run(f"rm -r /srv/mysite {STATE_DIR}/sites")
+
+
 def test_more_sites_than_there_are_numbers_for_accounts_of_the_system(host):
     limits = "".join(f"SYS_{kind}_{end} 998\n" for kind in ("UID", "GID") for end in ("MIN", "MAX"))
     host.run("cp /etc/login.defs /root/; cat >>/etc/login.defs", input=limits)

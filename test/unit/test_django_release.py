@@ -235,6 +235,14 @@ def test_a_value_of_the_environment_is_hidden_in_what_a_step_says(loaded, value,
         assert part not in hidden
 
 
+def test_paths_and_hosts_of_the_environment_are_shown_where_they_are_no_secret(loaded):
+    env = {"PGHOST": "/var/run/postgresql", "DB_HOST": "db1.example.net", "KEY_FILE": "/etc/key"}
+    text = " ".join(env.values())
+    assert loaded(env=env).django_release._hidden("mysite", text) == text
+    for key, value in (("API_KEY", "/abc/def+g"), ("TOKEN_HOST", "a b@c"), ("PATH_", "/secret")):
+        assert value not in loaded(env={key: value}).django_release._hidden("mysite", value)
+
+
 def test_words_that_hide_nothing_stay_readable(loaded):
     m = loaded(env={"DEBUG": "False", "LANG_": "en", "N": "1", "EMPTY": ""})
     text = "False is 1 of the values en"
@@ -375,7 +383,15 @@ def test_a_generation_that_starts_after_a_reboot_keeps_what_it_names(loaded, fol
     assert not m.django_release.in_use("/srv/x/releases/ffffffffffff")
 
 
-FACTS = {"collects": True, "static_root": "/x", "allowed_hosts": ["a"], "refused_hosts": []}
+FACTS = {
+    "collects": True,
+    "static_root": "/x",
+    "media_root": "",
+    "databases": [],
+    "holds": [],
+    "allowed_hosts": ["a"],
+    "refused_hosts": [],
+}
 
 
 def test_the_names_that_a_project_has_to_answer_to_are_those_of_the_pillar(loaded):
