@@ -250,8 +250,11 @@ def _text(name: str, source: str, relative: str, including: str | None = None) -
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         where = f"included by {including}" if including else "asked for by "
         where += "" if including else _key(name, "project:requirements")
+        ((kind, said),) = (_site(name)["project"]["source"] or {"path": source}).items()
+        # Where its owner has it, not where Salt keeps a copy.
+        place = said if kind in ("path", "salt") else said["url"]
         raise CommandExecutionError(
-            f"there is no requirements file {relative} in {source}, {where}: add it to the "
+            f"there is no requirements file {relative} in {place}, {where}: add it to the "
             f"project, or set {_key(name, 'project:requirements')} to another or to null"
         ) from None
     except (OSError, UnicodeDecodeError) as error:

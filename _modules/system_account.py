@@ -138,6 +138,8 @@ def _number(kind: str, own: int | None) -> int | None:
     kept = _kept_numbers()
     if not kept:
         return None
+    # Read once; of the first that is left, the accounts that no list names (LDAP) are asked.
+    kept |= {each.pw_uid for each in pwd.getpwall()} | {each.gr_gid for each in grp.getgrall()}
     numbers = (*_system_range(kind), *range(59999, 999, -1))
     return next((each for each in numbers if each not in kept and _is_free(each)), None)
 

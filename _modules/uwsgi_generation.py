@@ -707,7 +707,14 @@ def _reasons(name: str, wanted: dict[str, Any], old: str | None) -> list[str]:
         return []
     before = json.loads(text)
     after = wanted["parts"]
-    return [key for key in sorted(after) if before.get(key) != after[key]]
+    reasons = [key for key in sorted(after) if before.get(key) != after[key]]
+    if "environment" in reasons and old:
+        shown = (__salt__["durable_file.read"](_paths(name, old)["env"]) or b"").decode()
+        lines = [set(text.splitlines()) for text in (shown, wanted["environment"])]
+        # Their names, and never a value.
+        names = sorted({line.partition("=")[0] for line in lines[0] ^ lines[1]})
+        reasons[reasons.index("environment")] = f"environment ({', '.join(names)})"
+    return reasons
 
 
 def lacks(name: str, digest: str | None = None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import glob
 import grp
 import os
 import pwd
+import re
 import shutil
 import stat
 from typing import Any
@@ -230,8 +231,18 @@ def remains(name: str, data: bool = False) -> list[str]:
 
         salt '*' uwsgi_log.remains mysite data=True
     """
-    wanted = [_rotation(name), *([_directory(name)] if data else [])]
+    wanted = [_rotation(name), *(_logs(name) if data else [])]
     return [one for one in wanted if os.path.lexists(one)]
+
+
+def _logs(name: str) -> list[str]:
+    """The site's log directory, or the site's own files in it where it holds others, too."""
+    folder = _directory(name)
+    if not os.path.isdir(folder) or os.path.islink(folder):
+        return []
+    entries = sorted(os.listdir(folder))
+    own = [entry for entry in entries if re.fullmatch(rf"{name}\.log([.-].*)?", entry)]
+    return [folder] if own == entries else [f"{folder}/{entry}" for entry in own]
 
 
 def remove(name: str, data: bool = False) -> bool:
@@ -253,6 +264,9 @@ def remove(name: str, data: bool = False) -> bool:
     """
     found = remains(name, data)
     __salt__["durable_file.remove"](_rotation(name))
-    if _directory(name) in found:
-        shutil.rmtree(_directory(name))
+    for each in found:
+        if each == _directory(name):
+            shutil.rmtree(each)
+        elif each != _rotation(name):
+            os.unlink(each)
     return bool(found)

@@ -77,6 +77,46 @@ def test_only_releases_that_the_formula_made_are_pruned(host):
     assert host.salt_call("django_release.stored", "mysite") == [second]
 
 
+def test_what_failed_goes_before_the_next_release_is_copied(host):
+    host.set_pillar(pillar(keep=1))
+    live = deploy(host)
+    venvs = f"{STATE_DIR}/venvs/mysite"
+    kept, failed = host.run(f"ls {venvs}").stdout.split(), ""
+    for number in (1, 2):
+        host.write(f"{SOURCE}/requirements.txt", f"Django>=5.2,<5.3  # {number}\n")
+        host.write(f"{SOURCE}/site_/urls.py", f"urlpatterns = {number}\n")
+        dry = state(host, "present", test=True)
+        if number == 2:
+            assert dry["changes"]["releases"]["old"] == [failed]
+            assert len(dry["changes"]["venvs"]["old"]) == 1
+        for step in ("present", "python_venv.built"):
+            done = state(host, step)
+            assert done["result"] is True, done["comment"]
+        assert state(host, "prepared")["result"] is False
+        failed = host.salt_call("django_release.desired", "mysite")["id"]
+        there = host.salt_call("django_release.stored", "mysite")
+        assert sorted(there) == sorted([live, failed])
+        assert len(host.run(f"ls {venvs}").stdout.split()) == len(kept) + 1
+    for name in ("requirements.txt", "site_/urls.py"):
+        host.write(f"{SOURCE}/{name}", PROJECT[name])
+    assert deploy(host) == live
+    assert host.run(f"ls {venvs}").stdout.split() == kept
+
+
+def test_a_full_disk_is_told_with_what_takes_the_room(host):
+    host.run("mkdir /srv/full; mount -t tmpfs -o size=24k,mode=755 tmpfs /srv/full")
+    try:
+        host.set_pillar(pillar(path="/srv/full"))
+        full = state(host, "present")
+        assert full["result"] is False
+        assert "No space left" in full["comment"]
+        for words in ("releases 0 MiB in /srv/full/releases", "environments ", "project:keep is 5"):
+            assert words in full["comment"]
+    finally:
+        host.run("umount /srv/full; rmdir /srv/full")
+    host.set_pillar(pillar())
+
+
 def test_a_path_inside_the_releases_of_a_site_is_refused_and_what_lies_there_stays(host):
     before = snapshot(host, SITE)
     for inside in ("releases", "shared", "releases/other", "current"):
