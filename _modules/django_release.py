@@ -23,6 +23,7 @@ import fnmatch
 import glob
 import hashlib
 import json
+import logging
 import os
 import re
 import shlex
@@ -36,6 +37,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from salt.loader.dunder import __opts__
 
 __virtualname__ = "django_release"
+
+log = logging.getLogger(__name__)
 
 # Seconds. A migration of a large table takes long, and being killed does not make it shorter.
 _FACTS_TIMEOUT = 120
@@ -2211,8 +2214,14 @@ def prunable(name: str) -> dict[str, Any]:
 
         salt '*' django_release.prunable mysite
     """
-    found = _superfluous(name)
-    return {what: found[what] for what in ("releases", "venvs") if what in found}
+    releases = superfluous(name)
+    found: dict[str, Any] = {"releases": {"old": releases, "new": None}} if releases else {}
+    try:
+        return {**found, **_superfluous_venvs(name)}
+    except CommandExecutionError as error:
+        # A release without its requirements: the state of the environment says it.
+        log.info("%s", error)
+        return found
 
 
 def _discard(name: str, gone: dict[str, Any]) -> None:
@@ -2311,11 +2320,14 @@ def _superfluous(name: str, ahead: bool = False) -> dict[str, Any]:
         collected = sorted(set(filter(_ID.fullmatch, os.listdir(folder))) - staying)
         if collected:
             found["collected"] = {"old": collected, "new": None}
-    if not _site(name)["project"].get("venv"):
-        venvs = __salt__["python_venv.prune"](name, _recent(name, "venv"), test=True)
-        if venvs:
-            found["venvs"] = {"old": venvs, "new": None}
-    return found
+    return {**found, **_superfluous_venvs(name)}
+
+
+def _superfluous_venvs(name: str) -> dict[str, Any]:
+    if _site(name)["project"].get("venv"):
+        return {}
+    venvs = __salt__["python_venv.prune"](name, _recent(name, "venv"), test=True)
+    return {"venvs": {"old": venvs, "new": None}} if venvs else {}
 
 
 # --- Back ----------------------------------------------------------------------------------------
