@@ -10,12 +10,13 @@ these texts in place, all at once, after nginx has judged them.
 import logging
 import os
 import re
+from collections.abc import Container
 from typing import Any
 
 import jinja2
 import jinja2.bccache
 import jinja2.sandbox
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 __virtualname__ = "nginx_site"
 
@@ -385,7 +386,9 @@ def render(name: str, saltenv: str = "base") -> str:
     return _rendered(name, _templates(saltenv), _certificate(name, site)[1])
 
 
-def files(saltenv: str = "base", version: str | None = None) -> dict[str, dict[str, Any]]:
+def files(
+    saltenv: str = "base", version: str | None = None, held: Container[str] = ()
+) -> dict[str, dict[str, Any]]:
     """
     The files of all sites that are to be there.
 
@@ -393,6 +396,8 @@ def files(saltenv: str = "base", version: str | None = None) -> dict[str, dict[s
         the fileserver's environment to take the templates from
     version
         of the nginx that they are for; by default the installed one's
+    held
+        the sites whose files stay as they are, and are left out
 
     Returns by the path in nginx's tree: ``text``; ``secret``, whether no diff may show it; and
     where it is not 0644 of root, ``mode`` and ``group``.
@@ -409,7 +414,7 @@ def files(saltenv: str = "base", version: str | None = None) -> dict[str, dict[s
     found: dict[str, dict[str, Any]] = {}
     settings = __salt__["site_pillar.settings"]()
     for name, site in settings["sites"].items():
-        if not site["absent"]:
+        if not site["absent"] and name not in held:
             if site["basic_auth"]:
                 # The workers read it, at each request.
                 found[_htpasswd_path(name)] = {
@@ -431,12 +436,70 @@ def files(saltenv: str = "base", version: str | None = None) -> dict[str, dict[s
     return found
 
 
+def _as_it_is(site: dict[str, Any], stays: dict[str, Any]) -> dict[str, Any]:
+    """A site of the pillar, with what the http level is made of taken from its file that stays."""
+    return {
+        **site,
+        "server_names": stays["names"],
+        "redirect_from": [],
+        "listen": stays["plain"],
+        "tls": {
+            **site["tls"],
+            "source": "path" if stays["encrypted"] else None,
+            "listen": stays["encrypted"],
+            "certificate": stays.get("ssl_certificate"),
+            "key": stays.get("ssl_certificate_key"),
+        },
+        "socket": {
+            **site["socket"],
+            "path": stays.get("uwsgi_pass", "").removeprefix("unix:") or site["socket"]["path"],
+        },
+    }
+
+
+def unproven(name: str) -> str | None:
+    """
+    Why a site's part of nginx's tree is not to change yet: the release that the pillar asks for is
+    not live. It is live when its generation of uWSGI is up, is enabled, which it is once it has
+    answered the health request, and has its static files published. Read from the host.
+
+    name
+        the site
+
+    Returns a sentence; None when the release is live.
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_site.unproven mysite
+    """
+    try:
+        awaits = __salt__["release_source.awaits"](name)
+        if awaits:
+            return f"its release is not on this host: it comes {awaits}"
+        wanted = __salt__["uwsgi_generation.lacks"](name)
+        if {"generation", "enabled"} & set(wanted["changes"]):
+            return (
+                f"generation {wanted['digest']}, which the pillar asks for, is not up and healthy"
+            )
+        switch = __salt__["django_release.to_switch"](name)
+        if {"current", "live", "published"} & set(switch):
+            return "its release is not live: the switch to it has not ended"
+    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+        return f"{error}"
+    return None
+
+
 def http(
     taken: list[str],
     saltenv: str = "base",
     defaulted: list[list[Any]] | None = None,
     forgotten: int = 0,
     version: str | None = None,
+    held: dict[str, dict[str, Any] | None] | None = None,
 ) -> str:
     """
     What stands at the level of ``http`` for all sites together.
@@ -451,6 +514,10 @@ def http(
         how many sites stay that the pillar does not name any more
     version
         as in :py:func:`files`
+    held
+        the sites whose files stay as they are, each with what its file says (``names``, ``plain``
+        and ``encrypted`` listens, ``ssl_certificate``, ``ssl_certificate_key``, ``uwsgi_pass``);
+        None for a site that nginx does not name yet
 
     Returns some lines of configuration.
 
@@ -463,7 +530,11 @@ def http(
         salt '*' nginx_site.http '[]'
     """
     settings = __salt__["site_pillar.settings"]()
-    sites = {name: site for name, site in settings["sites"].items() if not site["absent"]}
+    sites = {
+        name: _as_it_is(site, stays) if (stays := (held or {}).get(name)) else site
+        for name, site in settings["sites"].items()
+        if not site["absent"] and (not held or held.get(name, {}) is not None)
+    }
     names = [
         str(word)
         for site in sites.values()
@@ -474,6 +545,7 @@ def http(
     catch_all = nginx["catch_all"]
     if catch_all is None:
         catch_all = len(sites) + forgotten > 1
+    asked = (nginx["health"] or {}).get("site")
     given = {
         "nginx": nginx,
         "hash_sizes": _hash_sizes(names),
@@ -483,7 +555,7 @@ def http(
             _refused_tls(sites, nginx["health"], others, templates) if catch_all else None
         ),
         "health": nginx["health"],
-        "site": settings["sites"].get((nginx["health"] or {}).get("site")),
+        "site": sites.get(asked, settings["sites"].get(asked)),
     }
     return templates.render("http", **given)[0]
 

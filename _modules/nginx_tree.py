@@ -19,6 +19,10 @@ default site taken out, the certificates that the formula keeps, and one file of
    where there is only one thing to change anyway, the files are renamed one by one, in an order in
    which nginx accepts every step, asked of it before, and renamed back when one of them fails.
 
+The part of a site (its file, its link, its certificate) changes only when the release that the
+pillar asks for is live, see :py:func:`nginx_site.unproven`. Until then the part stays as it is, and
+a site that nginx does not name yet is left out, so that whatever answers its names goes on.
+
 A tree that somebody else has broken is noticed as soon as one of our own changes is due, and
 by :py:mod:`nginx_process <_modules.nginx_process>`, which finds it newer than the running workers.
 
@@ -72,6 +76,8 @@ _RECORD = "# Found here before: "
 
 # The trees that nginx has accepted in this run.
 _ACCEPTED = "nginx_tree.accepted"
+# The sites that the last change of the tree in this run has left as they were, and why.
+_HELD = "nginx_tree.held"
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -581,21 +587,124 @@ def _wanted(text: str, secret: bool = False, mode: str = "", group: str = "") ->
     return Wanted("file", text.encode(), secret=secret, access=access)
 
 
-def _plan(saltenv: str, version: str | None = None) -> tuple[dict[str, Wanted], list[str]]:
+def _plan(
+    saltenv: str, version: str | None = None, held: Container[str] = ()
+) -> tuple[dict[str, Wanted], list[str]]:
     """
     What is to be where, and which of the paths in sites-enabled are not the formula's.
 
     version
         of the nginx that it is written for; by default the installed one's
+    held
+        the sites whose part of the tree stays as it is
     """
     with __salt__["host_survey.begun"]():
-        return _planned(saltenv, version)
+        return _planned(saltenv, version, held)
 
 
-def _planned(saltenv: str, version: str | None) -> tuple[dict[str, Wanted], list[str]]:
+def _proven_plan(
+    saltenv: str, version: str | None = None, unproven: bool = False
+) -> tuple[dict[str, Wanted], list[str], dict[str, str]]:
+    """
+    As :py:func:`_plan`, and the sites whose release is not live, with the reason: their part of the
+    tree stays as it is.
+
+    Only the sites whose part would change are asked for, so that a run with nothing to do asks for
+    none.
+
+    unproven
+        whether the part of such a site changes all the same; no site is asked for then
+    """
+    plan, strangers = _plan(saltenv, version)
+    held = {} if unproven else _unproven_sites(_due(_base(), plan))
+    if held:
+        plan, strangers = _plan(saltenv, version, held)
+    return plan, strangers, held
+
+
+def _sites_of(due: Iterable[str]) -> set[str]:
+    """The pillar's sites, but for absent ones, that some paths of the tree are a part of."""
+    sites = __salt__["site_pillar.settings"]()["sites"]
+    names = {
+        posixpath.basename(path).partition(".")[0]
+        for path in due
+        if posixpath.dirname(path) in ("sites-available", "sites-enabled")
+    }
+    return {name for name in names if name in sites and not sites[name]["absent"]}
+
+
+def _unproven_sites(due: Iterable[str]) -> dict[str, str]:
+    """The sites whose part of the tree would change before their release is live, and why it is not."""
+    names = sorted(_sites_of(due))
+    if not names:
+        return {}
+    with __salt__["host_survey.begun"]():
+        told = {name: __salt__["nginx_site.unproven"](name) for name in names}
+    return {name: why for name, why in told.items() if why}
+
+
+def _standing(base: str, held: Container[str]) -> dict[str, str]:
+    """The files of the held sites that nginx names already, by site: they stay."""
+    found = {}
+    for path in _entries(base, "sites-available"):
+        name = posixpath.basename(path).removesuffix(".conf")
+        if name in held and path.endswith(".conf"):
+            contents = _read(os.path.join(base, path))
+            if _owned(contents) and os.path.lexists(
+                os.path.join(base, f"sites-enabled/{name}.conf")
+            ):
+                found[name] = _text(contents)
+    return found
+
+
+def _as_standing(text: str) -> dict[str, Any]:
+    """What the http level has to know of a site whose file stays, from that file."""
+    found: dict[str, Any] = {"names": [], "plain": [], "encrypted": []}
+    for directive in _directives(text):
+        name, words = directive.words[0], list(directive.words[1:])
+        if name == "server_name":
+            found["names"] += words
+        elif name == "listen" and words:
+            kind = "encrypted" if "ssl" in words else "plain"
+            flag = " default_server" if "default_server" in words else ""
+            found[kind].append(words[0] + flag)
+        elif name in ("ssl_certificate", "ssl_certificate_key", "uwsgi_pass") and words:
+            found.setdefault(name, words[0])
+    return found
+
+
+def _formats_kept(
+    common: bytes | None, standing: Iterable[str], known: Container[str]
+) -> list[str]:
+    """The log formats that files which stay write with and the pillar does not have any more."""
+    used = {
+        directive.words[2]
+        for text in standing
+        for directive in _directives(text)
+        if directive.words[0] == "access_log" and len(directive.words) > 2
+    }
+    text = _text(common)
+    return [
+        text[directive.line : directive.end]
+        for directive in _directives(text)
+        if directive.words[0] == "log_format"
+        and directive.words[1] in used
+        and directive.words[1] not in known
+    ]
+
+
+def _planned(
+    saltenv: str, version: str | None, held: Container[str]
+) -> tuple[dict[str, Wanted], list[str]]:
     settings = __salt__["site_pillar.settings"]()
     base, shown = _base(), _shown()
-    sites = [name for name, site in settings["sites"].items() if not site.get("absent")]
+    standing = _standing(base, held)
+    wanted = [name for name, site in settings["sites"].items() if not site.get("absent")]
+    # Those that nginx names with this plan, and those of them that are written by it.
+    sites = [name for name in wanted if name not in held or name in standing]
+    written = [name for name in wanted if name not in held]
+    # Where no site is named yet nothing else of the tree is touched for those that are to come.
+    waits = bool(wanted) and not sites
     plan: dict[str, Wanted] = {}
 
     conf = _read(os.path.join(base, "nginx.conf"))
@@ -614,12 +723,13 @@ def _planned(saltenv: str, version: str | None) -> tuple[dict[str, Wanted], list
 
     user = _user_arguments(settings["nginx"]["user"])
     edited, before = _with_user(text, user)
-    if edited != text:
+    if edited != text and not waits:
         record.setdefault("user", before)
         plan["nginx.conf"] = Wanted("file", edited.encode("utf-8", "surrogateescape"))
 
-    for directory in ("sites-available", "sites-enabled", "conf.d"):
-        plan[directory] = Wanted("directory")
+    if not waits:
+        for directory in ("sites-available", "sites-enabled", "conf.d"):
+            plan[directory] = Wanted("directory")
 
     if sites:
         default = "sites-enabled/default"
@@ -632,9 +742,9 @@ def _planned(saltenv: str, version: str | None) -> tuple[dict[str, Wanted], list
             plan["conf.d/default.conf"] = Wanted("absent")
             plan["conf.d/default.conf.nginx_uwsgi_django"] = Wanted("file", _read(stock) or b"")
 
-    for path, file in __salt__["nginx_site.files"](saltenv, version).items():
+    for path, file in __salt__["nginx_site.files"](saltenv, version, held).items():
         plan[path] = _wanted(**file)
-    for name in sites:
+    for name in written:
         plan[f"sites-enabled/{name}.conf"] = Wanted(
             "link", target=f"{shown}/sites-available/{name}.conf"
         )
@@ -646,7 +756,7 @@ def _planned(saltenv: str, version: str | None) -> tuple[dict[str, Wanted], list
     forgotten = 0
     for path in _entries(base, "sites-available"):
         name = posixpath.basename(path).partition(".")[0]
-        if path in plan or not _owned(_read(os.path.join(base, path))):
+        if path in plan or name in held or not _owned(_read(os.path.join(base, path))):
             continue
         if name in settings["sites"] or settings["purge"]:
             going.add(path)
@@ -658,16 +768,27 @@ def _planned(saltenv: str, version: str | None) -> tuple[dict[str, Wanted], list
             continue
         if any(_points_at(base, shown, path, file) for file in going):
             plan[path] = Wanted("absent")
-        else:
+        elif not _owned(_read(os.path.realpath(os.path.join(base, path)))):
             strangers.append(path)
 
+    if waits:
+        return plan, strangers
     elsewhere = _set_elsewhere(base, directives)
     lines = [f"# {_MARKER.decode()}.", "# Changes made here are overwritten."]
     if record:
         lines.append(_RECORD + json.dumps(record, sort_keys=True))
     defaulted = _defaulted(base, {base + "/" + path for path in plan})
-    common = __salt__["nginx_site.http"](sorted(elsewhere), saltenv, defaulted, forgotten, version)
-    lines.append(common.rstrip("\n"))
+    lines += _formats_kept(common, standing.values(), settings["nginx"]["log_formats"])
+    as_it_is = {name: _as_standing(text) for name, text in standing.items()}
+    shared = __salt__["nginx_site.http"](
+        sorted(elsewhere),
+        saltenv,
+        defaulted,
+        forgotten,
+        version,
+        {name: as_it_is.get(name) for name in wanted if name not in written},
+    )
+    lines.append(shared.rstrip("\n"))
     if not any(posixpath.dirname(path) == "sites-enabled" for path in includes):
         lines.append(f"include {quote(shown)}/sites-enabled/*.conf;")
     plan[_COMMON] = Wanted("file", ("\n".join(lines) + "\n").encode())
@@ -1433,7 +1554,7 @@ def foresee(
         )
     except (CommandExecutionError, OSError) as error:
         return {"tested": False, "errors": [f"{error}"], "version": version()}
-    plan = _plan(saltenv, older)[0]
+    plan = _proven_plan(saltenv, older)[0]
     due = _due(base, plan) | {path: Wanted("absent") for path in gone or []}
     verdict = _judge(base, due, binary, modules)
     if not verdict.tested:
@@ -1799,12 +1920,13 @@ def _transact(make_plan: Any, test: bool) -> tuple[dict[str, Any], dict[str, Wan
     """Bring the tree to a plan; what was done, and the plan."""
     base, shown = _base(), _shown()
     for _ in range(5):
-        plan, strangers = make_plan()
+        plan, strangers, held = make_plan()
         due = _due(base, plan)
         report: dict[str, Any] = {
             "changes": {},
             "warnings": [],
             "strangers": [f"{shown}/{path}" for path in strangers],
+            "held": held,
             "tested": None,
             "how": None,
         }
@@ -1967,7 +2089,8 @@ def _noted(make_plan: Any, test: bool) -> dict[str, Any]:
 
 def due(saltenv: str = "base") -> dict[str, Any]:
     """
-    What :py:func:`apply` would change, without asking nginx for its judgement.  Writes nothing.
+    What :py:func:`apply` would change once the releases of all sites are live, without asking nginx
+    for its judgement.  Writes nothing.
 
     saltenv
         the fileserver's environment to take templates from
@@ -1986,9 +2109,15 @@ def due(saltenv: str = "base") -> dict[str, Any]:
     return _changes(base, _shown(), _due(base, _plan(saltenv)[0]))
 
 
-def apply(saltenv: str = "base", test: bool = False, version: str | None = None) -> dict[str, Any]:
+def apply(
+    saltenv: str = "base",
+    test: bool = False,
+    version: str | None = None,
+    unproven: bool = False,
+) -> dict[str, Any]:
     """
-    Bring the tree to what the pillar wants: all of it, or nothing.
+    Bring the tree to what the pillar wants: all of it, or nothing. The part of a site whose release
+    is not live stays as it is.
 
     saltenv
         the fileserver's environment to take templates from
@@ -1996,9 +2125,14 @@ def apply(saltenv: str = "base", test: bool = False, version: str | None = None)
         judge the future tree, change nothing
     version
         write it as for this version of nginx, an older one than the installed
+    unproven
+        change the part of every site, also where its release is not live: nginx then answers 502
+        for it
 
     Returns ``{"changes": …, "warnings": nginx's, "strangers": enabled but not the formula's,
-    "tested": by nginx before it went in, "how": exchange or renames}``.
+    "held": by site, why its part stays as it is, "tested": by nginx before it went in, "how":
+    exchange or renames}``. With ``test`` the changes are those of a run in which every release
+    comes up; ``held`` has the sites that this is still to be seen of.
 
     Raises CommandExecutionError with nginx's own words, and the pillar's path that they are about,
     when nginx refuses; the tree is then as it was.
@@ -2009,7 +2143,18 @@ def apply(saltenv: str = "base", test: bool = False, version: str | None = None)
 
         salt '*' nginx_tree.apply test=True
     """
-    return _noted(lambda: _plan(saltenv, version), test)
+
+    def make_plan() -> tuple[dict[str, Wanted], list[str], dict[str, str]]:
+        plan, strangers, held = _proven_plan(saltenv, version, unproven)
+        if test and held:
+            # In a run the releases come first.
+            plan, strangers = _plan(saltenv, version)
+        return plan, strangers, held
+
+    __context__.pop(_HELD, None)
+    report = _noted(make_plan, test)
+    __context__[_HELD] = report["held"]
+    return report
 
 
 def remove(test: bool = False) -> dict[str, Any]:
@@ -2029,7 +2174,7 @@ def remove(test: bool = False) -> dict[str, Any]:
 
         salt '*' nginx_tree.remove test=True
     """
-    return _noted(lambda: (_plan_removed(), []), test)
+    return _noted(lambda: (_plan_removed(), [], {}), test)
 
 
 def keep(path: str) -> None:
@@ -2113,4 +2258,4 @@ def restore(path: str, test: bool = False) -> dict[str, Any]:
 
         salt '*' nginx_tree.restore /root/nginx.tar test=True
     """
-    return _noted(lambda: (_plan_kept(path), []), test)
+    return _noted(lambda: (_plan_kept(path), [], {}), test)

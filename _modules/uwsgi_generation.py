@@ -842,6 +842,51 @@ def _serves(found: dict[str, dict[str, Any]]) -> bool:
     return any(shown["state"] in _UP for shown in found.values())
 
 
+def serves(name: str) -> bool:
+    """
+    Whether any generation of a site is up, the one that the pillar asks for or another.
+
+    name
+        the site
+
+    Returns True or False.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.serves mysite
+    """
+    return _serves(_generations(name))
+
+
+def close(name: str) -> bool:
+    """
+    Close a site's socket where no generation reads it, so that nginx answers 502 at once instead of
+    keeping every visitor waiting. :py:func:`uwsgi_socket.listening` opens it again.
+
+    name
+        the site
+
+    Returns True when it was open.
+
+    Raises CommandExecutionError when a generation is up, or systemd does not obey.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.close mysite
+    """
+    if serves(name):
+        raise CommandExecutionError(f"a generation of {name} is up and reads its socket")
+    shown = __salt__["uwsgi_socket.units"](name)
+    opened = any(unit["ActiveState"] not in ("inactive", "failed") for unit in shown.values())
+    if opened:
+        _close(name)
+    return opened
+
+
 def _taken_over(
     name: str, wanted: dict[str, Any], found: dict[str, dict[str, Any]], leaves: list[str]
 ) -> float:

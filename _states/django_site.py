@@ -31,6 +31,8 @@ class Step(NamedTuple):
     function: str
     needs: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
+    # What else has to have gone well where no generation of the site is up.
+    first: tuple[str, ...] = ()
 
 
 def _hooks(when: str, needs: str, *points: str) -> Step:
@@ -90,10 +92,17 @@ _STEPS = (
         (_VENV, "the hooks between build and migrate have run"),
     ),
     _hooks("after migrate", _PREPARED, "after_migrate"),
-    # A release that fails leaves the socket to follow a change of nginx's user.
-    Step(_SOCKET, "uwsgi_socket.listening", (_ACCOUNT,)),
     Step(_LOG, "uwsgi_log.kept", (_ACCOUNT,)),
     _hooks("before the switch", "the hooks after migrate have run", "before_switch"),
+    # A release that fails leaves the socket of a live site to follow a change of nginx's user. Where
+    # no generation is up it is opened once one is about to be: a socket that nobody reads keeps
+    # every visitor waiting for a minute.
+    Step(
+        _SOCKET,
+        "uwsgi_socket.listening",
+        (_ACCOUNT,),
+        first=(_LOG, _PREPARED, "the hooks before the switch have run"),
+    ),
     Step(
         _GENERATION,
         "uwsgi_generation.running",
@@ -159,7 +168,7 @@ def prepared(name: str) -> dict[str, Any]:
 
     .. versionadded:: 0.1.0
     """
-    return _settled_by(name, _STEPS[: [step.label for step in _STEPS].index(_SOCKET)])
+    return _settled_by(name, _STEPS[: [step.label for step in _STEPS].index(_LOG)])
 
 
 def certified(name: str) -> dict[str, Any]:
@@ -408,14 +417,16 @@ def _run(
         if step.points and not hooked:
             continue
         missing = [label for label in step.needs if label in bad]
+        unready = [label for label in step.first if label in bad]
         began = time.monotonic()
         now = datetime.datetime.now()
-        if missing:
+        if unready and not missing and not __salt__["uwsgi_generation.serves"](site):
+            told = _unopened(site, unready)
+        elif missing:
             told = {
                 "result": False,
                 "changes": {},
-                "comment": "One or more requisite failed: "
-                + ", ".join(f"{site}: {label}" for label in missing),
+                "comment": _requisite_failed(site, missing),
             }
         else:
             told = _called(site, step)
@@ -424,6 +435,26 @@ def _run(
             bad.append(step.label)
         report.append(_reported(site, step, told, now, took))
     return report
+
+
+def _requisite_failed(site: str, labels: Sequence[str]) -> str:
+    return "One or more requisite failed: " + ", ".join(f"{site}: {label}" for label in labels)
+
+
+def _unopened(site: str, labels: Sequence[str]) -> dict[str, Any]:
+    """The socket of a site of which no generation is up, and none is about to be, is not open."""
+    told: dict[str, Any] = {
+        "result": False,
+        "changes": {},
+        "comment": _requisite_failed(site, labels),
+    }
+    if not __opts__["test"]:
+        try:
+            if __salt__["uwsgi_generation.close"](site):
+                told["changes"] = {"listening": {"old": True, "new": False}}
+        except CommandExecutionError as error:
+            told["comment"] += f"; its socket is still open: {error}"
+    return told
 
 
 def _reported(

@@ -35,6 +35,8 @@ def _installed() -> bool:
 
 def _told(report: dict[str, Any]) -> list[str]:
     lines = [f"{warning}" for warning in report["warnings"]]
+    held = "changes once its release is live" if __opts__["test"] else "stays as it is"
+    lines += [f"{site}: its part {held}: {why}" for site, why in report["held"].items()]
     if report["strangers"]:
         lines.append(f"enabled, but not this formula's: {', '.join(report['strangers'])}")
     return lines
@@ -64,12 +66,17 @@ def _done(name: str, function: str, right: str, future: str, past: str, **given:
     return ret
 
 
-def applied(name: str) -> dict[str, Any]:
+def applied(name: str, unproven: bool = False) -> dict[str, Any]:
     """
     The tree under ``/etc/nginx`` holds the pillar's sites, links and ``user``, all at once.
 
     name
         a label, ``nginx``
+    unproven
+        change the part of every site, also where the release that the pillar asks for is not live
+
+    The part of a site whose release is not live stays as it is, and a site that nginx does not name
+    yet is left out: the comment says why. That is no failure of this state.
 
     Returns the usual dictionary: ``changes`` has one unified diff per file.  When nginx refuses
     the future tree the result is False with nginx's words and the pillar's path that they are
@@ -104,6 +111,7 @@ def applied(name: str) -> dict[str, Any]:
         "nginx accepts the tree as it would be; it would be put in place",
         "nginx accepted the tree, and it is in place",
         saltenv=__env__,
+        unproven=unproven,
     )
     sites = __salt__["site_pillar.settings"]()["sites"]
     # nginx takes a certificate that no browser does.

@@ -84,6 +84,7 @@ def test_a_site_that_fails_keeps_no_other_from_its_turn_and_the_next_run_is_abou
     assert set(failed) == {
         ALL,
         "two: the release is checked and its database and static files are prepared",
+        "two: systemd holds the socket",
         "two: uWSGI runs the desired generation",
         "two: current is the release that is served",
         "two: its companions run",
