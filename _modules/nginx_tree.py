@@ -74,6 +74,9 @@ _COMMON = "conf.d/nginx_uwsgi_django.conf"
 # comes and goes in the same transaction as what it speaks of.
 _RECORD = "# Found here before: "
 
+# How a file ends that the formula has kept aside, because its place was wanted for a site.
+_ASIDE = ".nginx_uwsgi_django"
+
 # The trees that nginx has accepted in this run.
 _ACCEPTED = "nginx_tree.accepted"
 # The sites that the last change of the tree in this run has left as they were, and why.
@@ -643,6 +646,75 @@ def _unproven_sites(due: Iterable[str]) -> dict[str, str]:
     return {name: why for name, why in told.items() if why}
 
 
+def _aside(path: str) -> str:
+    """Where a file of the tree is kept: where nginx reads nothing, whatever it includes."""
+    mark = ".enabled" if posixpath.dirname(path) == "sites-enabled" else ""
+    return f"sites-available/{posixpath.basename(path)}{mark}{_ASIDE}"
+
+
+def _keep_aside(base: str, shown: str, plan: dict[str, Wanted], record: dict[str, Any]) -> None:
+    """
+    Plan to keep what is in the place of a site's file or link and is not the formula's, and record
+    what it was.
+    """
+    new = set()
+    for path, wanted in list(plan.items()):
+        full = os.path.join(base, path)
+        if wanted.kind not in ("file", "link") or posixpath.dirname(path) not in (
+            "sites-available",
+            "sites-enabled",
+        ):
+            continue
+        target = _link_target(base, path)
+        if target is not None:
+            available = f"sites-available/{posixpath.basename(path)}"
+            ours = wanted.kind == "link" and _points_at(base, shown, path, available)
+            # A link to a file that is kept aside comes back with it, as it was written.
+            if not ours or available in new:
+                new.add(path)
+                record.setdefault("replaced", {}).setdefault(path, {"link": target})
+        elif os.path.isfile(full) and not _owned(contents := _read(full)):
+            seen = os.lstat(full)
+            new.add(path)
+            record.setdefault("replaced", {}).setdefault(path, {"file": _aside(path)})
+            plan[_aside(path)] = Wanted(
+                "file",
+                contents or b"",
+                secret=_is_secret(path),
+                access=(stat.S_IMODE(seen.st_mode), seen.st_gid),
+            )
+
+
+def _give_back(base: str, plan: dict[str, Wanted], record: dict[str, Any], name: str = "") -> None:
+    """
+    Plan to put back what was kept aside, where the plan takes away what the formula had put in its
+    place; what is given back is struck off the record.
+
+    name
+        the site whose files these are; every site's by default
+    """
+    for path, was in list(record.get("replaced", {}).items()):
+        if name and posixpath.basename(path).partition(".")[0] != name:
+            continue
+        there = os.path.lexists(os.path.join(base, path))
+        if there and (path not in plan or plan[path].kind != "absent"):
+            continue  # not the formula's any more
+        if "link" in was:
+            plan[path] = Wanted("link", target=was["link"])
+        else:
+            full = os.path.join(base, was["file"])
+            contents = _read(full)
+            if contents is None:
+                continue
+            seen = os.lstat(full)
+            access = (stat.S_IMODE(seen.st_mode), seen.st_gid)
+            plan[path] = Wanted("file", contents, secret=_is_secret(path), access=access)
+            plan[was["file"]] = Wanted("absent", secret=_is_secret(path))
+        del record["replaced"][path]
+    if not record.get("replaced", True):
+        del record["replaced"]
+
+
 def _standing(base: str, held: Container[str]) -> dict[str, str]:
     """The files of the held sites that nginx names already, by site: they stay."""
     found = {}
@@ -749,6 +821,8 @@ def _planned(
             "link", target=f"{shown}/sites-available/{name}.conf"
         )
 
+    _keep_aside(base, shown, plan, record)
+
     # By the pillar's contract a site goes when it is called absent, and with `purge` also when it
     # is not named any more.  What is not the formula's is never touched.
     strangers = []
@@ -770,6 +844,8 @@ def _planned(
             plan[path] = Wanted("absent")
         elif not _owned(_read(os.path.realpath(os.path.join(base, path)))):
             strangers.append(path)
+    for path in sorted(going):
+        _give_back(base, plan, record, posixpath.basename(path).partition(".")[0])
 
     if waits:
         return plan, strangers
@@ -814,6 +890,7 @@ def _plan_removed() -> dict[str, Wanted]:
         return plan
     plan[_COMMON] = Wanted("absent")
     record = _record(common)
+    _give_back(base, plan, record)
     conf = _read(os.path.join(base, "nginx.conf"))
     if "user" in record and conf is not None:
         text = _text(conf)
@@ -1927,6 +2004,7 @@ def _transact(make_plan: Any, test: bool) -> tuple[dict[str, Any], dict[str, Wan
             "warnings": [],
             "strangers": [f"{shown}/{path}" for path in strangers],
             "held": held,
+            "kept": [],
             "tested": None,
             "how": None,
         }
@@ -1942,6 +2020,7 @@ def _transact(make_plan: Any, test: bool) -> tuple[dict[str, Any], dict[str, Wan
                     return report, plan
             try:
                 report["changes"] = _changes(base, shown, due)
+                report["kept"] = _kept(shown, due)
                 seen = _snapshot(base)
                 verdict = _judge(base, _foreseen(due, report["warnings"]) if test else due)
                 report["tested"] = verdict.tested
@@ -2080,6 +2159,26 @@ def drift() -> dict[str, str]:
     return found
 
 
+def _kept(shown: str, due: dict[str, Wanted]) -> list[str]:
+    """What is kept aside and what is given back, in sentences."""
+    told = []
+    for path, wanted in due.items():
+        if not path.endswith(_ASIDE) or posixpath.dirname(path) != "sites-available":
+            continue
+        name = posixpath.basename(path).removesuffix(_ASIDE)
+        place = f"sites-available/{name}"
+        if name.endswith(".enabled"):
+            place = f"sites-enabled/{name.removesuffix('.enabled')}"
+        if wanted.kind == "file":
+            told.append(
+                f"{shown}/{place} is not this formula's: it is kept as {shown}/{path}, and comes "
+                "back when the site goes"
+            )
+        elif place in due:
+            told.append(f"{shown}/{place} is again what it was before the formula")
+    return told
+
+
 def _noted(make_plan: Any, test: bool) -> dict[str, Any]:
     report, plan = _transact(make_plan, test)
     if not test:
@@ -2130,8 +2229,8 @@ def apply(
         for it
 
     Returns ``{"changes": …, "warnings": nginx's, "strangers": enabled but not the formula's,
-    "held": by site, why its part stays as it is, "tested": by nginx before it went in, "how":
-    exchange or renames}``. With ``test`` the changes are those of a run in which every release
+    "held": by site, why its part stays as it is, "kept": what is kept aside or given back, in
+    sentences, "tested": by nginx before it went in, "how": exchange or renames}``. With ``test`` the changes are those of a run in which every release
     comes up; ``held`` has the sites that this is still to be seen of.
 
     Raises CommandExecutionError with nginx's own words, and the pillar's path that they are about,

@@ -34,7 +34,7 @@ def _installed() -> bool:
 
 
 def _told(report: dict[str, Any]) -> list[str]:
-    lines = [f"{warning}" for warning in report["warnings"]]
+    lines = [*report["warnings"], *report["kept"]]
     held = "changes once its release is live" if __opts__["test"] else "stays as it is"
     lines += [f"{site}: its part {held}: {why}" for site, why in report["held"].items()]
     if report["strangers"]:

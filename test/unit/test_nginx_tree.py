@@ -1092,3 +1092,75 @@ def test_the_common_file_is_plain(tree: Tree) -> None:
     ]
     record = re.search("^# Found here before: (.*)$", path.read_text(), re.MULTILINE)
     assert record and json.loads(record.group(1))["user"] == ["www-data"]
+
+
+# --- what a person had there before --------------------------------------------------------------
+
+
+HANDMADE = "server { listen 80; server_name *.compute.amazonaws.com; }\n"
+
+
+@pytest.mark.parametrize("link", ["../sites-available/mysite.conf", None])
+def test_a_file_of_a_person_is_kept_and_given_back(tree: Tree, link: str | None) -> None:
+    tree.write("sites-available/mysite.conf", HANDMADE)
+    (tree.base / "sites-available/mysite.conf").chmod(0o640)
+    if link:
+        os.symlink(link, tree.base / "sites-enabled/mysite.conf")
+    before = {path: row[:4] for path, row in tree.rows().items()}
+    dry = tree.modules().nginx_tree
+    kept = dry._kept(str(tree.base), dry._due(dry._base(), dry._plan("base")[0]))
+    aside = tree.base / "sites-available/mysite.conf.nginx_uwsgi_django"
+    assert kept == [
+        f"{tree.base}/sites-available/mysite.conf is not this formula's: it is kept as {aside}, "
+        "and comes back when the site goes"
+    ]
+    apply(tree.modules())
+    apply(tree.modules({"mysite": a_site(client_max_body_size="64m")}))
+    assert aside.read_text() == HANDMADE
+    m = tree.modules().nginx_tree
+    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
+    assert {path: row[:4] for path, row in tree.rows().items()} == before
+
+
+def test_a_file_that_was_written_into_sites_enabled_is_given_back_by_absent(tree: Tree) -> None:
+    tree.write("sites-enabled/mysite.conf", HANDMADE)
+    apply(tree.modules())
+    assert os.path.islink(tree.base / "sites-enabled/mysite.conf")
+    other = a_site(server_names=["other.example.org"])
+    apply(tree.modules({"mysite": {"absent": True}, "other": other}))
+    assert tree.read("sites-enabled/mysite.conf") == HANDMADE
+    assert sorted(os.listdir(tree.base / "sites-available")) == ["default", "other.conf"]
+    assert "replaced" not in tree.read("conf.d/nginx_uwsgi_django.conf")
+
+
+def test_a_link_of_a_person_is_given_back(tree: Tree, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "mine.conf").write_text(HANDMADE)
+    os.symlink(tmp_path / "mine.conf", tree.base / "sites-enabled/mysite.conf")
+    before = {path: row[:4] for path, row in tree.rows().items()}
+    apply(tree.modules())
+    m = tree.modules().nginx_tree
+    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
+    assert {path: row[:4] for path, row in tree.rows().items()} == before
+
+
+def test_a_held_site_is_left_as_it_is(tree: Tree) -> None:
+    m = tree.modules().nginx_tree
+    before = tree.rows()
+    # A site that nginx does not name yet: nothing at all.
+    assert m._due(m._base(), m._plan("base", None, ["mysite"])[0]) == {}
+    apply(tree.modules())
+    named = tree.rows()
+    assert named != before
+    # One that it names: its file stays, with what the http level has of it.
+    changed = {
+        "mysite": a_site(
+            server_names=[".".join(["a" * 60] * 2) + ".org"], listen=["8080 default_server"]
+        ),
+        "other": a_site(server_names=["other.example.org"]),
+    }
+    m = tree.modules(changed).nginx_tree
+    plan = m._plan("base", None, ["mysite"])[0]
+    assert not [path for path in plan if "mysite" in path]
+    common = plan["conf.d/nginx_uwsgi_django.conf"].contents.decode()
+    assert "server_names_hash_bucket_size 128;" in common
+    assert "listen 80 default_server;" in common and "8080" not in common
