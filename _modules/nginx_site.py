@@ -319,40 +319,52 @@ def _certificate(name: str, site: dict[str, Any]) -> tuple[str, bytes | None]:
 
 
 def _tls(
-    name: str, site: dict[str, Any], templates: _Templates, bundle: bytes | None
+    name: str,
+    site: dict[str, Any],
+    templates: _Templates,
+    bundle: bytes | None,
+    served: dict[str, Any] | None,
 ) -> dict[str, Any] | None:
     """What a template is told of TLS: paths, and no key."""
     tls = site["tls"]
     if not tls["source"]:
         return None
     certificate, key = _pair(name, site)
+    # Not to a certificate that no browser takes.
+    redirect = bundle is None or __salt__["site_certificate.trusted"](bundle)
+    if served and not redirect:
+        certificate, key, redirect = served["certificate"], served["key"], served["redirect"]
     port = str(tls["listen"][0]).split()[0].rpartition(":")[2]
     return {
         "listen": tls["listen"],
         "certificate": certificate,
         "key": key,
         "http2_directive": templates.http2_directive(),
-        # Not to a certificate that no browser takes.
-        "redirect": tls["redirect"]
-        and (bundle is None or __salt__["site_certificate.trusted"](bundle)),
+        "redirect": tls["redirect"] and redirect,
         "port": "" if port == "443" else f":{port}",
         "webroot": __salt__["site_certificate.webroot"]() if tls["source"] == "acme" else None,
     }
 
 
-def _rendered(name: str, templates: _Templates, bundle: bytes | None) -> str:
+def _rendered(
+    name: str,
+    templates: _Templates,
+    bundle: bytes | None,
+    served: dict[str, Any] | None = None,
+) -> str:
     asked = __salt__["site_pillar.site"](name)
     hsts = asked["tls"]["hsts"]
     site = {
         **asked,
-        "tls": _tls(name, asked, templates, bundle),
+        "tls": _tls(name, asked, templates, bundle, served),
         "headers": dict(asked["headers"]),
     }
     # RFC 6797, 7.2: no promise where plain HTTP is answered, nor (8.4) with a certificate that no
     # browser lets a visitor pass for it.  One header list for a whole server:
     # a location with an add_header of its own would drop the server's.
     promised = {header.lower() for header in site["headers"]} & {"strict-transport-security"}
-    wanted = site["tls"] and site["tls"]["redirect"] and hsts and not promised
+    lasting = bundle is None or __salt__["site_certificate.trusted"](bundle)
+    wanted = site["tls"] and site["tls"]["redirect"] and hsts and lasting and not promised
     if wanted and not __salt__["site_certificate.refused"](name):
         site["headers"]["Strict-Transport-Security"] = f"max-age={hsts}"
     try:
@@ -387,7 +399,10 @@ def render(name: str, saltenv: str = "base") -> str:
 
 
 def files(
-    saltenv: str = "base", version: str | None = None, held: Container[str] = ()
+    saltenv: str = "base",
+    version: str | None = None,
+    held: Container[str] = (),
+    served: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """
     The files of all sites that are to be there.
@@ -398,6 +413,9 @@ def files(
         of the nginx that they are for; by default the installed one's
     held
         the sites whose files stay as they are, and are left out
+    served
+        by site the ``certificate`` and ``key`` that nginx has for its names, and whether it
+        redirects plain HTTP (``redirect``): they stay until the authority has sent the first one
 
     Returns by the path in nginx's tree: ``text``; ``secret``, whether no diff may show it; and
     where it is not 0644 of root, ``mode`` and ``group``.
@@ -432,7 +450,9 @@ def files(
             path, bundle = _certificate(name, site)
             if bundle is not None:
                 found[path] = {"text": bundle.decode(), "secret": True, "mode": "0600"}
-            found[f"sites-available/{name}.conf"] = {"text": _rendered(name, templates, bundle)}
+            found[f"sites-available/{name}.conf"] = {
+                "text": _rendered(name, templates, bundle, (served or {}).get(name))
+            }
     return found
 
 
@@ -491,6 +511,25 @@ def unproven(name: str) -> str | None:
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         return f"{error}"
     return None
+
+
+def has_challenges(name: str) -> bool:
+    """
+    Whether the file that nginx has of a site serves the challenges of an ACME authority.
+
+    name
+        the site
+
+    Returns True or False.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_site.has_challenges mysite
+    """
+    text = __salt__["durable_file.read"](f"{_directory()}/sites-available/{name}.conf") or b""
+    return __salt__["site_certificate.webroot"]().encode() in text
 
 
 def http(

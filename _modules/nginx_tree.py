@@ -814,7 +814,8 @@ def _planned(
             plan["conf.d/default.conf"] = Wanted("absent")
             plan["conf.d/default.conf.nginx_uwsgi_django"] = Wanted("file", _read(stock) or b"")
 
-    for path, file in __salt__["nginx_site.files"](saltenv, version, held).items():
+    certificates = _served_certificates(base, shown)
+    for path, file in __salt__["nginx_site.files"](saltenv, version, held, certificates).items():
         plan[path] = _wanted(**file)
     for name in written:
         plan[f"sites-enabled/{name}.conf"] = Wanted(
@@ -995,6 +996,211 @@ def _changes(base: str, shown: str, due: dict[str, Wanted]) -> dict[str, Any]:
 
 def _shown_text(contents: bytes | None) -> str:
     return (contents or b"").decode("utf-8", "backslashreplace")
+
+
+# --- what is served ----------------------------------------------------------------------------
+
+
+def _servers(base: str, shown: str, tree: dict[str, Wanted]) -> list[dict[str, Any]]:
+    """The servers of a tree, see :py:func:`nginx_servers.read`; ``own``: of a file of the formula's."""
+
+    def contents(path: str) -> bytes:
+        entry = tree[path]
+        if entry.kind != "link":
+            return entry.contents
+        full = posixpath.normpath(posixpath.join(shown, posixpath.dirname(path), entry.target))
+        for prefix in (shown, base):
+            inside = full.removeprefix(prefix + "/")
+            if inside in tree and tree[inside].kind == "file":
+                return tree[inside].contents
+        return _read(os.path.realpath(full)) or b""
+
+    def parse(path: str) -> list[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+        text = _text(contents(path))
+        return [
+            (text.count("\n", 0, directive.line) + 1, directive.block, directive.words)
+            for directive in _directives(text)
+        ]
+
+    paths = [path for path, entry in tree.items() if entry.kind in ("file", "link")]
+    # nginx also takes /etc/nginx for what the pillar's lookup calls by another name.
+    servers = __salt__["nginx_servers.read"](paths, parse, [shown, base, "/etc/nginx"])
+    for server in servers:
+        server["own"] = _owned(contents(server["path"]))
+    return servers
+
+
+def _packaged(base: str, shown: str, path: str) -> bool:
+    """Whether a file is the distribution's welcome page, as it was installed."""
+    if path == "sites-enabled/default" and _points_at(base, shown, path, "sites-available/default"):
+        return _conffile_is_pristine(os.path.join(base, "sites-available/default"))
+    return path == "conf.d/default.conf" and _conffile_is_pristine(os.path.join(base, path))
+
+
+def _served_certificates(base: str, shown: str) -> dict[str, dict[str, Any]]:
+    """
+    The certificates that nginx has for the names of sites that wait for their first one from an
+    authority: ``certificate``, ``key``, and whether plain HTTP is redirected. They stay until then.
+    """
+    waiting = {}
+    for name, site in __salt__["site_pillar.settings"]()["sites"].items():
+        if not site["absent"] and site["tls"]["source"] == "acme":
+            own = _read(os.path.join(base, f"sites-available/{name}.pem"))
+            if own is None or not __salt__["site_certificate.trusted"](own):
+                waiting[name] = {word.lower() for word in site["server_names"]}
+    found: dict[str, dict[str, Any]] = {}
+    servers = _servers(base, shown, _tree(base)) if waiting else []
+    for name, names in waiting.items():
+        theirs = [server for server in servers if names & set(server["names"])]
+        for server in theirs:
+            files = [server["certificate"], server["key"]]
+            if (
+                server["encrypted"]
+                and all(files)
+                and f"{shown}/sites-available/{name}.pem" not in files
+            ):
+                if all(os.path.isfile(os.path.join(base, file)) for file in files):
+                    redirects = any(each["redirects"] for each in theirs)
+                    found[name] = {
+                        "certificate": files[0],
+                        "key": files[1],
+                        "redirect": redirects,
+                    }
+                    break
+    return found
+
+
+def _losses(base: str, shown: str, due: dict[str, Wanted]) -> list[dict[str, Any]]:
+    """
+    What nginx answers now and would not with a change of the tree.
+
+    Not counted: the distribution's welcome page, a site that the pillar takes away by ``absent`` or
+    ``purge``, and what the nginx that runs does not listen on.
+    """
+    if not any(
+        posixpath.dirname(path) in ("conf.d", "sites-enabled", "sites-available") for path in due
+    ):
+        return []
+    pid = __salt__["nginx_process.pid"]()
+    listening = _listening()
+    ports = {f"{listening[inode][2]}" for inode in listening.keys() & _sockets(pid or 0)}
+    tree = _tree(base)
+    gone = {
+        posixpath.basename(path)
+        for path, wanted in due.items()
+        if path in tree and _owned(tree[path].contents) and not _owned(wanted.contents)
+    }
+    now = [
+        server
+        for server in _servers(base, shown, tree)
+        if server["path"] != _COMMON
+        and not (server["own"] and posixpath.basename(server["path"]) in gone)
+        and not _packaged(base, shown, server["path"])
+    ]
+    for server in now:
+        server["addresses"] = [
+            address
+            for address in server["addresses"]
+            if address.startswith("unix:") or address.rpartition(":")[2] in ports
+        ]
+    return __salt__["nginx_servers.losses"](now, _servers(base, shown, _future(base, due)))
+
+
+def _allowed(shown: str, losses: list[dict[str, Any]]) -> list[str]:
+    """
+    Sentences for what the pillar lets go; what it does not let go is an error with all of it.
+    """
+    allowed = __salt__["site_pillar.settings"]()["nginx"]["allow_loss"]
+    told = {
+        loss["what"]: f"{loss['what']} ({shown}/{loss['path']}, line {loss['line']})"
+        for loss in losses
+    }
+    refused = [what for what in told if what not in allowed]
+    if refused:
+        raise CommandExecutionError(
+            "nginx answers this now, and would not with the tree of the pillar; nothing was changed:"
+            + "".join(f"\n  {told[what]}" for what in refused)
+            + "\nName it in the pillar (listen, server_names, tls), or let it go:\n"
+            f"  nginx_uwsgi_django:nginx:allow_loss: {json.dumps(refused)}"
+        )
+    return [f"no longer answered, by nginx:allow_loss: {words}" for words in told.values()]
+
+
+def _whose_server(tree: dict[str, Wanted], path: str) -> str:
+    """To whom a server belongs that has a name of a site's, and the ways out."""
+    name = posixpath.basename(path).partition(".")[0]
+    available = f"sites-available/{name}.conf"
+    if available in tree and _owned(tree[available].contents):
+        if name not in __salt__["site_pillar.settings"]()["sites"]:
+            return (
+                f"a site of this formula's that the pillar does not name: give it back its name in "
+                f"the pillar, or take it off the host by `absent: true` under sites:{name}"
+            )
+        return f"the pillar's sites:{name}"
+    return "not this formula's: take the name out of it, or remove it, and reload nginx"
+
+
+def shadowed(saltenv: str | None = None) -> dict[str, list[str]]:
+    """
+    The sites whose visitors get the answers of another server: nginx has a server for the same name
+    and address that counts before the site's own.
+
+    saltenv
+        look at the tree as it would be with the pillar and the templates of this environment of the
+        fileserver; by default at the one on the disk
+
+    Returns by site sentences with file and line; nothing of a site that its visitors reach.
+
+    Raises CommandExecutionError when the pillar is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.shadowed
+    """
+    base, shown = _base(), _shown()
+    due = {} if saltenv is None else _due(base, _plan(saltenv)[0])
+    tree = _future(base, due)
+    if "nginx.conf" not in tree:
+        return {}
+    servers = _servers(base, shown, tree)
+    own = {server["path"] for server in servers if server["own"]}
+    sites = {
+        f"sites-enabled/{name}.conf": name
+        for name, site in __salt__["site_pillar.settings"]()["sites"].items()
+        if not site["absent"]
+    }
+    found = __salt__["nginx_servers.shadowing"](servers, own & set(sites))
+    return {
+        sites[path]: [
+            f"{other['name']} on {other['address']} is answered by {shown}/{other['path']}, "
+            f"line {other['line']} ({_whose_server(tree, other['path'])})"
+            for other in others
+        ]
+        for path, others in found.items()
+    }
+
+
+def held(saltenv: str = "base") -> dict[str, str]:
+    """
+    The sites whose part of the tree is not the one of the pillar because their release is not live.
+
+    saltenv
+        the fileserver's environment to take templates from
+
+    Returns by site the reason. Right after :py:func:`apply` in the same run, what that has found.
+
+    Raises CommandExecutionError when a site cannot be rendered.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.held
+    """
+    known: dict[str, str] | None = __context__.pop(_HELD, None)
+    return _proven_plan(saltenv)[2] if known is None else known
 
 
 # --- nginx's judgement -------------------------------------------------------------------------
@@ -1993,8 +2199,13 @@ def _refuse(base: str, plan: dict[str, Wanted], output: str) -> None:
     raise CommandExecutionError("nginx refuses the tree as it would be:\n" + "\n".join(told))
 
 
-def _transact(make_plan: Any, test: bool) -> tuple[dict[str, Any], dict[str, Wanted]]:
-    """Bring the tree to a plan; what was done, and the plan."""
+def _transact(make_plan: Any, test: bool, strict: bool) -> tuple[dict[str, Any], dict[str, Wanted]]:
+    """
+    Bring the tree to a plan; what was done, and the plan.
+
+    strict
+        refuse it where it would end what nginx answers, but for what the pillar lets go
+    """
     base, shown = _base(), _shown()
     for _ in range(5):
         plan, strangers, held = make_plan()
@@ -2021,6 +2232,8 @@ def _transact(make_plan: Any, test: bool) -> tuple[dict[str, Any], dict[str, Wan
             try:
                 report["changes"] = _changes(base, shown, due)
                 report["kept"] = _kept(shown, due)
+                if strict:
+                    report["kept"] += _allowed(shown, _losses(base, shown, due))
                 seen = _snapshot(base)
                 verdict = _judge(base, _foreseen(due, report["warnings"]) if test else due)
                 report["tested"] = verdict.tested
@@ -2179,8 +2392,8 @@ def _kept(shown: str, due: dict[str, Wanted]) -> list[str]:
     return told
 
 
-def _noted(make_plan: Any, test: bool) -> dict[str, Any]:
-    report, plan = _transact(make_plan, test)
+def _noted(make_plan: Any, test: bool, strict: bool = False) -> dict[str, Any]:
+    report, plan = _transact(make_plan, test, strict)
     if not test:
         _note(plan)
     return report
@@ -2234,7 +2447,8 @@ def apply(
     comes up; ``held`` has the sites that this is still to be seen of.
 
     Raises CommandExecutionError with nginx's own words, and the pillar's path that they are about,
-    when nginx refuses; the tree is then as it was.
+    when nginx refuses, and with every address and name that nginx answers now and would not any more,
+    unless the pillar lets it go (``nginx:allow_loss``); the tree is then as it was.
 
     CLI Example:
 
@@ -2251,7 +2465,7 @@ def apply(
         return plan, strangers, held
 
     __context__.pop(_HELD, None)
-    report = _noted(make_plan, test)
+    report = _noted(make_plan, test, strict=True)
     __context__[_HELD] = report["held"]
     return report
 

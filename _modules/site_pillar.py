@@ -2745,6 +2745,19 @@ _PILLAR = _Mapping(
                     example="www-data",
                     refuse=(("root", "nginx's workers would be root"),),
                 ),
+                "allow_loss": _List(
+                    _Text(
+                        "listen ADDRESS:PORT or name NAME on ADDRESS:PORT, as the refusal says it",
+                        r"(?:listen|name \S+ on) \S+",
+                        most=400,
+                    ),
+                    "a list of what may go",
+                    unique=True,
+                    default=[],
+                    description="Addresses and names that nginx answers now and may stop answering. "
+                    "A run that would end any other changes nothing of nginx, and prints the line to write here.",
+                    example=["listen *:443", "name old.example.org on *:80"],
+                ),
                 "catch_all": _Switch(
                     nullable=True,
                     default=None,

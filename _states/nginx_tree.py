@@ -151,3 +151,40 @@ def removed(name: str) -> dict[str, Any]:
         "The formula's files would be taken out of the tree",
         "The formula's files are out of the tree",
     )
+
+
+def reached(name: str) -> dict[str, Any]:
+    """
+    The visitors of every site get the answers of its own server in nginx.
+
+    name
+        a label
+
+    Fails for the sites that nginx does not name as the pillar says because their release is not live,
+    and for those whose name nginx takes for another server: a file that comes before, an address of
+    its own, a site that the pillar has lost. It fails in every run while the cause stays, with file
+    and line, and changes nothing.
+
+    .. code-block:: yaml
+
+        'sites: visitors reach each':
+          nginx_tree.reached:
+            - name: sites
+    """
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    test = bool(__opts__["test"])
+    try:
+        if not _installed():
+            ret["comment"] = "nginx is not installed yet"
+            return ret
+        shadowed = __salt__["nginx_tree.shadowed"](__env__ if test else None)
+        held = {} if test else __salt__["nginx_tree.held"](__env__)
+    except (CommandExecutionError, OSError) as error:
+        ret["result"], ret["comment"] = False, f"{error}"
+        return ret
+    lines = [f"{site}: nginx's part of it stays as it is: {why}" for site, why in held.items()]
+    lines += [f"{site}: {each}" for site, told in shadowed.items() for each in told]
+    if lines:
+        ret["result"] = False
+    ret["comment"] = "\n".join(lines) or "no other server has a name of theirs"
+    return ret

@@ -18,7 +18,7 @@ def __virtual__() -> str:
     return __virtualname__
 
 
-def issued(name: str, timeout: float = 60) -> dict[str, Any]:
+def issued(name: str, timeout: float = 60, unproven: bool = False) -> dict[str, Any]:
     """
     A site with ``tls:acme`` has the authority's certificate, and nginx serves it.
 
@@ -26,6 +26,8 @@ def issued(name: str, timeout: float = 60) -> dict[str, Any]:
         the site
     timeout
         seconds for nginx's reload to be seen to work
+    unproven
+        as for :py:func:`nginx_tree.applied`
 
     Returns the usual dictionary. The authority is asked only when there is no certificate, when it
     is for other names or from another authority, or when certbot's timer has not renewed it in
@@ -59,7 +61,8 @@ def issued(name: str, timeout: float = 60) -> dict[str, Any]:
         if "request" in due:
             got = __salt__["site_certificate.request"](name)
             ret["changes"]["certificate"] = {"old": due["request"], "new": got}
-        ret["changes"].update(__salt__["nginx_tree.apply"](saltenv=__env__)["changes"])
+        applied = __salt__["nginx_tree.apply"](saltenv=__env__, unproven=unproven)
+        ret["changes"].update(applied["changes"])
         if "reload" in __salt__["nginx_process.due"]():
             __salt__["nginx_process.reload"](timeout=timeout)
             ret["changes"]["nginx"] = {"old": None, "new": "was reloaded"}

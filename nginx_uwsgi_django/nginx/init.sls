@@ -28,6 +28,12 @@ include:
     - require:
       - nginx_process: 'nginx: it runs what is on disk'
 
+'sites: visitors reach each':
+  nginx_tree.reached:
+    - name: sites
+    - require:
+      - nginx_process: 'nginx: it runs what is on disk'
+
 # After what this run brings is served: the packages' tree is then what both nginx are asked about.
 'nginx: its package is from the source of the pillar':
   nginx_package.current:
