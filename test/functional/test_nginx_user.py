@@ -13,30 +13,6 @@ UNIT = f"{site.UNIT_DIR}/uwsgi-mysite.socket"
 STATES = ("sites: each is as the pillar says", "nginx: its tree is the one of the pillar")
 
 
-# A body that trickles in until it is told to end.
-UPLOAD = """
-import http.client, os, time
-link = http.client.HTTPConnection("127.0.0.1", 80, timeout=120)
-link.putrequest("POST", "/echo")
-link.putheader("Host", "www.example.org")
-link.putheader("Content-Length", "100000")
-link.endheaders()
-left = 100000
-while not os.path.exists("/root/go-on"):
-    try:
-        link.send(b"x")
-    except OSError as error:
-        print("ended early:", error, link.getresponse().status)
-        raise
-    left -= 1
-    open("/root/begun", "w").close()
-    time.sleep(0.5)
-link.send(b"x" * left)
-answer = link.getresponse()
-print(answer.status, answer.read().decode())
-"""
-
-
 def pillar(user, **more):
     """The pillar with a user of nginx's workers, and the socket's group left to follow from it."""
     whole = site.pillar(**more)
@@ -143,31 +119,6 @@ def test_the_host_reboots_while_the_tree_is_refused(serving):
     serving.reboot()
     assert site.eventually(lambda: served(serving) == 200, 30)
     assert admitted(serving) == ("www-data", "web", "660")
-
-
-@pytest.mark.long
-def test_a_slow_upload_in_an_old_worker_reaches_the_site(serving):
-    """nginx connects when it has the whole body: long after it was told to finish."""
-    serving.write("/root/upload.py", UPLOAD)
-    serving.run(
-        "rm -f /root/begun /root/go-on; (python3 /root/upload.py >/root/uploaded 2>&1 &); "
-        "until [ -e /root/begun ]; do sleep 0.1; done"
-    )
-    # A whole run passes: it does not wait for ever for a request that takes long, and says so.
-    run = applied(serving, "web")
-    assert workers(serving) == {"web", "www-data"}
-    assert admitted(serving) == written(serving) == ("www-data", "web", "660")
-    said = run.by_id["nginx: only its user has access"].comment
-    assert "mysite" in said and "www-data" in said
-    serving.run("touch /root/go-on")
-    told = site.eventually(lambda: serving.read("/root/uploaded").strip())
-    assert told == "200 100000"
-    site.eventually(lambda: workers(serving) == {"web"})
-    dry = serving.apply(pillar=pillar("web"), test=True)
-    assert [state.result for state in dry.results if state.changes] == [None]
-    run = applied(serving, "web")
-    assert len(run.changed) == 1
-    assert admitted(serving) == written(serving) == ("root", "web", "660")
 
 
 @pytest.mark.long
