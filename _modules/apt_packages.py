@@ -43,9 +43,6 @@ _LOCKED = re.compile(
 _INTERRUPTED = "dpkg was interrupted"
 _KEEP = ("--force-confdef", "--force-confold")
 
-# What apt cannot fetch, in `apt-get install`: acquire-item.cc and private-download.cc of apt.
-_UNFETCHED = re.compile(r"^(Err:|E: (Failed to fetch|Unable to fetch))", re.MULTILINE)
-
 
 def __virtual__() -> str | tuple[bool, str]:
     if not shutil.which("apt-get"):
@@ -291,7 +288,7 @@ def install(names: list[str]) -> dict[str, Any]:
     warnings = []
     try:
         comes = _fetched(names)
-    except _Refused as refusal:
+    except _Refused:
         if refreshed():
             raise
         failed = refresh()
@@ -299,8 +296,7 @@ def install(names: list[str]) -> dict[str, Any]:
             comes = _fetched(names)
         except _Refused as error:
             told = f"\nThe lists were refreshed before, where apt said:\n{failed}" if failed else ""
-            again = "" if _UNFETCHED.search(refusal.output) else f"{error}"
-            raise CommandExecutionError((again or f"{error}") + told) from error
+            raise CommandExecutionError(f"{error}{told}") from error
         if failed:
             warnings.append(f"apt's lists are refreshed, but for these:\n{failed}")
     # Before installing: a run that is killed in between still knows that they were ours.
