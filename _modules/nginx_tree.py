@@ -1081,9 +1081,9 @@ def _losses(base: str, shown: str, due: dict[str, Wanted]) -> list[dict[str, Any
         posixpath.dirname(path) in ("conf.d", "sites-enabled", "sites-available") for path in due
     ):
         return []
-    pid = __salt__["nginx_process.pid"]()
+    master = int(_service().get("MainPID") or 0)
     listening = _listening()
-    ports = {f"{listening[inode][2]}" for inode in listening.keys() & _sockets(pid or 0)}
+    ports = {f"{listening[inode][2]}" for inode in listening.keys() & _sockets(master)}
     tree = _tree(base)
     gone = {
         posixpath.basename(path)

@@ -52,7 +52,8 @@ _PIP_TIMEOUT = 3600
 _FORMAT = 1
 _MESSAGE_LINES = 40
 _LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:,]+ ")
-_FAILED_COMMAND = "subprocess-exited-with-error"
+# pip/_internal/exceptions.py, InstallationSubprocessError as a log file has it.
+_FAILED_COMMAND = re.compile(r"\[present-rich\] .* exited with -?\d+$")
 # A step that takes longer tells so this often where a log of warnings is read.
 _PATIENCE = 60
 # What reads a uv.lock: nothing but `uv export` of it runs, and without the network.
@@ -728,7 +729,7 @@ def _told_by_log(text: str) -> str:
         {found[0] for line in lines if (found := re.search("Could not fetch URL .*", line))}
     )
     # pip/_internal/utils/subprocess.py: the command, what it says, and the error.
-    failed = [number for number, line in enumerate(lines) if _FAILED_COMMAND in line]
+    failed = [number for number, line in enumerate(lines) if _FAILED_COMMAND.search(line)]
     if failed:
         began = [n for n, line in enumerate(lines[: failed[-1]]) if "Running command " in line]
         words = [line.strip() for line in lines[began[-1] + 1 if began else 0 : failed[-1]]]

@@ -159,7 +159,11 @@ def test_the_numbers_of_an_account_that_left_data_behind_are_given_to_no_other_s
     assert state(host, "present", wanted=pillar())["result"] is True
     assert numbers("mysite") == left
     # So it is with a site that the pillar has lost, and of which all is purged but its data.
-    host.set_pillar({"nginx_uwsgi_django": {"sites": {}, "purge": True}})
+    keeper = {
+        "server_names": ["keeper.example"],
+        "project": {"wsgi": "a.wsgi:application", "settings": "a.settings"},
+    }
+    host.set_pillar({"nginx_uwsgi_django": {"sites": {"keeper": keeper}, "purge": True}})
     for name in ("another", "athird", "mysite"):
         host.salt_call("site_leftovers.remove_accounts", name)
     host.run(f"rm -r {STATE_DIR}/sites/another")
