@@ -479,7 +479,9 @@ class Host:
         for part in ("root", "work", "upper"):
             if (self.folder / part).exists():
                 shutil.rmtree(self.folder / part)
-        shutil.rmtree(self.folder)
+        # Once the record is gone another process may sweep the directory at the same time: clean().
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
         self._release()
 
     def __enter__(self: _H) -> _H:
@@ -771,8 +773,10 @@ def clean() -> list[str]:
         folder = cache() / "hosts"
         for path in folder.iterdir() if folder.is_dir() else ():
             # Killed between making the directory and writing the record: nothing else is there.
+            # Or its owner is about to remove it.
             if path.name not in known:
-                shutil.rmtree(path)
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(path)
     # After the hosts, which may have been working in them.
     sweep()
     return removed
