@@ -92,9 +92,8 @@ def pillar(source=True, **project):
             **project,
         },
         "uwsgi": {"package": "distro"},
-        "socket": {"group": "www-data"},
     }
-    return {"nginx_uwsgi_django": {"sites": {"mysite": site}}}
+    return {"nginx_uwsgi_django": {"nginx": {"user": "www-data"}, "sites": {"mysite": site}}}
 
 
 def state(host, function, test=False, **more):
