@@ -4,6 +4,8 @@ Whether a site is healthy, as its visitors see it.
 Two questions make the answer. The site's uWSGI is asked for the health path on its own socket. nginx
 is asked for the same path at every address where it listens for the site's visitors: by HTTPS with
 the site's name where the pillar has ``tls``, by plain HTTP where visitors are served by plain HTTP.
+A good answer does not count where another server of nginx has the site's name
+(:py:func:`nginx_tree.shadowed <_modules.nginx_tree.shadowed>`).
 ``nginx_uwsgi_django.status`` and ``report``, the gate of a rollout and ``bin/apply`` all ask here;
 what an answer means is said in :py:mod:`site_visit <_modules.site_visit>`.
 
@@ -207,6 +209,7 @@ def ask(
     by_site: dict[str, list[dict[str, Any]]] = {name: [] for name in sites}
     for (name, _), answer in zip(asked, answers, strict=True):
         by_site[name].append(answer)
+    shadowed = __salt__["nginx_tree.shadowed"]() if by_site else {}
     found: dict[str, dict[str, Any]] = {}
     for name, mine in by_site.items():
         shown = next((answer for answer in mine if not answer["healthy"]), mine[0])
@@ -214,6 +217,9 @@ def ask(
         why = wrong
         if not why and not shown["healthy"]:
             why = f"nginx: {shown['url']} for {shown['host']} {shown['why']}"
+        if not why and name in shadowed:
+            # The answer is good, and another server's.
+            why = f"nginx: {shadowed[name][0]}"
         found[name] = {
             "healthy": why is None,
             "why": why,

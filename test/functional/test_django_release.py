@@ -231,7 +231,7 @@ def test_prepared_migrates_and_collects_as_the_site_into_what_outlives_the_relea
 
 def test_nothing_is_started_when_nothing_changed(host):
     good(host, "live")
-    host.run("command -v strace || apt-get install -qy strace", timeout=300)
+    host.install("strace")
     from test.hosts.salts import program
 
     unchanged(host)
@@ -638,7 +638,7 @@ def test_a_tree_is_run_where_it_is_and_nothing_of_its_owners_is_changed(host):
     assert state(host, "present", test=True)["result"] is False
 
     # An access list that the mode does not show is leave enough.
-    host.run("command -v setfacl || apt-get install -qy acl", timeout=120)
+    host.install("acl")
     if host.run(f"setfacl -R -m u:mysite:rX {tree}", check=False).returncode == 0:
         good(host, "present")
         host.run(f"setfacl -R -b {tree}")

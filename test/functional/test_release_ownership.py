@@ -12,7 +12,7 @@ SHOP = "/srv/shop"
 
 @pytest.fixture(scope="module", autouse=True)
 def _project(host):
-    host.run("apt-get install -qy python3-venv", timeout=300)
+    host.install("python3-venv")
     for name, text in PROJECT.items():
         host.write(f"{SOURCE}/{name}", text)
     host.salt_call("saltutil.sync_all", pillar=pillar())

@@ -30,7 +30,7 @@ DATABASE = '"NAME": BASE_DIR / "db.sqlite3"'
 
 @pytest.fixture(scope="module", autouse=True)
 def _project(host):
-    host.run("apt-get install -qy python3-venv sqlite3", timeout=300)
+    host.install("python3-venv", "sqlite3")
     for name, text in PROJECT.items():
         host.write(f"{SOURCE}/{name}", text)
     host.salt_call("saltutil.sync_all", pillar=pillar())

@@ -37,7 +37,7 @@ def by_https(host: Host) -> str:
 
 
 def test_a_port_and_a_name_that_answer_are_not_let_go_without_a_word(server: Host) -> None:
-    server.run("apt-get -q -y install curl", timeout=300)
+    server.install("curl")
     before = tree(server)
     runs = []
     told = load.under_load(
@@ -105,8 +105,14 @@ def test_a_name_that_another_file_has_is_red_in_every_run(server: Host, path: st
         assert run.by_id[REACHED].comment.startswith(
             f"mysite: {made.NAME} on *:80 is answered by {made.TREE}/{path}, line 1 (not this"
         )
+    # A good answer to the health question, and of another server.
+    seen = server.salt_call("nginx_uwsgi_django.status")["sites"]["mysite"]
+    assert seen["status"] == 200 and not seen["healthy"]
+    assert f"answered by {made.TREE}/{path}, line 1" in seen["why"]
+    assert server.salt_call("nginx_uwsgi_django.report")["verdict"] == "error"
     server.run(f"rm {made.TREE}/{path} && systemctl reload nginx")
     good(server.apply(pillar=pillar))
+    assert server.salt_call("nginx_uwsgi_django.report")["verdict"] != "error"
 
 
 def test_clean_gives_the_file_back(server: Host) -> None:

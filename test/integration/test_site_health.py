@@ -85,7 +85,7 @@ def web(host: Host) -> Iterator[tuple[Host, Salt]]:
         host.write(f"/srv/salt/probe/{path}", text)
     run = host.apply(pillar=pillar())
     assert run.ok, run.failed
-    host.run("apt-get install -y -qq openssl curl", timeout=300)
+    host.install("openssl", "curl")
     pair(host, NAME)
     salt = Salt(host)
     yield host, salt
