@@ -82,6 +82,7 @@ def test_a_site_has_the_shape_of_every_other(
         ("include", None),
         ("uwsgi_param", None),
         ("uwsgi_param", None),
+        ("uwsgi_param", None),
         ("uwsgi_pass", None),
     ]
     head = [("server_name", None), ("charset", None), ("client_max_body_size", None)]

@@ -112,6 +112,7 @@ def test_the_shortest_pillar_has_every_default(use):
         "repo": "distro",
         "ppa": "nginx/stable",
         "user": "deploy",
+        "allow_loss": [],
         "catch_all": None,
         "health": None,
         "timeouts": {"header": None, "keepalive": None},
