@@ -25,8 +25,9 @@ cd "$work"
 venv() {
     local name=$1
     shift
-    python3 -m venv "$work/$name"
-    "$work/$name/bin/python" -m pip install --quiet --no-input "$@" >"$work/$name.log" 2>&1 || {
+    # A pip of its own (ensurepip) would take longer than most installations.
+    python3 -m venv --without-pip "$work/$name"
+    python3 -m pip --python "$work/$name/bin/python" install --quiet --no-input "$@" >"$work/$name.log" 2>&1 || {
         cat "$work/$name.log" >&2
         exit 2
     }
