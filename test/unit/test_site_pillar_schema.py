@@ -46,6 +46,7 @@ RIGHT = {
     "params:*": ["$request_id", "a b"],
     "allow:0": ["proc", "jit"],
     "writable:0": ["/mnt/efs/media"],
+    "allow_loss:0": ["listen *:443", "name www.example.org on *:80"],
     "options:*": [True, 3, "text", ["a", 1, False]],
     "packages:0": ["libpq-dev", "g++"],
     "extras:0": ["postgres", "a_b"],
