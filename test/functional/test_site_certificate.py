@@ -165,7 +165,18 @@ def issued(salt: Salt, test: bool = False) -> dict[str, Any]:
     return salt.state("site_certificate.issued", name="mysite", test=test)
 
 
+def test_a_certificate_in_use_stays_until_the_first_of_acme(host: Host, salt: Salt) -> None:
+    before = served(host)
+    salt.pillar = acme()
+    apply(salt)
+    assert same(served(host), before)
+    assert curl(host, f"http://{NAME}/").startswith("HTTP/1.1 301")
+
+
 def test_a_certificate_by_acme(host: Host, salt: Salt) -> None:
+    # A site that had none.
+    salt.pillar = pillar({"mysite": a_site(NAME)})
+    apply(salt)
     salt.pillar = acme()
     apply(salt)
     # nginx has something to start with, and sends nobody to it.
