@@ -49,7 +49,8 @@ PATHS = [
     "sites:mysite:project:settings",
     "sites:mysite:project:env:SECRET_KEY",
     "sites:mysite:socket:mode",
-    r"sites:evil\n  - cmd.run: touch /root/pwned",
+    # What stands behind a colon may be a value, and a secret.
+    r"sites:evil\n  - cmd.run...",
     "sites:../../etc/cron.d/evil",
 ]
 

@@ -187,6 +187,8 @@ def test_the_numbers_of_an_account_that_left_data_behind_are_given_to_no_other_s
 def test_more_sites_than_there_are_numbers_for_accounts_of_the_system(host):
     limits = "".join(f"SYS_{kind}_{end} 998\n" for kind in ("UID", "GID") for end in ("MIN", "MAX"))
     host.run("cp /etc/login.defs /root/; cat >>/etc/login.defs", input=limits)
+    # The numbers that the site had before would be its own again.
+    host.run(f"rm -rf /srv/mysite {STATE_DIR}/accounts/numbers-mysite")
     host.run("getent passwd 998 >/dev/null || useradd --system --user-group filler")
     assert host.run("useradd --system one-more", check=False).returncode
     try:
