@@ -25,7 +25,8 @@ WRITERS = {
         "_make_inside",  # by descriptors, each opened with O_NOFOLLOW
         "_copy_file",  # O_EXCL and O_NOFOLLOW, in a directory that root has just made
         "_copy",  # renames that directory into its place, flushed
-        "_switch",  # renames a release of root's aside to remove it
+        "_discard",  # renames a release of root's aside to remove it
+        "_take_out",  # renames what a release of root's brings aside
     },
     # Jinja's own, below this minion's cache, in a directory of root's, 0700.
     "nginx_site": {"dump_bytecode"},
