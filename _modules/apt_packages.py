@@ -26,6 +26,8 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
+from _nud import durable_file
+
 __virtualname__ = "apt_packages"
 
 _REFRESHED = "apt_packages.refreshed"
@@ -195,7 +197,7 @@ def recorded() -> list[str]:
 
         salt '*' apt_packages.recorded
     """
-    content = __salt__["durable_file.read"](_record())
+    content = durable_file.read(_record())
     return sorted(json.loads(content)) if content else []
 
 
@@ -215,8 +217,8 @@ def record(names: list[str]) -> None:
     known = recorded()
     wanted = sorted({*known, *names})
     if wanted != known:
-        __salt__["durable_file.directory"](os.path.dirname(_record()))
-        __salt__["durable_file.write"](_record(), json.dumps(wanted) + "\n")
+        durable_file.directory(os.path.dirname(_record()))
+        durable_file.write(_record(), json.dumps(wanted) + "\n")
 
 
 def forget() -> None:
@@ -229,7 +231,7 @@ def forget() -> None:
 
         salt '*' apt_packages.forget
     """
-    __salt__["durable_file.remove"](_record())
+    durable_file.remove(_record())
 
 
 # --- installing --------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ from typing import Any
 import salt.utils.http
 from salt.exceptions import CommandExecutionError
 
+from _nud import durable_file
+
 __virtualname__ = "deb822_source"
 
 _NAME = "nginx_uwsgi_django"
@@ -336,7 +338,7 @@ def _preferences_text(repo: dict[str, Any]) -> str:
 
 
 def _existing(path: str) -> bytes | None:
-    return __salt__["durable_file.read"](path)
+    return durable_file.read(path)
 
 
 def _others(kind: str) -> list[str]:
@@ -726,7 +728,7 @@ def due(name: str, saltenv: str = "base") -> dict[str, Any]:
 
 
 def _right(path: str, content: bytes) -> bool:
-    return not __salt__["durable_file.differs"](path, content)
+    return not durable_file.differs(path, content)
 
 
 def _told(files: dict[str, bytes], superfluous: list[str]) -> dict[str, Any]:
@@ -787,18 +789,18 @@ def apply(name: str, saltenv: str = "base", test: bool = False) -> dict[str, Any
     before = {path: _existing(path) for path in [*files, *superfluous]}
     try:
         for path, content in files.items():
-            __salt__["durable_file.directory"](os.path.dirname(path))
-            __salt__["durable_file.write"](path, content)
+            durable_file.directory(os.path.dirname(path))
+            durable_file.write(path, content)
         for path in superfluous:
-            __salt__["durable_file.remove"](path)
+            durable_file.remove(path)
         if files:
             _refresh(kind)
     except (CommandExecutionError, OSError):
         for path, old in reversed(before.items()):
             if old is None:
-                __salt__["durable_file.remove"](path)
+                durable_file.remove(path)
             else:
-                __salt__["durable_file.write"](path, old)
+                durable_file.write(path, old)
         raise
     return changes
 
@@ -830,6 +832,6 @@ def remove(name: str, test: bool = False) -> dict[str, Any]:
     if not test:
         # The sources before the keyrings that they name.
         for path in sorted(there, key=lambda path: not path.endswith(".sources")):
-            __salt__["durable_file.remove"](path)
+            durable_file.remove(path)
         __salt__["nginx_package.forget"]()
     return changes

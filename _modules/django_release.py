@@ -36,6 +36,8 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 from salt.loader.dunder import __opts__
 
+from _nud import durable_file, uwsgi_ini
+
 __virtualname__ = "django_release"
 
 log = logging.getLogger(__name__)
@@ -755,7 +757,7 @@ def _said_by_the_project(name: str) -> dict[str, str]:
     if own is None:
         return {}
     try:
-        return dict(__salt__["uwsgi_ini.environment"](*own))
+        return dict(uwsgi_ini.environment(*own))
     except SaltInvocationError as error:
         raise CommandExecutionError(f"{_key(name, 'uwsgi:ini')}: {error}") from error
 
@@ -1088,7 +1090,7 @@ def _fetch(name: str) -> list[str]:
         return []
     project = _site(name)["project"]
     user, group = project["user"], project["group"]
-    directory = __salt__["durable_file.directory"]
+    directory = durable_file.directory
     if project["source"]:
         wanted = desired(name)
         _discard(name, prunable(name))
@@ -1187,7 +1189,7 @@ def _copy(name: str, root: str, manifest: dict[str, str], wanted: dict[str, Any]
     group = _site(name)["project"]["group"]
     folder = _releases(name)
     partial = os.path.join(folder, f".{wanted['id']}.partial")
-    directory = __salt__["durable_file.directory"]
+    directory = durable_file.directory
     try:
         directory(partial, group=group, mode="0750")
         gid = os.stat(partial).st_gid
@@ -1252,14 +1254,14 @@ def _restore(name: str, root: str, manifest: dict[str, str], path: str) -> None:
         source = os.path.join(root, relative)
         if os.path.isdir(target) and not os.path.islink(target):
             shutil.rmtree(target)
-        __salt__["durable_file.directory"](os.path.dirname(target), group=group, mode="0750")
+        durable_file.directory(os.path.dirname(target), group=group, mode="0750")
         if os.path.islink(source):
-            __salt__["durable_file.link"](target, os.readlink(source))
+            durable_file.link(target, os.readlink(source))
             continue
         with open(source, "rb") as stream:
             content = stream.read()
         mode = "0750" if os.stat(source).st_mode & 0o100 else "0640"
-        __salt__["durable_file.write"](target, content, group=group, mode=mode)
+        durable_file.write(target, content, group=group, mode=mode)
 
 
 # --- Checked and prepared ----------------------------------------------------------------------
@@ -1475,8 +1477,8 @@ def _link_out(name: str, path: str, target: str) -> None:
         # What is made there is the site's to make.
         return
     for each in reversed(missing):
-        __salt__["durable_file.directory"](each, group=group, mode="0750")
-    __salt__["durable_file.link"](where, target)
+        durable_file.directory(each, group=group, mode="0750")
+    durable_file.link(where, target)
 
 
 # Runs as the site's user: uploads that a release brings are put among those that are there.
@@ -1533,7 +1535,7 @@ def _take_out(name: str, path: str, target: str) -> None:
     if os.path.lexists(aside):
         shutil.rmtree(aside)
     os.rename(where, aside)
-    __salt__["durable_file.link"](where, target)
+    durable_file.link(where, target)
     shutil.rmtree(aside)
 
 
@@ -2084,7 +2086,7 @@ def in_use(path: str) -> bool:
             # It ended meanwhile, or is a thread of the kernel.
             continue
     for ini in _enabled_inis():
-        text = __salt__["durable_file.read"](ini) or b""
+        text = durable_file.read(ini) or b""
         if re.search(re.escape(path.rstrip(os.sep)).encode() + rb"(?![\w.-])", text):
             return True
     return False
@@ -2164,7 +2166,7 @@ def _switch(name: str) -> dict[str, Any]:
     if "current" in todo:
         if not os.path.isdir(wanted["path"]):
             raise CommandExecutionError(f"the release {wanted['path']} is not there")
-        __salt__["durable_file.link"](
+        durable_file.link(
             os.path.join(project["path"], "current"), os.path.join("releases", wanted["id"])
         )
     if "live" in todo:
@@ -2698,7 +2700,7 @@ def remove(name: str) -> list[str]:
         __salt__["release_record.add_place"](name, place)
     for path in paths:
         if os.path.islink(path):
-            __salt__["durable_file.remove"](path)
+            durable_file.remove(path)
         else:
             shutil.rmtree(path)
     for place in places:

@@ -4,10 +4,12 @@ Sites as a whole: which of them are not yet as the pillar says, and what is left
 .. versionadded:: 0.1.0
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from _nud import process_pool
 
 __virtualname__ = "django_site"
 
@@ -59,6 +61,24 @@ def leaving(everything: bool = False) -> list[str]:
     """
     sites = __salt__["site_pillar.settings"]()["sites"]
     return [name for name, site in sites.items() if everything or site["absent"]]
+
+
+def each(items: Iterable[Hashable], work: Callable[[Any], Any]) -> dict[Any, Any]:
+    """
+    Run work on every item in several processes; for states, which cannot import the library.
+
+    items, work
+        as for ``process_pool.each``
+
+    Returns the answers by item.
+
+    CLI Example (from a state: functions are not written on command lines):
+
+    .. code-block:: python
+
+        __salt__["django_site.each"](sites, lambda site: prepare(site))
+    """
+    return process_pool.each(items, work)
 
 
 def left(names: list[str], prepared: bool = True) -> dict[str, list[str]]:
@@ -140,8 +160,8 @@ def look(served: bool = True) -> dict[str, list[str] | None]:
         # What one look tells of all sites is seen with the first, and by the copies of this process.
         found.update(zip(names[:1], seen(names[:1]), strict=True))
         rest = names[1:]
-        lanes = __salt__["side_by_side.processors"]() if len(rest) >= _MANY else 1
-        told = __salt__["side_by_side.each"]([tuple(rest[at::lanes]) for at in range(lanes)], seen)
+        lanes = process_pool.processors() if len(rest) >= _MANY else 1
+        told = process_pool.each([tuple(rest[at::lanes]) for at in range(lanes)], seen)
     for lane, answer in told.items():
         if not isinstance(answer, CommandExecutionError):
             found.update(zip(lane, answer, strict=True))

@@ -22,6 +22,8 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
+from _nud import durable_file
+
 __virtualname__ = "ec2_instance"
 
 _ENDPOINT = "http://169.254.169.254"
@@ -190,15 +192,15 @@ def facts(endpoint: str | None = None, refresh: bool = False) -> dict[str, Any]:
         if kept is not None:
             return kept
     found = _gathered(endpoint.rstrip("/"))
-    __salt__["durable_file.directory"](os.path.dirname(_CACHE))
-    __salt__["durable_file.write"](
+    durable_file.directory(os.path.dirname(_CACHE))
+    durable_file.write(
         _CACHE, json.dumps({"endpoint": endpoint, "at": time.time(), "facts": found}), mode="0600"
     )
     return found
 
 
 def _kept(endpoint: str) -> dict[str, Any] | None:
-    content = __salt__["durable_file.read"](_CACHE)
+    content = durable_file.read(_CACHE)
     if content is None:
         return None
     kept = json.loads(content)

@@ -19,6 +19,8 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from _nud import durable_file
+
 __virtualname__ = "host_drain"
 
 _MARK = "/run/nginx_uwsgi_django/drain"
@@ -68,8 +70,8 @@ def start(reason: str = "by hand") -> bool:
     if os.path.lexists(_MARK):
         return False
     # Anybody may look: nginx's workers do.
-    __salt__["durable_file.directory"](os.path.dirname(_MARK))
-    return __salt__["durable_file.write"](_MARK, f"{reason.strip()}\n")
+    durable_file.directory(os.path.dirname(_MARK))
+    return durable_file.write(_MARK, f"{reason.strip()}\n")
 
 
 def stop() -> bool:
@@ -86,7 +88,7 @@ def stop() -> bool:
 
         salt web1 host_drain.stop
     """
-    return __salt__["durable_file.remove"](_MARK)
+    return durable_file.remove(_MARK)
 
 
 def status() -> dict[str, Any]:
@@ -107,7 +109,7 @@ def status() -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {"draining": False, "reason": None, "seconds": None}
     # A mark that `touch` made is empty.
-    reason = (__salt__["durable_file.read"](_MARK) or b"").decode("utf-8", "replace").strip()
+    reason = (durable_file.read(_MARK) or b"").decode("utf-8", "replace").strip()
     return {"draining": True, "reason": reason, "seconds": int(max(0, time.time() - since))}
 
 
@@ -176,7 +178,7 @@ def pending(keep: bool = True) -> dict[str, Any]:
     """
     text, path = unit() if keep else None, _path()
     there = os.path.lexists(path)
-    old = (__salt__["durable_file.read"](path) or b"").decode() if there else None
+    old = (durable_file.read(path) or b"").decode() if there else None
     if old is not None and not old.startswith(_HEAD):
         raise CommandExecutionError(
             f"{path} is there and not this formula's; expected no unit of that name"
@@ -216,14 +218,14 @@ def bring(keep: bool = True) -> None:
     pending(keep)
     text, path = unit() if keep else None, _path()
     if text is not None:
-        __salt__["durable_file.write"](path, text)
+        durable_file.write(path, text)
         __salt__["systemd_unit.daemon_reload"]()
         __salt__["systemd_unit.enable"](_UNIT)
         __salt__["systemd_unit.start"](_UNIT)
         return
     if os.path.lexists(path):
         __salt__["systemd_unit.disable"](_UNIT)
-        __salt__["durable_file.remove"](path)
+        durable_file.remove(path)
     __salt__["systemd_unit.daemon_reload"]()
     # Only now: without its file, stopping it runs none of its commands.
     if __salt__["systemd_unit.show"](_UNIT, ["ActiveState"])[_UNIT]["ActiveState"] != "inactive":

@@ -36,6 +36,8 @@ from typing import Any, NamedTuple
 
 from salt.exceptions import CommandExecutionError
 
+from _nud import durable_file
+
 __virtualname__ = "nginx_package"
 
 _MARKER = "# Managed by the Salt formula nginx_uwsgi_django: changes made here are overwritten."
@@ -85,14 +87,14 @@ def _note_path() -> str:
 
 
 def _note() -> dict[str, Any]:
-    content = __salt__["durable_file.read"](_note_path())
+    content = durable_file.read(_note_path())
     return json.loads(content) if content else {}
 
 
 def _write_note(origin: str, installing: bool) -> None:
-    __salt__["durable_file.directory"](os.path.dirname(_note_path()))
+    durable_file.directory(os.path.dirname(_note_path()))
     text = json.dumps({"from": origin, "installing": installing}, sort_keys=True)
-    __salt__["durable_file.write"](_note_path(), text + "\n")
+    durable_file.write(_note_path(), text + "\n")
 
 
 def leave(origin: str) -> None:
@@ -126,7 +128,7 @@ def forget() -> bool:
 
         salt '*' nginx_package.forget
     """
-    return bool(__salt__["durable_file.remove"](_note_path()))
+    return bool(durable_file.remove(_note_path()))
 
 
 # --- what dpkg and apt say ---------------------------------------------------------------------
@@ -279,7 +281,7 @@ def _staged(pins: dict[str, str]) -> Iterator[str]:
     stage = _stage()
     if os.path.lexists(stage):
         shutil.rmtree(stage)
-    __salt__["durable_file.directory"](os.path.dirname(stage))
+    durable_file.directory(os.path.dirname(stage))
     try:
         # apt downloads as a user of its own.
         for folder in ("", "archives", "archives/partial", "tree"):
@@ -290,7 +292,7 @@ def _staged(pins: dict[str, str]) -> Iterator[str]:
             f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n\n"
             for name, version in pins.items()
         )
-        own = __salt__["durable_file.read"]("/etc/apt/preferences") or b""
+        own = durable_file.read("/etc/apt/preferences") or b""
         with open(os.path.join(stage, "preferences"), "wb") as stream:
             stream.write(text.encode() + own)
         yield stage
@@ -408,14 +410,14 @@ fi
 
 
 def _is_ours() -> bool:
-    return _MARKER.encode() in (__salt__["durable_file.read"](_POLICY) or b"")
+    return _MARKER.encode() in (durable_file.read(_POLICY) or b"")
 
 
 def _unguard() -> None:
     if os.path.lexists(_THEIRS):
         os.rename(_THEIRS, _POLICY)
     elif _is_ours():
-        __salt__["durable_file.remove"](_POLICY)
+        durable_file.remove(_POLICY)
 
 
 @contextlib.contextmanager
@@ -425,7 +427,7 @@ def _guarded() -> Iterator[None]:
     if os.path.lexists(_POLICY):
         os.link(_POLICY, _THEIRS, follow_symlinks=False)
     try:
-        __salt__["durable_file.write"](_POLICY, _policy_text(), mode="0755")
+        durable_file.write(_POLICY, _policy_text(), mode="0755")
         yield
     finally:
         _unguard()

@@ -35,6 +35,8 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
+from _nud import durable_file
+
 __virtualname__ = "nginx_process"
 
 _NOTE = "/run/nginx_uwsgi_django/nginx_process.json"
@@ -340,11 +342,11 @@ def _read_note() -> dict[str, Any]:
 
 
 def _write_note(fingerprint: str, master: int) -> None:
-    __salt__["durable_file.directory"](os.path.dirname(_NOTE), mode="0755")
+    durable_file.directory(os.path.dirname(_NOTE), mode="0755")
     named = {path: names for path, (_, names) in __context__.get(_NAMED, {}).items() if names}
     note = {"inputs": fingerprint, "master": _identity(master), "named": named}
     text = json.dumps(note, sort_keys=True)
-    __salt__["durable_file.write"](_NOTE, text + "\n", mode="0644")
+    durable_file.write(_NOTE, text + "\n", mode="0644")
 
 
 def sweep() -> None:
@@ -357,7 +359,7 @@ def sweep() -> None:
 
         salt '*' nginx_process.sweep
     """
-    __salt__["durable_file.sweep"](_NOTE)
+    durable_file.sweep(_NOTE)
 
 
 def _clock_was_set() -> bool:

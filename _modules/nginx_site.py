@@ -18,6 +18,8 @@ import jinja2.bccache
 import jinja2.sandbox
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from _nud import durable_file
+
 __virtualname__ = "nginx_site"
 
 log = logging.getLogger(__name__)
@@ -314,7 +316,7 @@ def _certificate(name: str, site: dict[str, Any]) -> tuple[str, bytes | None]:
     path = f"sites-available/{name}.pem"
     if not site["tls"]["source"]:
         return path, None
-    current = __salt__["durable_file.read"](f"{_directory()}/{path}")
+    current = durable_file.read(f"{_directory()}/{path}")
     return path, __salt__["site_certificate.bundle"](name, current)
 
 
@@ -528,7 +530,7 @@ def has_challenges(name: str) -> bool:
 
         salt '*' nginx_site.has_challenges mysite
     """
-    text = __salt__["durable_file.read"](f"{_directory()}/sites-available/{name}.conf") or b""
+    text = durable_file.read(f"{_directory()}/sites-available/{name}.conf") or b""
     return __salt__["site_certificate.webroot"]().encode() in text
 
 

@@ -34,6 +34,8 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
+from _nud import durable_file
+
 __virtualname__ = "nginx_socket"
 
 _MARKER = "# Managed by the Salt formula nginx_uwsgi_django: changes made here are overwritten."
@@ -182,7 +184,7 @@ def _on_disk() -> dict[str, str]:
     folder, prefix = _unit_dir(), f"{_prefix()}-"
     for name in sorted(os.listdir(folder)):
         if name.startswith(prefix) and name.endswith(".socket"):
-            text = (__salt__["durable_file.read"](f"{folder}/{name}") or b"").decode()
+            text = (durable_file.read(f"{folder}/{name}") or b"").decode()
             listen = re.search(r"^ListenStream=(\S+)$", text, re.MULTILINE)
             if text.startswith(_MARKER) and listen:
                 found[name] = listen[1]
@@ -237,7 +239,7 @@ def _packaged() -> tuple[str, str, str | None]:
     paths = [shown.get("FragmentPath", ""), *shown.get("DropInPaths", "").split()]
     commands: list[str] = []
     for path in paths:
-        text = __salt__["durable_file.read"](path) if path and path != _drop_in() else None
+        text = durable_file.read(path) if path and path != _drop_in() else None
         lines = (text or b"").decode("utf-8", "replace").replace("\\\n", " ")
         for value in re.findall(r"^[ \t]*ExecStart[ \t]*=(.*)$", lines, re.MULTILINE):
             commands = [*commands, value.strip()] if value.strip() else []
@@ -445,7 +447,7 @@ def due(now: dict[str, Any] | None = None) -> dict[str, Any]:
     wanted = sorted({*now["held"], *now["own"]})
     files = unit_files(wanted)
     for path, text in files.items():
-        if __salt__["durable_file.differs"](path, text):
+        if durable_file.differs(path, text):
             changes[path] = {"old": "other content" if os.path.lexists(path) else None, "new": text}
     for unit, address in _on_disk().items():
         if f"{_unit_dir()}/{unit}" not in files:
@@ -479,12 +481,12 @@ def apply() -> dict[str, Any]:
         changes = due(now)
         files = unit_files(sorted({*now["held"], *now["own"]}))
     let_go(now["unused"])
-    __salt__["durable_file.directory"](os.path.dirname(_drop_in()))
+    durable_file.directory(os.path.dirname(_drop_in()))
     for path, text in files.items():
-        __salt__["durable_file.write"](path, text)
+        durable_file.write(path, text)
     for unit in _on_disk():
         if f"{_unit_dir()}/{unit}" not in files:
-            __salt__["durable_file.remove"](f"{_unit_dir()}/{unit}")
+            durable_file.remove(f"{_unit_dir()}/{unit}")
     __salt__["systemd_unit.daemon_reload"]()
     if "held" in changes:
         __salt__["nginx_process.restart"]()
@@ -515,11 +517,11 @@ def remove(test: bool = False) -> dict[str, Any]:
     changes.update({address: {"old": "held by systemd", "new": "nginx's own"} for address in now})
     if test or not changes:
         return changes
-    __salt__["durable_file.remove"](_drop_in())
+    durable_file.remove(_drop_in())
     __salt__["systemd_unit.daemon_reload"]()
     let_go(list(now))
     for path in paths:
-        __salt__["durable_file.remove"](path)
+        durable_file.remove(path)
     folder = os.path.dirname(_drop_in())
     if os.path.isdir(folder) and not os.listdir(folder):
         os.rmdir(folder)

@@ -20,6 +20,8 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
+from _nud import durable_file
+
 __virtualname__ = "nginx_temporary"
 
 
@@ -34,7 +36,7 @@ def _note() -> str:
 
 
 def _noted() -> list[str]:
-    text = __salt__["durable_file.read"](_note())
+    text = durable_file.read(_note())
     found: list[str] = json.loads(text) if text else []
     return found
 
@@ -112,9 +114,9 @@ def shared(user: str | None = None, test: bool = False) -> list[str]:
 
     if not test and paths:
         note = _note()
-        __salt__["durable_file.directory"](os.path.dirname(note))
+        durable_file.directory(os.path.dirname(note))
         text = json.dumps(sorted({*paths, *_noted()}))
-        __salt__["durable_file.write"](note, f"{text}\n", mode="0600")
+        durable_file.write(note, f"{text}\n", mode="0600")
     return _each(paths, share)
 
 
@@ -155,5 +157,5 @@ def settled(test: bool = False) -> list[str]:
 
     done = _each(paths, settle)
     if not test:
-        __salt__["durable_file.remove"](_note())
+        durable_file.remove(_note())
     return done

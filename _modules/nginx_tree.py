@@ -60,6 +60,8 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
+from _nud import durable_file
+
 __virtualname__ = "nginx_tree"
 
 # What a directory of ours beside or inside the tree is called.  The dot keeps it out of nginx's
@@ -445,7 +447,7 @@ def _shown() -> str:
 
 
 def _read(path: str) -> bytes | None:
-    return __salt__["durable_file.read"](path)
+    return durable_file.read(path)
 
 
 def _text(contents: bytes | None) -> str:
@@ -2334,10 +2336,10 @@ def _note(plan: dict[str, Wanted]) -> None:
         if (now := _as_is(base, path)) in leads:
             noted[path] = now
     if not noted:
-        __salt__["durable_file.remove"](_note_path())
+        durable_file.remove(_note_path())
         return
-    __salt__["durable_file.directory"](os.path.dirname(_note_path()))
-    __salt__["durable_file.write"](_note_path(), json.dumps(noted, indent=1) + "\n", mode="0600")
+    durable_file.directory(os.path.dirname(_note_path()))
+    durable_file.write(_note_path(), json.dumps(noted, indent=1) + "\n", mode="0600")
 
 
 def drift() -> dict[str, str]:
@@ -2517,7 +2519,7 @@ def keep(path: str) -> None:
         except (_Raced, FileNotFoundError):
             continue
         if _same(seen, _snapshot(base)):
-            __salt__["durable_file.write"](path, archive.getvalue(), mode="0600")
+            durable_file.write(path, archive.getvalue(), mode="0600")
             return
     raise CommandExecutionError(f"somebody else kept writing to {base} while it was to be kept")
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from _nud import uwsgi_protocol
+
 __virtualname__ = "nginx_uwsgi_django"
 
 
@@ -402,7 +404,7 @@ def _look_at_files(
 def _look_at_health(answer: dict[str, Any], sites: dict[str, Any], patience: float) -> None:
     names = [name for name in sites if answer["sites"][name]["generation"]]
     began = time.monotonic()
-    stats = __salt__["uwsgi_request.together"](
+    stats = uwsgi_protocol.together(
         [
             {"socket_path": f"/run/uwsgi-{name}@{answer['sites'][name]['generation']}/stats.sock"}
             for name in names

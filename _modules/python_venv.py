@@ -39,6 +39,8 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
+from _nud import durable_file
+
 __virtualname__ = "python_venv"
 
 log = logging.getLogger(__name__)
@@ -410,7 +412,7 @@ def complete(path: str) -> bool:
         salt '*' python_venv.complete /var/lib/nginx_uwsgi_django/venvs/mysite/4f2a9c01d7e3
     """
     marker = os.path.join(path, _COMPLETE)
-    text = __salt__["durable_file.read"](marker)
+    text = durable_file.read(marker)
     if text is None:
         return False
     # While it is built the directory is the site user's, whose programs could put anything here.
@@ -604,15 +606,15 @@ def _build(name: str) -> bool:
     site = _site(name)
     user, group = site["project"]["user"], site["project"]["group"]
     parent = _parent(name)
-    __salt__["durable_file.directory"](os.path.dirname(parent), mode="0755")
-    __salt__["durable_file.directory"](parent, group=group, mode="0750")
+    durable_file.directory(os.path.dirname(parent), mode="0755")
+    durable_file.directory(parent, group=group, mode="0750")
     if os.path.lexists(path) and complete(path):
         for digest in stored(name):
             __salt__["system_account.regroup"](os.path.join(parent, digest), group)
         return True
     if os.path.lexists(path):
         shutil.rmtree(path)
-    __salt__["durable_file.directory"](path, user=user, group=group, mode="0700")
+    durable_file.directory(path, user=user, group=group, mode="0700")
     try:
         _fill(name, wanted)
         gid = os.lstat(parent).st_gid
@@ -628,7 +630,7 @@ def _build(name: str) -> bool:
             )
         # Thousands of small files: one flush of everything is far cheaper than one of each.
         os.sync()
-        __salt__["durable_file.write"](
+        durable_file.write(
             os.path.join(path, _COMPLETE),
             json.dumps({"digest": wanted["digest"], "python": site["project"]["python"]}) + "\n",
             group=group,
@@ -887,7 +889,7 @@ def prune(name: str, keep: list[str], test: bool = False) -> list[str]:
 def _discard(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         # First what makes it count, so that a run that dies here leaves no half one that does.
-        __salt__["durable_file.remove"](os.path.join(path, _COMPLETE))
+        durable_file.remove(os.path.join(path, _COMPLETE))
         shutil.rmtree(path)
     else:
         os.unlink(path)

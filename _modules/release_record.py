@@ -22,6 +22,8 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
+from _nud import durable_file
+
 __virtualname__ = "release_record"
 
 _HISTORY = 50
@@ -98,7 +100,7 @@ def read(name: str, record: str) -> Any:
     """
 
     def look() -> Any:
-        text = __salt__["durable_file.read"](os.path.join(directory(name), record))
+        text = durable_file.read(os.path.join(directory(name), record))
         if text is None:
             return None
         try:
@@ -130,7 +132,7 @@ def write(name: str, record: str, value: Any) -> bool:
     """
     _make_directory(name)
     text = json.dumps(value, indent=1) + "\n"
-    return __salt__["durable_file.write"](os.path.join(directory(name), record), text, mode="0600")
+    return durable_file.write(os.path.join(directory(name), record), text, mode="0600")
 
 
 def _make_directory(name: str) -> None:
@@ -138,8 +140,8 @@ def _make_directory(name: str) -> None:
     if not os.path.isdir(folder):
         # One that the pillar has lost has its directory; any other name is a slip.
         __salt__["site_pillar.site"](name)
-    __salt__["durable_file.directory"](os.path.dirname(folder), mode="0700")
-    __salt__["durable_file.directory"](folder, mode="0700")
+    durable_file.directory(os.path.dirname(folder), mode="0700")
+    durable_file.directory(folder, mode="0700")
 
 
 def forget(name: str, record: str) -> bool:
@@ -159,7 +161,7 @@ def forget(name: str, record: str) -> bool:
 
         salt '*' release_record.forget mysite note.json
     """
-    return __salt__["durable_file.remove"](os.path.join(directory(name), record))
+    return durable_file.remove(os.path.join(directory(name), record))
 
 
 def of_release(name: str, release: str) -> dict[str, Any]:

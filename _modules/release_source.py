@@ -36,6 +36,8 @@ import salt.fileserver
 import salt.utils.http
 from salt.exceptions import CommandExecutionError
 
+from _nud import durable_file
+
 __virtualname__ = "release_source"
 
 log = logging.getLogger(__name__)
@@ -246,7 +248,7 @@ def _kept(name: str, identity: str) -> Iterator[tuple[str, str]]:
     renamed to its place, and lies in the first.
     """
     folder = _cache(name)
-    __salt__["durable_file.directory"](folder, mode="0700")
+    durable_file.directory(folder, mode="0700")
     for entry in os.listdir(folder):
         # Another source's, or what a killed run left.
         if entry != identity:
@@ -498,7 +500,7 @@ def _from_git(name: str, what: dict[str, Any]) -> dict[str, Any]:
     if _HASH.fullmatch(revision):
         reference = commit = revision
     else:
-        __salt__["durable_file.directory"](folder, mode="0700")
+        durable_file.directory(folder, mode="0700")
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as place, _git(what, place) as git:
             reference, commit = _asked(name, git, revision)
     url = hashlib.sha256(what["url"].encode()).hexdigest()[:12]

@@ -18,6 +18,8 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from _nud import durable_file, uwsgi_protocol
+
 __virtualname__ = "rollout_host"
 
 # How many rollouts' copies stay on the host.
@@ -193,7 +195,7 @@ def _worked(generation: str | None, name: str) -> tuple[int, float, int]:
     if generation is None:
         return 0, 0.0, 0
     try:
-        told = __salt__["uwsgi_request.stats"](f"/run/uwsgi-{name}@{generation}/stats.sock")
+        told = uwsgi_protocol.stats(f"/run/uwsgi-{name}@{generation}/stats.sock")
     except CommandExecutionError:
         return 0, 0.0, 0
     workers = told["workers"]
@@ -253,7 +255,7 @@ def _folder(rollout: str) -> str:
 
 
 def _kept(rollout: str) -> dict[str, Any] | None:
-    text = __salt__["durable_file.read"](f"{_folder(rollout)}/host.json")
+    text = durable_file.read(f"{_folder(rollout)}/host.json")
     return None if text is None else json.loads(text)
 
 
@@ -278,7 +280,7 @@ def _socket_units(name: str) -> dict[str, str | None]:
     """The text of the units that hold a site's socket, by path."""
     texts = {}
     for path in __salt__["uwsgi_socket.unit_files"](name):
-        text = __salt__["durable_file.read"](path)
+        text = durable_file.read(path)
         texts[path] = None if text is None else text.decode("utf-8", "replace")
     return texts
 
@@ -309,7 +311,7 @@ def keep(rollout: str) -> dict[str, str | None]:
     if there is None:
         folder = _folder(rollout)
         for path in (os.path.dirname(folder), folder):
-            __salt__["durable_file.directory"](path, mode="0700")
+            durable_file.directory(path, mode="0700")
         tree = f"{_settings()['lookup']['nginx_dir']}/nginx.conf"
         there = {"nginx": os.path.exists(tree), "sites": {}}
         for name, site in _sites().items():
@@ -327,7 +329,7 @@ def keep(rollout: str) -> dict[str, str | None]:
         if there["nginx"]:
             __salt__["nginx_tree.keep"](f"{folder}/nginx.tar")
         # Last: with it the copy is whole.
-        __salt__["durable_file.write"](f"{folder}/host.json", json.dumps(there), mode="0600")
+        durable_file.write(f"{folder}/host.json", json.dumps(there), mode="0600")
         _prune()
     return {name: site["generation"] for name, site in there["sites"].items()}
 
@@ -394,7 +396,7 @@ def revert(rollout: str) -> dict[str, Any]:
                 switched = __salt__["uwsgi_generation.switch"](name, site["generation"])
                 if switched["changes"]:
                     done.append(f"{name}: generation {switched['digest']} runs again")
-                if site["current"] and __salt__["durable_file.link"](*site["current"]):
+                if site["current"] and durable_file.link(*site["current"]):
                     done.append(f"{name}: current is {os.path.basename(site['current'][1])} again")
         except (CommandExecutionError, SaltInvocationError, OSError) as error:
             errors.append(f"{name}: {error}")

@@ -18,6 +18,8 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
+from _nud import durable_file
+
 __virtualname__ = "scheduled_apply"
 
 _FORMULA = "nginx_uwsgi_django"
@@ -183,7 +185,7 @@ def _check_owner(path: str) -> bool:
     """Whether the unit file is there; one of somebody else's is an error."""
     if not os.path.lexists(path):
         return False
-    if not (__salt__["durable_file.read"](path) or b"").startswith(_HEAD.encode()):
+    if not (durable_file.read(path) or b"").startswith(_HEAD.encode()):
         raise CommandExecutionError(
             f"{path} is there and not this formula's; expected no unit of that name"
         )
@@ -216,8 +218,8 @@ def pending(keep: bool = True) -> dict[str, Any]:
         if path not in target:
             if there:
                 found[path] = {"old": "present", "new": None}
-        elif __salt__["durable_file.differs"](path, target[path]):
-            old = __salt__["durable_file.read"](path) if there else None
+        elif durable_file.differs(path, target[path]):
+            old = durable_file.read(path) if there else None
             found[path] = {"old": old.decode() if old else None, "new": target[path]}
     if not target and not found and not __salt__["systemd_unit.runs"](_TIMER):
         return {}
@@ -256,7 +258,7 @@ def bring(keep: bool = True) -> None:
     there = [path for path in (_path(_SERVICE), _path(_TIMER)) if _check_owner(path)]
     if target:
         for path, text in target.items():
-            __salt__["durable_file.write"](path, text)
+            durable_file.write(path, text)
         __salt__["systemd_unit.daemon_reload"]()
         __salt__["systemd_unit.enable"](_TIMER)
         __salt__["systemd_unit.start"](_TIMER)
@@ -269,11 +271,11 @@ def bring(keep: bool = True) -> None:
     running = _running()
     # The timer's last: with it gone, nothing of the schedule is left.
     for path in there:
-        __salt__["durable_file.remove"](path)
+        durable_file.remove(path)
     __salt__["systemd_unit.daemon_reload"]()
     if not running:
         __salt__["systemd_unit.reset_failed"](_SERVICE)
-        __salt__["durable_file.remove"](_REPORT)
+        durable_file.remove(_REPORT)
         if os.path.isdir(os.path.dirname(_REPORT)):
             os.rmdir(os.path.dirname(_REPORT))
 
@@ -362,7 +364,7 @@ def last() -> dict[str, Any]:
 
 def _said(began: float) -> Any:
     """What the run that began then has printed; None when it ended without a word."""
-    content = __salt__["durable_file.read"](_REPORT)
+    content = durable_file.read(_REPORT)
     # File times come from a clock that may be a tick (up to 10 ms) behind.
     if not content or os.lstat(_REPORT).st_mtime < began - 0.02:
         return None

@@ -30,6 +30,8 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
+from _nud import durable_file
+
 __virtualname__ = "site_certificate"
 
 # What nginx_tree knows the formula's files by.
@@ -677,25 +679,19 @@ def _drop_in_text() -> str | None:
 
 def _files_are_right() -> bool:
     text = _drop_in_text()
-    wrong = (
-        os.path.lexists(_drop_in())
-        if text is None
-        else __salt__["durable_file.differs"](_drop_in(), text)
-    )
-    return not wrong and not __salt__["durable_file.differs"](
-        _hook_path(), _hook_text(), mode="0755"
-    )
+    wrong = os.path.lexists(_drop_in()) if text is None else durable_file.differs(_drop_in(), text)
+    return not wrong and not durable_file.differs(_hook_path(), _hook_text(), mode="0755")
 
 
 def _write_files() -> None:
-    __salt__["durable_file.directory"](webroot())
-    __salt__["durable_file.write"](_hook_path(), _hook_text(), mode="0755")
+    durable_file.directory(webroot())
+    durable_file.write(_hook_path(), _hook_text(), mode="0755")
     text = _drop_in_text()
     if text is None:
-        __salt__["durable_file.remove"](_drop_in())
+        durable_file.remove(_drop_in())
     else:
-        __salt__["durable_file.directory"](os.path.dirname(_drop_in()))
-        __salt__["durable_file.write"](_drop_in(), text)
+        durable_file.directory(os.path.dirname(_drop_in()))
+        durable_file.write(_drop_in(), text)
     __salt__["systemd_unit.daemon_reload"]()
 
 
@@ -791,7 +787,7 @@ def prepare(name: str) -> None:
     if _paused(lineage):
         retire(lineage, "resume")
     for path in _half_handed_over(name):
-        __salt__["durable_file.remove"](path)
+        durable_file.remove(path)
 
 
 def _forget_half(lineage: str) -> None:
@@ -803,7 +799,7 @@ def _forget_half(lineage: str) -> None:
     """
     if (_parameters(lineage) or {}).get("fullchain"):
         return
-    __salt__["durable_file.remove"](_renewal(lineage))
+    durable_file.remove(_renewal(lineage))
     for kind in ("live", "archive"):
         path = f"{_LETSENCRYPT}/{kind}/{lineage}"
         if os.path.isdir(path):
@@ -963,7 +959,7 @@ def retire(lineage: str, how: str) -> None:
         # certbot/_internal/storage.py, autorenewal_is_enabled(): its own switch.
         text = text.replace("[renewalparams]\n", "[renewalparams]\nautorenew = False\n", 1)
     status = os.stat(path)
-    __salt__["durable_file.write"](
+    durable_file.write(
         path,
         text.encode("utf-8", "surrogateescape"),
         user=status.st_uid,
@@ -997,7 +993,7 @@ def remove_files() -> None:
 
         salt '*' site_certificate.remove_files
     """
-    if __salt__["durable_file.remove"](_drop_in()):
+    if durable_file.remove(_drop_in()):
         __salt__["systemd_unit.daemon_reload"]()
     folder = os.path.dirname(_hook_path())
     if os.path.isdir(folder):

@@ -27,6 +27,8 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
+from _nud import durable_file
+
 __virtualname__ = "site_companion"
 __func_alias__ = {"list_": "list"}
 
@@ -198,7 +200,7 @@ def _there(name: str, wanted: Any = ()) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for unit, companion in __salt__["host_survey.once"](("companions",), _named).get(name, []):
-        text = __salt__["durable_file.read"](_path(unit)) or b""
+        text = durable_file.read(_path(unit)) or b""
         if f'Django site "{name}"'.encode() in text:
             found.setdefault(companion, []).append(unit)
         elif companion in wanted:
@@ -212,7 +214,7 @@ def _there(name: str, wanted: Any = ()) -> dict[str, list[str]]:
 def _digest_of(units: list[str]) -> str | None:
     """The digest that a companion on the host was made with."""
     for unit in units:
-        text = (__salt__["durable_file.read"](_path(unit)) or b"").decode("utf-8", "replace")
+        text = (durable_file.read(_path(unit)) or b"").decode("utf-8", "replace")
         match = re.search(r"^Description=.*, ([0-9a-f]{12})$", text, re.MULTILINE)
         if match:
             return match[1]
@@ -250,7 +252,7 @@ def _compare(name: str, wanted: dict[str, dict[str, Any]]) -> dict[str, dict[str
         return {}
     units = {unit for one in wanted.values() for unit in one["units"]}
     shown = __salt__["systemd_unit.show"](sorted(units), _PROPERTIES) if units else {}
-    differs = __salt__["durable_file.differs"]
+    differs = durable_file.differs
     todo: dict[str, dict[str, Any]] = {}
     for companion in sorted({*wanted, *there}):
         files = there.get(companion, [])
@@ -398,16 +400,16 @@ def _bring(name: str) -> dict[str, Any]:
     there = _there(name)
     _retire([unit for each, one in todo.items() if one["retire"] for unit in there[each]])
     coming = {companion: wanted[companion] for companion in todo if companion in wanted}
-    write = __salt__["durable_file.write"]
+    write = durable_file.write
     if coming:
         path = _environment_path(name)
-        __salt__["durable_file.directory"](os.path.dirname(path), mode="0700")
+        durable_file.directory(os.path.dirname(path), mode="0700")
         write(path, _environment(name), mode="0600")
     for one in coming.values():
         for unit, text in one["units"].items():
             write(_path(unit), text)
     if not wanted:
-        __salt__["durable_file.remove"](_environment_path(name))
+        durable_file.remove(_environment_path(name))
     if coming:
         __salt__["systemd_unit.daemon_reload"]()
         leading = {list(one["units"])[-1]: companion for companion, one in coming.items()}
@@ -474,7 +476,7 @@ def _retire(units: list[str], later: bool = False) -> None:
         if some:
             __salt__["systemd_unit.stop"](some, timeout=_STOP_LIMIT + 60)
         for unit in some:
-            __salt__["durable_file.remove"](_path(unit))
+            durable_file.remove(_path(unit))
     __salt__["systemd_unit.daemon_reload"](force=True, later=later)
     __salt__["systemd_unit.reset_failed"](units)
 
@@ -522,5 +524,5 @@ def remove(name: str) -> bool:
     if not remains(name):
         return False
     _retire([unit for files in _there(name).values() for unit in files], later=True)
-    __salt__["durable_file.remove"](_environment_path(name))
+    durable_file.remove(_environment_path(name))
     return True

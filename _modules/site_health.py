@@ -21,6 +21,8 @@ from typing import Any
 import salt.utils.network
 from salt.exceptions import SaltInvocationError
 
+from _nud import uwsgi_protocol
+
 __virtualname__ = "site_health"
 
 _AT_ONCE = 16
@@ -196,7 +198,7 @@ def ask(
     began = time.monotonic()
     questions = [__salt__["uwsgi_generation.question"](name) for name in up]
     limit = max([0, *(site["health"]["timeout"] for site in sites.values())])
-    told = __salt__["uwsgi_request.together"](
+    told = uwsgi_protocol.together(
         questions, _AT_ONCE, limit * (1 + len(up) // _AT_ONCE) if patience is None else patience
     )
     inside = {

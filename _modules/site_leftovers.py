@@ -17,6 +17,8 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
+from _nud import durable_file
+
 __virtualname__ = "site_leftovers"
 
 # The allow-list of site_pillar: no path is ever built of a name that does not match.
@@ -43,7 +45,7 @@ def _entries(directory: str) -> list[str]:
 
 
 def _text(path: str) -> str:
-    return (__salt__["durable_file.read"](path) or b"").decode("utf-8", "replace")
+    return (durable_file.read(path) or b"").decode("utf-8", "replace")
 
 
 def _units(named: Container[str]) -> list[tuple[str, str, str]]:
@@ -189,7 +191,7 @@ def remove_accounts(name: str) -> dict[str, str]:
             _tool("userdel" if kind == "user" else "groupdel", "--", account)
         if kind == "group":
             record = f"{_lookup()['state_dir']}/accounts/group-{account}"
-            __salt__["durable_file.remove"](record)
+            durable_file.remove(record)
         gone[kind] = account
     return gone
 

@@ -29,6 +29,8 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 from salt.loader.dunder import __opts__
 
+from _nud import uwsgi_ini
+
 __virtualname__ = "site_pillar"
 
 #: The pillar key that all of it stands under.
@@ -3397,7 +3399,7 @@ def _check_site(name: str, site: dict, nginx: dict, errors: list) -> None:
         )
     _check_limits((*path, "uwsgi", "limits"), uwsgi["limits"], errors)
     for option, value in uwsgi["options"].items():
-        for why in __salt__["uwsgi_ini.refused"]({option: value}):
+        for why in uwsgi_ini.refused({option: value}):
             errors.append(
                 _meaning(
                     (*path, "uwsgi", "options", option),

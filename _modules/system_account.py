@@ -29,6 +29,8 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
+from _nud import durable_file
+
 __virtualname__ = "system_account"
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ def _entries(folder: str) -> list[str]:
 def _noted(path: str) -> list[Any]:
     """A list that a record holds; an empty one where it is not there or damaged."""
     try:
-        found = json.loads(__salt__["durable_file.read"](path) or b"[]")
+        found = json.loads(durable_file.read(path) or b"[]")
     except ValueError:
         return []
     return found if isinstance(found, list) else []
@@ -110,7 +112,7 @@ def _kept_numbers() -> set[int]:
 
 def _system_range(kind: str) -> range:
     """The numbers for accounts of the system, the last first, as login.defs(5) has them."""
-    text = (__salt__["durable_file.read"]("/etc/login.defs") or b"").decode(errors="replace")
+    text = (durable_file.read("/etc/login.defs") or b"").decode(errors="replace")
     ends = []
     for end, usual in (("MAX", 999), ("MIN", 100)):
         said = re.findall(rf"^\s*SYS_{kind}_{end}\s+([0-9]+)\s*$", text, re.MULTILINE)
@@ -177,9 +179,9 @@ def reserve(name: str, user: str) -> bool:
     if account is None:
         return False
     record = _numbers_record(name)
-    __salt__["durable_file.directory"](os.path.dirname(record), mode="0700")
+    durable_file.directory(os.path.dirname(record), mode="0700")
     text = json.dumps([account.pw_uid, account.pw_gid]) + "\n"
-    return __salt__["durable_file.write"](record, text, mode="0600")
+    return durable_file.write(record, text, mode="0600")
 
 
 def release_numbers(name: str) -> bool:
@@ -197,7 +199,7 @@ def release_numbers(name: str) -> bool:
 
         salt '*' system_account.release_numbers oldsite
     """
-    return __salt__["durable_file.remove"](_numbers_record(name))
+    return durable_file.remove(_numbers_record(name))
 
 
 def _keeps(name: str) -> bool:
@@ -370,8 +372,8 @@ def create(name: str) -> dict[str, Any]:
     uid, gid = ([] if name == "nginx" else _own_numbers(name)) or (None, None)
     if "group" in lacks and not own_group:
         record = _group_record(account["group"])
-        __salt__["durable_file.directory"](os.path.dirname(record), mode="0700")
-        __salt__["durable_file.write"](record, f"{account['comment']}\n", mode="0600")
+        durable_file.directory(os.path.dirname(record), mode="0700")
+        durable_file.write(record, f"{account['comment']}\n", mode="0600")
         gid = _number("GID", gid)
         _add("groupadd", *(["--gid", str(gid)] if gid else []), "--", account["group"])
     if "user" in lacks:
@@ -401,7 +403,7 @@ def create(name: str) -> dict[str, Any]:
             adopt(account["home"], account["user"], account["group"])
         # The user could replace a directory inside its own by a link, but not this one: its
         # parents are root's.
-        __salt__["durable_file.directory"](
+        durable_file.directory(
             account["home"], user=account["user"], group=account["group"], mode="0751"
         )
     return lacks
@@ -546,7 +548,7 @@ def remove(name: str) -> dict[str, Any]:
     if "group" in found:
         if _group(found["group"]):
             _tool("groupdel", "--", found["group"])
-        __salt__["durable_file.remove"](_group_record(found["group"]))
+        durable_file.remove(_group_record(found["group"]))
     return found
 
 

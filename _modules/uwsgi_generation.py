@@ -33,6 +33,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
+from _nud import durable_file, uwsgi_ini, uwsgi_protocol
+
 __virtualname__ = "uwsgi_generation"
 __func_alias__ = {"list_": "list"}
 
@@ -429,7 +431,7 @@ def _wanted(name: str) -> dict[str, Any]:
     stats = _paths(name, _DIGEST)["stats"]
     # Debian's uWSGI has its Python as a plugin.
     plugin = "python3" if site["uwsgi"]["package"] == "distro" else None
-    ini = __salt__["uwsgi_ini.render"](
+    ini = uwsgi_ini.render(
         site,
         release["path"],
         venv["path"],
@@ -469,10 +471,9 @@ def _kept(name: str, digest: str) -> dict[str, Any]:
     if not re.fullmatch(r"[0-9a-f]{12}", digest):
         raise SaltInvocationError(f"{digest!r} is not the digest of a generation")
     paths = _paths(name, digest)
-    texts = {
-        key: __salt__["durable_file.read"](paths[key]) for key in ("unit", "ini", "env", "parts")
-    }
-    if None in texts.values():
+    read = {key: durable_file.read(paths[key]) for key in ("unit", "ini", "env", "parts")}
+    texts = {key: text for key, text in read.items() if text is not None}
+    if len(texts) < len(read):
         raise CommandExecutionError(f"the generation {digest} of {name} is not on this host")
     parts = json.loads(texts["parts"])
     release = parts["release"]
@@ -654,7 +655,7 @@ def _differing(name: str, wanted: dict[str, Any]) -> list[str]:
     return [
         path
         for path, text, group, mode in _files(name, wanted)
-        if __salt__["durable_file.differs"](path, text, "root", group, mode)
+        if durable_file.differs(path, text, "root", group, mode)
     ]
 
 
@@ -702,14 +703,14 @@ def _leftovers(name: str) -> list[str]:
 
 def _reasons(name: str, wanted: dict[str, Any], old: str | None) -> list[str]:
     """In what the new generation differs from the one that runs."""
-    text = __salt__["durable_file.read"](_paths(name, old)["parts"]) if old else None
+    text = durable_file.read(_paths(name, old)["parts"]) if old else None
     if text is None:
         return []
     before = json.loads(text)
     after = wanted["parts"]
     reasons = [key for key in sorted(after) if before.get(key) != after[key]]
     if "environment" in reasons and old:
-        shown = (__salt__["durable_file.read"](_paths(name, old)["env"]) or b"").decode()
+        shown = (durable_file.read(_paths(name, old)["env"]) or b"").decode()
         lines = [set(text.splitlines()) for text in (shown, wanted["environment"])]
         # Their names, and never a value.
         names = sorted({line.partition("=")[0] for line in lines[0] ^ lines[1]})
@@ -1011,7 +1012,7 @@ def _refusal(name: str, wanted: dict[str, Any]) -> str | None:
         "/",
         {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
         30,
-        stdin=__salt__["uwsgi_ini.question"](wanted["ini"]),
+        stdin=uwsgi_ini.question(wanted["ini"]),
     )
     said = done["stdout"].strip().splitlines()
     if done["timed_out"]:
@@ -1067,7 +1068,7 @@ def _clear(name: str) -> None:
     # systemd drops a unit that is down, not failed and not wanted by another from its memory by
     # itself: nothing is left that a daemon-reload would have to take away.
     for path in left:
-        __salt__["durable_file.remove"](path)
+        durable_file.remove(path)
 
 
 def _asked(name: str) -> str:
@@ -1103,7 +1104,7 @@ def _twin_text(name: str, digest: str, unit: str, ini: str, env: str, start: int
             # That it is killed in the end is no failure that an operator should read of.
             kept.append("SuccessExitStatus=SIGKILL")
     for path in __salt__["systemd_unit.drop_ins"](_unit(name, digest)):
-        text = (__salt__["durable_file.read"](path) or b"").decode("utf-8", "replace")
+        text = (durable_file.read(path) or b"").decode("utf-8", "replace")
         # Lines that a backslash continues are one.
         for line in re.sub(r"\\\n", " ", text).split("[Install]")[0].split("\n"):
             key, _, value = line.partition("=")
@@ -1138,12 +1139,12 @@ def _preflight(name: str, wanted: dict[str, Any]) -> float:
     directory = f"{_RUN}/{name}"
     ini, env = f"{directory}/{digest}.ini", f"{directory}/{digest}.env"
     start = site["uwsgi"]["start_timeout"]
-    __salt__["durable_file.directory"](_RUN)
-    __salt__["durable_file.directory"](directory)
-    __salt__["durable_file.directory"](_RUN_UNITS)
-    write = __salt__["durable_file.write"]
+    durable_file.directory(_RUN)
+    durable_file.directory(directory)
+    durable_file.directory(_RUN_UNITS)
+    write = durable_file.write
     try:
-        write(ini, __salt__["uwsgi_ini.preflight"](wanted["ini"], socket), "root", group, "0640")
+        write(ini, uwsgi_ini.preflight(wanted["ini"], socket), "root", group, "0640")
         write(env, wanted["environment"], "root", "root", "0600")
         write(f"{_RUN_UNITS}/{unit}", _twin_text(name, digest, wanted["unit"], ini, env, start))
         __salt__["systemd_unit.read_anew"](unit)
@@ -1200,7 +1201,7 @@ def question(name: str) -> dict[str, Any]:
 
 
 def _answer(site: dict[str, Any], socket: str) -> dict[str, Any]:
-    return __salt__["uwsgi_request.get"](**_question(site, socket))
+    return uwsgi_protocol.get(**_question(site, socket))
 
 
 def _fault(site: dict[str, Any], answer: dict[str, Any]) -> str | None:
@@ -1275,7 +1276,7 @@ def proven(name: str) -> bool:
         salt '*' uwsgi_generation.proven mysite
     """
     path, question = _proof(name)
-    return __salt__["durable_file.read"](path) == question.encode()
+    return durable_file.read(path) == question.encode()
 
 
 def prove(name: str, test: bool = False) -> None:
@@ -1304,8 +1305,8 @@ def prove(name: str, test: bool = False) -> None:
 
 def _note(name: str) -> None:
     path, question = _proof(name)
-    __salt__["durable_file.directory"](_RUN)
-    __salt__["durable_file.write"](path, question)
+    durable_file.directory(_RUN)
+    durable_file.write(path, question)
 
 
 def _bring_up(
@@ -1328,10 +1329,10 @@ def _bring_up(
     timeout = _site(name)["uwsgi"]["start_timeout"]
     stop = _site(name)["uwsgi"]["stop_timeout"]
     new = not os.path.lexists(_paths(name, digest)["parts"])
-    __salt__["durable_file.directory"](lookup["uwsgi_dir"])
-    __salt__["durable_file.directory"](f"{lookup['uwsgi_dir']}/{name}")
+    durable_file.directory(lookup["uwsgi_dir"])
+    durable_file.directory(f"{lookup['uwsgi_dir']}/{name}")
     for path, text, group, mode in _files(name, wanted):
-        __salt__["durable_file.write"](path, text, "root", group, mode)
+        durable_file.write(path, text, "root", group, mode)
     running = seen is not None and seen["state"] in _UP
     if seen is not None:
         __salt__["systemd_unit.read_anew"](unit)
@@ -1366,7 +1367,7 @@ def _up(name: str, digest: str, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while True:
         try:
-            workers = __salt__["uwsgi_request.stats"](socket, timeout=5)["workers"]
+            workers = uwsgi_protocol.stats(socket, timeout=5)["workers"]
             waiting = [
                 str(worker["id"])
                 for worker in workers
@@ -1387,7 +1388,7 @@ def _up(name: str, digest: str, timeout: float) -> None:
 
 def _socket_of(name: str, digest: str) -> str | None:
     """The path that a generation listens on, from its ini."""
-    ini = __salt__["durable_file.read"](_paths(name, digest)["ini"]) or b""
+    ini = durable_file.read(_paths(name, digest)["ini"]) or b""
     found = re.search(rb"^socket *= *(\S+)$", ini, re.MULTILINE)
     return found[1].decode() if found else None
 
@@ -1431,7 +1432,7 @@ def _lead_over(name: str, timeout: float) -> None:
     the new path.  What has come to the old socket is taken by the old generation.
     """
     for path in elsewhere(name):
-        __salt__["durable_file.link"](path, _site(name)["socket"]["path"])
+        durable_file.link(path, _site(name)["socket"]["path"])
         deadline = time.monotonic() + timeout
         # Nobody adds to the queue any more, but for a connect(2) that was under way.
         time.sleep(0.1)
@@ -1451,15 +1452,15 @@ def _settle(name: str, digest: str, found: dict[str, dict[str, Any]]) -> None:
         found = _generations(name)
     others = {other: shown for other, shown in found.items() if other != digest}
     paths = _paths(name, digest)
-    __salt__["durable_file.directory"](os.path.dirname(paths["link"]))
+    durable_file.directory(os.path.dirname(paths["link"]))
     # What ran before: where a rollback goes.
     before = [other for other, shown in others.items() if shown["enabled"]]
     if before and os.path.lexists(_paths(name, before[0])["parts"]):
-        __salt__["durable_file.link"](_previous(name), f"{before[0]}.json")
+        durable_file.link(_previous(name), f"{before[0]}.json")
     # First the new link, then the old ones away: a host reset between the two has both.
-    changed = __salt__["durable_file.link"](paths["link"], paths["unit"])
+    changed = durable_file.link(paths["link"], paths["unit"])
     for other in others:
-        changed |= __salt__["durable_file.remove"](_paths(name, other)["link"])
+        changed |= durable_file.remove(_paths(name, other)["link"])
     _sweep(name, digest, found)
     # Before anything is stopped: systemd would start again what it believes to be wanted.
     __salt__["systemd_unit.daemon_reload"](force=changed, later=not others)
@@ -1522,9 +1523,9 @@ def _forget(name: str, digest: str) -> None:
     paths = _paths(name, digest)
     left = _socket_of(name, digest)
     if left and os.path.islink(left):
-        __salt__["durable_file.remove"](left)
+        durable_file.remove(left)
     for key in ("link", "unit", "ini", "env", "parts"):
-        __salt__["durable_file.remove"](paths[key])
+        durable_file.remove(paths[key])
 
 
 # --- Letting a generation finish ---------------------------------------------------------------
@@ -1590,7 +1591,7 @@ def drain(name: str, digest: str | None = None, timeout: float = 60) -> bool:
         salt '*' uwsgi_generation.drain mysite 4f2a9c01d7e3
     """
     digest, shown = _running(name, digest)
-    ini = __salt__["durable_file.read"](_paths(name, digest)["ini"]) or b""
+    ini = durable_file.read(_paths(name, digest)["ini"]) or b""
     threads = re.findall(rb"^threads *= *(\d+)", ini, re.MULTILINE)
     if re.search(rb"^(async|gevent|asyncio|ugreen) *=", ini, re.MULTILINE):
         return True
@@ -1602,7 +1603,7 @@ def drain(name: str, digest: str | None = None, timeout: float = 60) -> bool:
     while True:
         workers = [
             worker
-            for worker in __salt__["uwsgi_request.stats"](socket, timeout=5)["workers"]
+            for worker in uwsgi_protocol.stats(socket, timeout=5)["workers"]
             if worker["pid"] > 0 and worker["status"] != "cheap"
         ]
         now = time.monotonic()
@@ -1709,7 +1710,7 @@ def list_(name: str) -> list[dict[str, Any]]:
     """
     answer = []
     for digest, shown in _generations(name).items():
-        text = __salt__["durable_file.read"](_paths(name, digest)["parts"])
+        text = durable_file.read(_paths(name, digest)["parts"])
         parts = json.loads(text) if text else {"release": {}, "venv": {}}
         answer.append(
             {
@@ -1746,9 +1747,7 @@ def made_of(name: str, digest: str) -> dict[str, Any]:
         salt '*' uwsgi_generation.made_of mysite 4f2a9c01d7e3
     """
     paths = _paths(name, digest)
-    texts = {
-        key: __salt__["durable_file.read"](paths[key]) for key in ("parts", "ini", "env", "unit")
-    }
+    texts = {key: durable_file.read(paths[key]) for key in ("parts", "ini", "env", "unit")}
     drift = {paths[key]: "is gone" for key, text in texts.items() if text is None}
     try:
         parts = json.loads(texts["parts"] or b"{}")
@@ -1814,7 +1813,7 @@ def status(name: str) -> dict[str, Any]:
     )
     if len(up) > 1:
         answer["besides"] = up[:-1]
-    told = __salt__["uwsgi_request.stats"](_paths(name, digest)["stats"])
+    told = uwsgi_protocol.stats(_paths(name, digest)["stats"])
     answer.update(
         version=told["version"],
         # uWSGI's own number is 0 for every unix socket.
@@ -1992,7 +1991,7 @@ def remove(name: str) -> bool:
     _clear(name)
     found = _generations(name)
     for digest in found:
-        __salt__["durable_file.remove"](_paths(name, digest)["link"])
+        durable_file.remove(_paths(name, digest)["link"])
     __salt__["systemd_unit.daemon_reload"](force=True, later=True)
     if found:
         units = [shown["unit"] for shown in found.values()]
@@ -2000,8 +1999,8 @@ def remove(name: str) -> bool:
         __salt__["systemd_unit.reset_failed"](units)
     directory = f"{lookup['uwsgi_dir']}/{name}"
     wants = f"{lookup['unit_dir']}/uwsgi-{name}.service.wants"
-    __salt__["durable_file.remove"](_previous(name))
-    __salt__["durable_file.remove"](f"{_RUN}/{name}.health")
+    durable_file.remove(_previous(name))
+    durable_file.remove(f"{_RUN}/{name}.health")
     digests = {
         os.path.basename(path).split(".")[0] for path in glob.glob(f"{glob.escape(directory)}/*.*")
     }

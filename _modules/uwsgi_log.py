@@ -31,6 +31,8 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
+from _nud import durable_file
+
 __virtualname__ = "uwsgi_log"
 
 # As nginx's log files on Debian: the service's own, and administrators' to read.
@@ -135,7 +137,7 @@ def lacks(name: str) -> dict[str, Any]:
             "old": "of another owner or mode" if os.path.lexists(file) else None,
             "new": f"{owner}:{_GROUP} {_MODE:04o}",
         }
-    if __salt__["durable_file.differs"](rotation, _rules(name, file)):
+    if durable_file.differs(rotation, _rules(name, file)):
         changes[rotation] = {"old": "other content" if there else None, "new": "written"}
     return changes
 
@@ -163,10 +165,10 @@ def keep(name: str) -> bool:
         return False
     file = path(name)
     if file is None:
-        return __salt__["durable_file.remove"](_rotation(name))
+        return durable_file.remove(_rotation(name))
     user = __salt__["site_pillar.site"](name)["project"]["user"]
-    __salt__["durable_file.directory"](os.path.dirname(_directory(name)))
-    __salt__["durable_file.directory"](_directory(name))
+    durable_file.directory(os.path.dirname(_directory(name)))
+    durable_file.directory(_directory(name))
     try:
         owner, group = pwd.getpwnam(user).pw_uid, grp.getgrnam(_GROUP).gr_gid
     except KeyError as error:
@@ -177,7 +179,7 @@ def keep(name: str) -> bool:
         os.fchmod(handle, _MODE)
     finally:
         os.close(handle)
-    __salt__["durable_file.write"](_rotation(name), _rules(name, file))
+    durable_file.write(_rotation(name), _rules(name, file))
     return True
 
 
@@ -263,7 +265,7 @@ def remove(name: str, data: bool = False) -> bool:
         salt '*' uwsgi_log.remove mysite
     """
     found = remains(name, data)
-    __salt__["durable_file.remove"](_rotation(name))
+    durable_file.remove(_rotation(name))
     for each in found:
         if each == _directory(name):
             shutil.rmtree(each)

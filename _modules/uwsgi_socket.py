@@ -24,6 +24,8 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
+from _nud import durable_file
+
 __virtualname__ = "uwsgi_socket"
 
 # pidfd_getfd(2), since Linux 5.6, the same number on every architecture that Debian releases.
@@ -145,7 +147,7 @@ def _unit_path(site: str) -> str:
 
 def _written(site: str) -> dict[str, str]:
     """Owner, group and mode in the unit file that is there; empty without one."""
-    text = __salt__["durable_file.read"](_unit_path(site)) or b""
+    text = durable_file.read(_unit_path(site)) or b""
     found = _ACCESS.findall(text.decode("utf-8", "replace"))
     return {_KEYS[word]: value for word, value in found}
 
@@ -237,7 +239,7 @@ def _unwritten(site: str) -> dict[str, dict[str, Any]]:
     """The unit files that are not as they shall be."""
     changes: dict[str, dict[str, Any]] = {}
     for path, text in unit_files(site).items():
-        if __salt__["durable_file.differs"](path, text):
+        if durable_file.differs(path, text):
             there = os.path.lexists(path)
             changes[path] = {"old": "other content" if there else None, "new": "written"}
     return changes
@@ -504,8 +506,8 @@ def lead(site: str, path: str) -> bool:
     wanted = __salt__["site_pillar.site"](site)["socket"]["path"]
     if status(site)["path"] == wanted:
         __salt__["systemd_unit.stop"](list(names(site).values()), alone=True)
-    __salt__["durable_file.directory"](os.path.dirname(wanted))
-    return __salt__["durable_file.link"](wanted, path)
+    durable_file.directory(os.path.dirname(wanted))
+    return durable_file.link(wanted, path)
 
 
 def listen(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
@@ -545,7 +547,7 @@ def listen(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
             __salt__["systemd_unit.stop"](there, timeout=stop + 30)
             __salt__["systemd_unit.reset_failed"](there)
     for path, text in unit_files(site).items():
-        __salt__["durable_file.write"](path, text)
+        durable_file.write(path, text)
     # At a path that is not the unit's any more systemd closes its side of the socket and leaves the
     # file (socket_deserialize_item() in core/socket.c).
     # One that it did not know it reads when it is to start it.
@@ -556,8 +558,8 @@ def listen(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
     if "enabled" in changes:
         # Not by systemctl, which has systemd read every unit of the host anew.
         for link, target in links(site).items():
-            __salt__["durable_file.directory"](os.path.dirname(link))
-            __salt__["durable_file.link"](link, target)
+            durable_file.directory(os.path.dirname(link))
+            durable_file.link(link, target)
     if not anew:
         # Twice for a socket that has just been made by an old unit; nothing for a right one.
         set_owner(wanted["path"], wanted["owner"], wanted["group"], wanted["mode"])
@@ -628,7 +630,7 @@ def opened(site: str, narrow: bool = False) -> dict[str, dict[str, str]]:
 
 def _bound(site: str) -> str:
     """The path in the unit file, on which systemd listens; it may not be the pillar's yet."""
-    text = (__salt__["durable_file.read"](_unit_path(site)) or b"").decode("utf-8", "replace")
+    text = (durable_file.read(_unit_path(site)) or b"").decode("utf-8", "replace")
     found = re.search(r"^ListenStream=(.*)$", text, re.MULTILINE)
     # systemd's word for a percent sign, the only one that systemd_unit.escape puts into a path.
     return found[1].replace("%%", "%") if found else ""
@@ -658,11 +660,11 @@ def admit(sites: list[str]) -> None:
         site: __salt__["socket_access.wanted"](site, _written(site).get("owner")) for site in sites
     }
     for site, wanted in access.items():
-        text = __salt__["durable_file.read"](_unit_path(site)).decode("utf-8", "replace")
+        text = (durable_file.read(_unit_path(site)) or b"").decode("utf-8", "replace")
         for word, key in _KEYS.items():
             # Names of accounts and octal numbers: nothing in them is a reference to a group.
             text = re.sub(rf"^Socket{word}=.*$", f"Socket{word}={wanted[key]}", text, flags=re.M)
-        __salt__["durable_file.write"](_unit_path(site), text)
+        durable_file.write(_unit_path(site), text)
     __salt__["systemd_unit.read_anew"]([names(site)["socket"] for site in sites])
     for site, wanted in access.items():
         path = _bound(site)
@@ -728,7 +730,7 @@ def remove(site: str) -> None:
     if there:
         __salt__["systemd_unit.disable"](there, later=True)
     for unit in names(site).values():
-        __salt__["durable_file.remove"](f"{directory}/{unit}")
+        durable_file.remove(f"{directory}/{unit}")
     __salt__["systemd_unit.daemon_reload"](later=True)
 
 

@@ -372,7 +372,7 @@ def _go_on(begun: dict[str, list[dict[str, Any]]], besides: Sequence[Step]) -> N
 
     # What is called by an execution module would find that one's __salt__, which has no states.
     context = contextvars.copy_context()
-    told = __salt__["side_by_side.each"](_lanes(list(begun)), lambda lane: context.run(go_on, lane))
+    told = __salt__["django_site.each"](_lanes(list(begun)), lambda lane: context.run(go_on, lane))
     for lane, reports in told.items():
         for number, site in enumerate(lane):
             if isinstance(reports, CommandExecutionError):

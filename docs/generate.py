@@ -20,6 +20,9 @@ import salt.utils.yaml
 import yaml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(CHECKOUT / "_modules"))
+from _nud import uwsgi_ini  # noqa: E402
+
 COMMAND = "docs/generate.py"
 
 
@@ -36,8 +39,6 @@ def _module(name: str) -> ModuleType:
 def definition() -> ModuleType:
     """The module with the definition."""
     module = _module("site_pillar")
-    refused = _module("uwsgi_ini").refused
-    module.__salt__ = {"uwsgi_ini.refused": refused}  # type: ignore[attr-defined]
     return module
 
 
@@ -318,7 +319,7 @@ def page_text(module: ModuleType) -> str:
         reserved_why=module._RESERVED_ACCOUNT[1],
         reserved=_wrapped(module._SYSTEM_ACCOUNTS),
         groups=_wrapped(module._SYSTEM_GROUPS),
-        options=_refusals(_module("uwsgi_ini")._REFUSED, module),
+        options=_refusals(uwsgi_ini._REFUSED, module),
     )
 
 

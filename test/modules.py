@@ -66,7 +66,7 @@ class Modules:
         raise AttributeError(f"there is no execution module {name!r}; refused: {self.refused}")
 
     def _load(self, folder: str) -> Iterator[tuple[str, types.ModuleType]]:
-        for path in sorted((FORMULA / folder).glob("*.py")):
+        for path in sorted((FORMULA / folder).glob("[!_]*.py")):
             module = _import(path)
             for dunder, value in {
                 "__salt__": self.salt,

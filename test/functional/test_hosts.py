@@ -87,7 +87,7 @@ def test_files(host: Host) -> None:
 
 
 def test_the_checkout_is_there_and_cannot_be_written(host: Host) -> None:
-    assert host.exists("/srv/formula/_modules/durable_file.py")
+    assert host.exists("/srv/formula/_modules/site_pillar.py")
     with pytest.raises(CommandFailed, match="Read-only file system"):
         host.run("touch", "/srv/formula/x")
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from _nud import uwsgi_ini
+
 from ..hosts.host import Host
 from ..hosts.paths import FORMULA
 from ..modules import Modules
@@ -114,7 +116,7 @@ def test_uwsgi_reads_each_escaped_value_as_it_was(
     tools: Host, plain: Modules, count: int, seed: int
 ) -> None:
     values = [*made(TEXTS, count, seed), *map(str, range(-1, 3)), "true", "false"]
-    words = carried(plain.uwsgi_ini.escape, values, SaltInvocationError)
+    words = carried(uwsgi_ini.escape, values, SaltInvocationError)
     text = "[uwsgi]\n" + "".join(f"touch-reload = {word}\n" for _, word in words)
     assert shown(tools, text) == [("touch-reload", value) for value, _ in words]
 
@@ -234,7 +236,7 @@ def test_uwsgi_reads_every_option_of_every_site_as_the_pillar_has_it(
     # All sites' lines in one file: their values are what is looked at.
     lines, wanted = [], []
     for each in many.site_pillar.settings()["sites"].values():
-        text = many.uwsgi_ini.render(each, each["project"]["path"])
+        text = uwsgi_ini.render(each, each["project"]["path"])
         lines += [line for line in text.split("\n") if line.startswith(tuple(OPTIONS))]
         options = each["uwsgi"]["options"]
         wanted += [(key, options[key]) for key in sorted(options)]

@@ -7,7 +7,7 @@ import random
 import pytest
 from salt.exceptions import SaltInvocationError
 
-from _modules import uwsgi_ini
+from _nud import uwsgi_ini
 
 from . import uwsgi_site as site
 

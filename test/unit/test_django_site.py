@@ -7,6 +7,8 @@ import signal
 import pytest
 from salt.exceptions import CommandExecutionError
 
+from _nud import process_pool
+
 NAMES = [f"s{number:03}" for number in range(100)]
 
 
@@ -15,8 +17,7 @@ def looked_at(modules, monkeypatch):
     m = modules()
     monkeypatch.setattr(m.django_site, "wanted", lambda: list(NAMES))
     monkeypatch.setattr(m.django_site, "_served", lambda name: not name.endswith("7"))
-    m.salt["side_by_side.processors"] = lambda: 4
-    monkeypatch.setattr(m.side_by_side, "processors", lambda: 4)
+    monkeypatch.setattr(process_pool, "processors", lambda: 4)
     monkeypatch.setattr(m.django_site, "remarks", lambda name: [f"of {name}"])
 
     def by(prepared):
@@ -54,7 +55,7 @@ def left_over(m, monkeypatch, absent):
     """Two sites that go side by side: what comes to their last state, and what is returned."""
     sites = {name: {"absent": True} for name in ("one", "two")}
     m.opts["pillar"].update({"nginx_uwsgi_django": {"sites": sites}})
-    monkeypatch.setattr(m.side_by_side, "processors", lambda: 2)
+    monkeypatch.setattr(process_pool, "processors", lambda: 2)
     m.salt["django_site.left"] = lambda names, prepared: {name: ["a unit"] for name in names}
     m.salt["uwsgi_generation.finish"] = lambda names: None
     m.salt["systemd_unit.daemon_reload"] = lambda **_: True

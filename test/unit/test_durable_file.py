@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
-from _modules import durable_file
+from _nud import durable_file
 
 from ..hosts.paths import FORMULA
 
@@ -184,7 +184,7 @@ def test_directories(tmp_path: pathlib.Path) -> None:
 # -- killed at any moment
 
 CALLS = ("openat", "write", "fchown", "fchmod", "fsync", "rename")
-SCRIPT = "import sys; from _modules import durable_file as d; d.write(sys.argv[1], 'new' * 3000)"
+SCRIPT = "import sys; sys.path.append('_modules'); from _nud import durable_file as d; d.write(sys.argv[1], 'new' * 3000)"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from salt.exceptions import SaltInvocationError
 
-from _modules import uwsgi_ini
+from _nud import uwsgi_ini
 
 from ..values import TEXTS
 

@@ -27,7 +27,7 @@ def m(monkeypatch: pytest.MonkeyPatch) -> Modules:
     monkeypatch.setattr(made.rollout_host, "_kept", lambda rollout: kept)
     monkeypatch.setattr(made.rollout_host, "_socket_units", lambda name: {})
     serves(made, NEW)
-    made.salt["durable_file.link"] = lambda path, target: True
+    monkeypatch.setattr(made.rollout_host.durable_file, "link", lambda path, target: True)
     made.switched = []
 
     def switch(name: str, digest: str) -> dict[str, Any]:

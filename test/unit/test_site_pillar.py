@@ -14,7 +14,8 @@ import pytest
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from _modules import nginx_tree, site_certificate, site_pillar, systemd_unit, uwsgi_ini
+from _modules import nginx_tree, site_certificate, site_pillar, systemd_unit
+from _nud import uwsgi_ini
 from _states import site_pillar as state
 from test.hosts.paths import FORMULA
 

@@ -9,7 +9,8 @@ import salt.utils.yaml
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from _modules import nginx_tree, site_certificate, site_pillar, uwsgi_ini
+from _modules import nginx_tree, site_certificate, site_pillar
+from _nud import uwsgi_ini
 from test.hosts.paths import FORMULA
 
 VALIDATOR = jsonschema.Draft202012Validator(site_pillar.schema())

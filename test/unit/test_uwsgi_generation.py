@@ -395,7 +395,7 @@ def test_a_worker_that_is_gone():
 
 
 @pytest.mark.parametrize("more", [{}, {"load_balancer": {"addresses": ["10.0.0.0/8"]}}])
-def test_the_health_question_comes_as_visitors_do(modules, more):
+def test_the_health_question_comes_as_visitors_do(modules, more, monkeypatch):
     """By HTTPS where they do: SECURE_SSL_REDIRECT would answer 301 to anything else."""
     pillar = copy.deepcopy(PILLAR)
     pillar["nginx_uwsgi_django"]["sites"]["mysite"].update(more)
@@ -405,7 +405,7 @@ def test_the_health_question_comes_as_visitors_do(modules, more):
         asked.append(variables)
         return {"status": 200, "headers": {}, "seconds": 0.1}
 
-    m.salt["uwsgi_request.get"] = get
+    monkeypatch.setattr(m.uwsgi_generation.uwsgi_protocol, "get", get)
     m.uwsgi_generation._health(m.site_pillar.site("mysite"), "/run/uwsgi/mysite.sock")
     (variables,) = asked
     assert (variables or {}).get("HTTPS") == ("on" if more else None)

@@ -3,7 +3,7 @@
 import pytest
 from salt.exceptions import SaltInvocationError
 
-from _modules import uwsgi_ini
+from _nud import uwsgi_ini
 
 SITE = {
     "name": "mysite",

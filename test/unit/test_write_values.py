@@ -18,7 +18,7 @@ from ..modules import Modules
 # Every function that makes, moves, links or gives away something on the host, and why it may.
 # Anything else goes through durable_file: atomic, flushed, with owner and mode before it is seen.
 WRITERS = {
-    "durable_file": {"_sync_directory", "write", "link", "directory", "remove"},
+    "_nud_durable_file": {"_sync_directory", "write", "link", "directory", "remove"},
     # In a directory of a name that nobody can guess, made for it, 0700 and root's, and removed.
     "deb822_source": {"_try", "_refresh", "_has_suite"},
     "django_release": {
@@ -45,7 +45,7 @@ WRITERS = {
         *("__init__", "_download", "_from_archive", "_from_git", "_kept"),
         *("_make_links", "_memory", "_put", "_read_commit"),
     },
-    "side_by_side": {"_work"},  # into a pipe
+    "_nud_process_pool": {"_work"},  # into a pipe
     "site_certificate": {"_certbot_runs"},  # takes certbot's own lock, and writes nothing
     "system_account": {"adopt", "regroup"},  # the same
     # By O_NOFOLLOW, in a directory of root's: a file that stays the same one, see there.

@@ -3,8 +3,6 @@ Work on several things at once, each in a process of its own.
 
 What a run waits for is mostly other programs (pip, ``manage.py``, systemd), and a host has several
 processors. Salt's own `parallel` is for states that stand in an SLS; these are called by a state.
-
-.. versionadded:: 0.1.0
 """
 
 import ctypes
@@ -19,8 +17,6 @@ from typing import Any
 import salt.payload
 from salt.exceptions import CommandExecutionError
 
-__virtualname__ = "side_by_side"
-
 log = logging.getLogger(__name__)
 
 # prctl(2): the signal that a process gets when the one that made it ends.
@@ -30,21 +26,11 @@ _PR_SET_PDEATHSIG = 1
 _NUMBER = struct.Struct("=H")
 
 
-def __virtual__() -> str:
-    return __virtualname__
-
-
 def processors() -> int:
     """
     How many processors this process may use.
 
     Returns a number.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' side_by_side.processors
     """
     return len(os.sched_getaffinity(0))
 
@@ -64,12 +50,6 @@ def each(items: Iterable[Hashable], work: Callable[[Any], Any]) -> dict[Any, Any
 
     Returns the answers by item. That of an item whose process ended before it had one is a
     CommandExecutionError that says so: of this item and, if no process is left, of those after it.
-
-    CLI Example (from another module: functions are not written on command lines):
-
-    .. code-block:: python
-
-        __salt__["side_by_side.each"](sites, lambda site: prepare(site))
     """
     todo = list(items)
     count = min(len(todo), processors() + 1)

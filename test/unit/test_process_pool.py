@@ -7,14 +7,15 @@ import time
 import pytest
 from salt.exceptions import CommandExecutionError
 
+from _nud import process_pool
+
 MANY = [f"item{number}" for number in range(50)]
 
 
 @pytest.fixture
-def each(modules, monkeypatch):
-    m = modules()
-    monkeypatch.setattr(m.side_by_side, "processors", lambda: 4)
-    return m.side_by_side.each
+def each(monkeypatch):
+    monkeypatch.setattr(process_pool, "processors", lambda: 4)
+    return process_pool.each
 
 
 def test_every_item_is_done_once_and_the_answers_are_in_order(each, tmp_path):

@@ -7,8 +7,6 @@ instant leaves the old file or the new one. ``file.managed`` flushes nothing and
 file plus its temporary sibling behind when it is killed while creating one.
 
 A symbolic link at the path itself is replaced, never followed.
-
-.. versionadded:: 0.1.0
 """
 
 import contextlib
@@ -21,18 +19,9 @@ import tempfile
 
 from salt.exceptions import CommandExecutionError
 
-# Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
-from salt.loader.dunder import __opts__  # noqa: F401
-
-__virtualname__ = "durable_file"
-
 # The name of a temporary sibling: hidden, so that neither `include dir/*.conf` nor a reader of
 # the directory takes it for the real thing, and recognisable, so that a later write sweeps it.
 _TEMPORARY = ".{name}.durable-"
-
-
-def __virtual__() -> str:
-    return __virtualname__
 
 
 def _uid(user: str | int) -> int:
@@ -78,12 +67,6 @@ def sweep(path: str) -> None:
 
     path
         the absolute path of the file
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' durable_file.sweep /etc/motd
     """
     folder, name = os.path.split(path)
     prefix = _TEMPORARY.format(name=name)
@@ -103,12 +86,6 @@ def read(path: str) -> bytes | None:
         an absolute path; a symbolic link there is not followed
 
     Returns the bytes, or None when there is no regular file.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' durable_file.read /etc/uwsgi/mysite/4f2a9c01d7e3.ini
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -143,12 +120,6 @@ def differs(
         as in :py:func:`write`
 
     Returns True or False.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' durable_file.differs /etc/motd 'hello' mode='0644'
     """
     wanted = contents.encode() if isinstance(contents, str) else contents
     if read(path) != wanted:
@@ -185,12 +156,6 @@ def write(
 
     Raises CommandExecutionError when the user or the group does not exist, or the mode is not an
     octal string; OSError as the system says it (no space, read-only).
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' durable_file.write /etc/motd 'hello' mode='0644'
     """
     uid, gid, bits = _uid(user), _gid(group), _bits(mode)
     if not differs(path, contents, uid, gid, mode):
@@ -230,12 +195,6 @@ def link(path: str, target: str) -> bool:
     Returns True when the link was made, False when it was right already.
 
     Raises OSError when a directory is in the way.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' durable_file.link /etc/nginx/sites-enabled/mysite.conf /etc/nginx/sites-available/mysite.conf
     """
     if os.path.islink(path) and os.readlink(path) == target:
         return False
@@ -267,12 +226,6 @@ def directory(
 
     Raises CommandExecutionError when something that is not a directory, or a symbolic link, is
     in the way.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' durable_file.directory /etc/uwsgi/mysite group=mysite mode='0750'
     """
     uid, gid, bits = _uid(user), _gid(group), _bits(mode)
     changed = False
@@ -310,12 +263,6 @@ def remove(path: str) -> bool:
     Returns True when something was removed, False when nothing was there.
 
     Raises OSError when it is a directory.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' durable_file.remove /etc/nginx/sites-enabled/default
     """
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):

@@ -8,7 +8,7 @@ import time
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from _modules import uwsgi_request
+from _nud import uwsgi_protocol
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_page_is_asked_for_as_nginx_does(serve):
             b"HTTP/1.1 200 OK\r\nA: 1\r\nSet-Cookie: x\r\nSet-Cookie: y\r\n\r\nh\xc3\xa9"
         )
     )
-    answer = uwsgi_request.get(path, "/a/b?c=d", "www.example.org:81")
+    answer = uwsgi_protocol.get(path, "/a/b?c=d", "www.example.org:81")
     assert answer["status"] == 200
     assert answer["headers"] == {"a": "1", "set-cookie": "x\ny"}
     assert answer["body"] == "hé"
@@ -65,7 +65,7 @@ def test_a_page_is_asked_for_as_nginx_does(serve):
 
 def test_variables_and_a_body_are_passed_on(serve):
     path = serve(lambda c: c.sendall(b"HTTP/1.1 204 No Content\r\n\r\n"))
-    answer = uwsgi_request.get(path, method="POST", body="hello", variables={"HTTPS": "on"})
+    answer = uwsgi_protocol.get(path, method="POST", body="hello", variables={"HTTPS": "on"})
     assert answer["status"] == 204
     assert read(serve.received[0])["CONTENT_LENGTH"] == "5"
     assert read(serve.received[0])["HTTPS"] == "on"
@@ -83,7 +83,7 @@ def test_variables_and_a_body_are_passed_on(serve):
 def test_an_answer_that_is_none_is_an_error(serve, said, words):
     path = serve(lambda c: c.sendall(said))
     with pytest.raises(CommandExecutionError, match=words):
-        uwsgi_request.get(path)
+        uwsgi_protocol.get(path)
 
 
 def test_the_time_limit_is_for_the_whole_exchange(serve):
@@ -95,26 +95,26 @@ def test_the_time_limit_is_for_the_whole_exchange(serve):
     path = serve(drip)
     started = time.monotonic()
     with pytest.raises(CommandExecutionError, match="within 0.5 s"):
-        uwsgi_request.get(path, timeout=0.5)
+        uwsgi_protocol.get(path, timeout=0.5)
     assert time.monotonic() - started < 2
 
 
 def test_nobody_listens(tmp_path):
     with pytest.raises(CommandExecutionError, match="nobody answers"):
-        uwsgi_request.get(str(tmp_path / "none"))
+        uwsgi_protocol.get(str(tmp_path / "none"))
 
 
 def test_a_request_that_does_not_fit_is_refused():
     with pytest.raises(CommandExecutionError):
-        uwsgi_request.packet({"A": "x" * 70000})
+        uwsgi_protocol.packet({"A": "x" * 70000})
     with pytest.raises(CommandExecutionError):
-        uwsgi_request.packet({"A": "x" * 40000, "B": "x" * 40000})
+        uwsgi_protocol.packet({"A": "x" * 40000, "B": "x" * 40000})
 
 
 def test_many_are_asked_together_and_one_that_fails_keeps_no_other_from_it(serve, tmp_path):
     path = serve(lambda c: c.sendall(b"HTTP/1.1 204 No Content\r\n\r\n"))
     nobody = f"{tmp_path}/nobody"
-    told = uwsgi_request.together(
+    told = uwsgi_protocol.together(
         [
             {"socket_path": nobody, "path": "/"},
             {"socket_path": path, "path": "/", "host": "www.example.org", "timeout": 20},
@@ -128,7 +128,9 @@ def test_many_are_asked_together_and_one_that_fails_keeps_no_other_from_it(serve
 def test_together_they_take_no_longer_than_was_said(serve):
     path = serve(lambda c: time.sleep(30))
     began = time.monotonic()
-    told = uwsgi_request.together([{"socket_path": path, "path": "/"}] * 3, at_once=1, patience=0.3)
+    told = uwsgi_protocol.together(
+        [{"socket_path": path, "path": "/"}] * 3, at_once=1, patience=0.3
+    )
     assert time.monotonic() - began < 15
     assert "no answer" in told[0]["error"]
     assert told[2] == {"error": "not asked: 0.3 s were not enough for all"}

@@ -3,8 +3,6 @@ The ini file of a uWSGI generation.
 
 Made from the pillar alone, or from an ini that a project ships: then its comments and the order of
 its lines stay, what would fight with systemd goes, and what a generation stands on is added.
-
-.. versionadded:: 0.1.0
 """
 
 import os
@@ -12,8 +10,6 @@ import re
 from typing import Any
 
 from salt.exceptions import SaltInvocationError
-
-__virtualname__ = "uwsgi_ini"
 
 # The mark in front of what is added at the end of a project's own ini.
 _MARK = "# Added by nginx_uwsgi_django"
@@ -102,10 +98,6 @@ _NOT_IN_PREFLIGHT = re.compile(
 )
 
 
-def __virtual__() -> str:
-    return __virtualname__
-
-
 def _canonical(key: str) -> str:
     return key.strip().replace("_", "-")
 
@@ -137,12 +129,6 @@ def escape(value: Any) -> str:
     expands ``$(…)``, ``@(…)`` (which runs commands) and ``%(…)``, for which it has no escape.
 
     Raises SaltInvocationError for a value that cannot be carried.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' uwsgi_ini.escape '50%'
     """
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -170,12 +156,6 @@ def refused(options: dict[str, Any]) -> list[str]:
 
     Returns a list of sentences, empty when nothing is wrong. Whether uWSGI knows the option at all
     is not seen here: its strict mode says so in the preflight.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' uwsgi_ini.refused '{"die-on-term": true}'
     """
     errors = []
     for key, value in options.items():
@@ -273,12 +253,6 @@ def render(
     Returns text. The same arguments give the same text.
 
     Raises SaltInvocationError for options that cannot work and values that cannot be carried.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' uwsgi_ini.render '{"name": "a", "project": {"wsgi": "a.wsgi"}, "uwsgi": {}}' /srv/a
     """
     uwsgi = site["uwsgi"]
     errors = refused(uwsgi.get("options") or {})
@@ -478,12 +452,6 @@ def environment(own: str, own_path: str | None = None) -> dict[str, str]:
 
     Raises SaltInvocationError for a value that uWSGI would compute, and for a variable that
     is uWSGI's or systemd's own.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' uwsgi_ini.environment '[uwsgi] env = LANG=C.UTF-8'
     """
     read, _ = _own(own, own_path)
     written: dict[str, str] = {}
@@ -545,12 +513,6 @@ def preflight(text: str, socket: str) -> str:
     Returns text.
 
     Raises SaltInvocationError when the path cannot be carried.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' uwsgi_ini.preflight "$(cat /etc/uwsgi/mysite/4f2a9c01d7e3.ini)" /run/x/uwsgi.sock
     """
     kept = []
     for line in _lines(text):
@@ -574,12 +536,6 @@ def question(text: str) -> str:
         the generation's ini
 
     Returns text.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' uwsgi_ini.question "$(cat /etc/uwsgi/mysite/4f2a9c01d7e3.ini)"
     """
     head, certain = [], True
     for line in _lines(text):

@@ -1,0 +1,77 @@
+"""
+The way to the library of the formula: ``from _nud import durable_file``.
+
+The library is the files ``_nud_NAME.py`` beside this one: plain Python, without anything of Salt's
+loader, which passes over names that begin with an underscore. Flat files, because packages in
+``_modules`` do not reach a host by salt-ssh and cannot be imported relatively on Salt 3007 and 3008.
+
+Salt's loader imports a public module again after a sync. What that module imports by its name stays
+in ``sys.modules`` as long as the process lives, which for a minion with ``multiprocessing: False`` is
+until it is restarted: new modules would call an old library. So every import comes through here, and
+the whole library is read again when one of its files has changed.
+"""
+
+import importlib
+import os
+import sys
+import threading
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import _nud_durable_file as durable_file  # noqa: F401
+    import _nud_process_pool as process_pool  # noqa: F401
+    import _nud_uwsgi_ini as uwsgi_ini  # noqa: F401
+    import _nud_uwsgi_protocol as uwsgi_protocol  # noqa: F401
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_PREFIX = "_nud_"
+
+# A minion with `multiprocessing: False` runs its jobs in threads.
+_LOCK = threading.RLock()
+_stamps: dict[str, tuple[int, int, int]] = {}
+
+
+def _stamp(name: str) -> tuple[int, int, int] | None:
+    """What changes when a file of the library is written; None when the file is gone."""
+    try:
+        seen = os.stat(os.path.join(_HERE, f"{name}.py"))
+    except FileNotFoundError:
+        return None
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns
+
+
+def _loaded() -> list[str]:
+    return [name for name in sys.modules if name.startswith(_PREFIX)]
+
+
+#: This file, as it was when it was read.
+_OWN = _stamp("_nud")
+
+
+def _drop_stale() -> None:
+    """Forget the library when one of its files is not the one that was read."""
+    if _stamp("_nud") != _OWN:
+        sys.modules.pop("_nud", None)
+    if any(_stamp(name) != stamp for name, stamp in _stamps.items()):
+        for name in _loaded():
+            del sys.modules[name]
+        _stamps.clear()
+        importlib.invalidate_caches()
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    with _LOCK:
+        _drop_stale()
+        # Salt's loader has this directory on the path while it imports a module, others do not.
+        sys.path.insert(0, _HERE)
+        try:
+            module = importlib.import_module(_PREFIX + name)
+        finally:
+            sys.path.remove(_HERE)
+        for each in _loaded():
+            if each not in _stamps and (stamp := _stamp(each)) is not None:
+                _stamps[each] = stamp
+    return module
