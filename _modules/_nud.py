@@ -19,8 +19,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import _nud_contract as contract  # noqa: F401
+    import _nud_contract_checks as contract_checks  # noqa: F401
+    import _nud_contract_host as contract_host  # noqa: F401
+    import _nud_contract_patterns as contract_patterns  # noqa: F401
+    import _nud_contract_project as contract_project  # noqa: F401
+    import _nud_contract_resolve as contract_resolve  # noqa: F401
+    import _nud_contract_schema as contract_schema  # noqa: F401
+    import _nud_contract_serving as contract_serving  # noqa: F401
+    import _nud_contract_tls as contract_tls  # noqa: F401
+    import _nud_contract_uwsgi as contract_uwsgi  # noqa: F401
     import _nud_durable_file as durable_file  # noqa: F401
+    import _nud_nginx_language as nginx_language  # noqa: F401
+    import _nud_pem_text as pem_text  # noqa: F401
     import _nud_process_pool as process_pool  # noqa: F401
+    import _nud_systemd as systemd  # noqa: F401
     import _nud_uwsgi_ini as uwsgi_ini  # noqa: F401
     import _nud_uwsgi_protocol as uwsgi_protocol  # noqa: F401
 

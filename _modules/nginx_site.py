@@ -18,7 +18,7 @@ import jinja2.bccache
 import jinja2.sandbox
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import durable_file
+from _nud import durable_file, nginx_language
 
 __virtualname__ = "nginx_site"
 
@@ -80,7 +80,7 @@ class _Templates:
             keep_trailing_newline=True,
             trim_blocks=False,
         )
-        quote = __salt__["nginx_tree.quote"]
+        quote = nginx_language.quote
         self.environment.filters["nginx"] = quote
         self.environment.filters["nginx_variables"] = lambda value: quote(value, variables=True)
         self.environment.filters["nginx_words"] = _quote_words
@@ -178,7 +178,7 @@ def _quote_words(value: Any) -> str:
         words = [value]
     if not words:
         raise CommandExecutionError("an nginx directive is left without a parameter")
-    return " ".join(map(__salt__["nginx_tree.quote"], words))
+    return " ".join(map(nginx_language.quote, words))
 
 
 def _beyond_root(path: str) -> str:
@@ -196,7 +196,7 @@ def _beyond_root(path: str) -> str:
         if there.st_uid or there.st_mode & 0o022:
             break
         safe = os.path.join(safe, name)
-    return "" if safe == "/" else " " + __salt__["nginx_tree.quote"](f"from={safe}")
+    return "" if safe == "/" else " " + nginx_language.quote(f"from={safe}")
 
 
 def _directory() -> str:

@@ -57,43 +57,53 @@ from typing import Any, NamedTuple
 
 from salt.exceptions import CommandExecutionError
 
-# Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
-from salt.loader.dunder import __opts__  # noqa: F401
-
-from _nud import durable_file
+from _nud import durable_file, nginx_language, pem_text
 
 __virtualname__ = "nginx_tree"
+
 
 # What a directory of ours beside or inside the tree is called.  The dot keeps it out of nginx's
 # `include sites-enabled/*`: glob(3) does not match a leading dot.
 _STAGE = ".nginx_uwsgi_django-"
 
+
 # The first words of a file that is the formula's.  A file without them is somebody else's.
 _MARKER = b"Managed by the Salt formula nginx_uwsgi_django"
 
+
 _COMMON = "conf.d/nginx_uwsgi_django.conf"
+
+
 # What the formula found and will give back: one JSON object in a comment of _COMMON, so that it
 # comes and goes in the same transaction as what it speaks of.
 _RECORD = "# Found here before: "
 
+
 # How a file ends that the formula has kept aside, because its place was wanted for a site.
 _ASIDE = ".nginx_uwsgi_django"
 
+
 # The trees that nginx has accepted in this run.
 _ACCEPTED = "nginx_tree.accepted"
+
+
 # The sites that the last change of the tree in this run has left as they were, and why.
 _HELD = "nginx_tree.held"
+
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C"}
+
 
 # `nginx -t` reads files and resolves the names of upstreams; a name server that does not answer
 # costs it up to half a minute.
 _TEST_TIMEOUT = 120
 _LOCK_TIMEOUT = 120
+
 
 # Runs in the private mount namespace.  "staged" tells nginx's own failure from one before it.  Few
 # programs: that each is started takes as long as nginx needs for a dozen sites.
@@ -110,20 +120,6 @@ tar -x -p --numeric-owner -f - -C / || exit 1
 echo staged
 exec "$nginx" -t "$@"
 """.replace("MODULES", _MODULES)
-
-
-class Directive(NamedTuple):
-    """A directive of nginx's configuration: its words and where they are in the text."""
-
-    depth: int
-    block: tuple[str, ...]
-    words: tuple[str, ...]
-    spans: tuple[tuple[int, int], ...]
-    end: int
-
-    @property
-    def line(self) -> int:
-        return self.spans[0][0]
 
 
 class Wanted(NamedTuple):
@@ -146,219 +142,24 @@ def __virtual__() -> str:
     return __virtualname__
 
 
-# --- nginx's language --------------------------------------------------------------------------
-
-
-class _Token(NamedTuple):
-    """A word of nginx's language, what ends a directive or a block, or where the text breaks."""
-
-    kind: str  # "word", ";", "{", "}", "broken"
-    start: int
-    end: int
-    word: str = ""
-
-
-# What stands between words, and a word up to what ends it.  Each of them matches at any place.
-_BETWEEN = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
-_BARE = re.compile(r"(?:[^ \t\r\n;{\\$]+|\\[\s\S]?|\$\{*)*")
-_QUOTED = {mark: re.compile(rf"(?:[^{mark}\\]+|\\[\s\S]?)*") for mark in "\"'"}
-_ESCAPE = re.compile(r"\\([\"'\\trn])")
-_ESCAPED = {"t": "\t", "r": "\r", "n": "\n"}
-
-
-def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
-    found = pattern.match(text, position)
-    return found.end() if found else position
-
-
-def _unescaped(raw: str) -> str:
-    return _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), raw) if "\\" in raw else raw
-
-
-def _tokens(text: str) -> Iterator[_Token]:
-    """
-    The text as ngx_conf_read_token() reads it (src/core/ngx_conf_file.c), to its end or to where
-    nginx would give up.
-
-    A quote or a ``#`` means something only where a word begins, a backslash takes the next
-    character along, and no ``{`` behind ``${`` opens a block before another character came.
-    """
-    position, size = 0, len(text)
-    while True:
-        start = position = _end(_BETWEEN, text, position)
-        if position == size:
-            return
-        char = text[position]
-        if char in ";{}":
-            position += 1
-            yield _Token(char, start, position)
-            continue
-        mark = char if char in _QUOTED else ""
-        begin = start + len(mark)
-        position = _end(_QUOTED.get(char, _BARE), text, begin)
-        if position == size:
-            # Without its quote, or without what ends a directive.
-            yield _Token("broken", start, size, _unescaped(text[begin:]))
-            return
-        word = _unescaped(text[begin:position])
-        position += len(mark)
-        yield _Token("word", start, position, word)
-        if mark and position < size and text[position] not in " \t\r\n;{)":
-            yield _Token("broken", position, size)
-            return
-
-
-def _directives(text: str) -> list[Directive]:
-    """
-    The directives of a configuration text, blocks flattened, in order.
-
-    Broken text yields what was complete: judging it is nginx's work.
-    """
-    found: list[Directive] = []
-    blocks: list[str] = []
-    words: list[_Token] = []
-    for token in _tokens(text):
-        if token.kind == "word":
-            words.append(token)
-            continue
-        if token.kind in ";{" and words:
-            found.append(
-                Directive(
-                    len(blocks),
-                    tuple(blocks),
-                    tuple(word.word for word in words),
-                    tuple((word.start, word.end) for word in words),
-                    token.end,
-                )
-            )
-        if token.kind == "{":
-            blocks.append(words[0].word if words else "")
-        elif token.kind == "}" and blocks:
-            blocks.pop()
-        words = []
-    return found
-
-
-def flaw(text: str) -> str:
-    """
-    What keeps a text from being whole directives of nginx: something left open, or a brace too
-    many, with which it would reach into what stands around it.
-
-    text
-        some lines of configuration
-
-    Returns a sentence with the line's number, empty when there is no such flaw.  Whether the
-    directives are any good is for nginx to say.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_tree.flaw 'add_header X-Frame-Options DENY;'
-    """
-
-    def line(position: int) -> str:
-        return f"line {text.count(chr(10), 0, position) + 1}"
-
-    opened: list[int] = []
-    words: list[_Token] = []
-    for token in _tokens(text):
-        if token.kind == "broken":
-            if words or text[token.start] not in "\"'":
-                at = words[0] if words else token
-                return f"{line(at.start)}: the directive is not ended by ; or its quote not closed"
-            return f"{line(token.start)}: the quote is not closed"
-        if token.kind == "word":
-            words.append(token)
-            continue
-        if token.kind == "}":
-            if words:
-                return f"{line(words[0].start)}: the directive before the }} is not ended by ;"
-            if not opened:
-                return f"{line(token.start)}: this }} closes a block that the text did not open"
-            opened.pop()
-        elif not words:
-            return f"{line(token.start)}: nothing stands before this {token.kind}"
-        elif token.kind == "{":
-            opened.append(token.start)
-        words = []
-    if words:
-        return f"{line(words[0].start)}: the directive is not ended by ;"
-    if opened:
-        return f"{line(opened[-1])}: the block that opens here is not closed"
-    return ""
-
-
-def outermost(text: str) -> list[str]:
-    """
-    The names of the directives in a text that stand in no block of it.
-
-    text
-        some lines of configuration
-
-    Returns a list of names, in the order of the text.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_tree.outermost 'location /x { return 204; }'
-    """
-    return [one.words[0] for one in _directives(text) if one.depth == 0]
-
-
-def quote(value: str | int, variables: bool = False) -> str:
-    """
-    One value as one parameter of nginx's configuration language.
-
-    value
-        text or a number
-    variables
-        leave nginx's variables in it what they are
-
-    Returns the value itself where nginx reads it as one plain word, else the value in quotes.
-
-    Raises CommandExecutionError for what nginx's language cannot carry: a control character (a
-    newline among them), and, but for ``variables``, a dollar sign, which begins a variable even
-    inside quotes.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_tree.quote '/srv/my site/static/'
-    """
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise CommandExecutionError(f"an nginx parameter is text or a number, not {value!r}")
-    text = str(value)
-    if any(ord(char) < 32 or ord(char) == 127 for char in text):
-        raise CommandExecutionError(f"nginx has no way to write the control character in {text!r}")
-    if "$" in text and not variables:
-        raise CommandExecutionError(f"nginx would read the dollar sign in {text!r} as a variable")
-    if re.fullmatch(r"[A-Za-z0-9_./:*@%+,=^~?&!<>()|\[\]-]+", text):
-        return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
 def _with_user(text: str, arguments: list[str]) -> tuple[str, list[str] | None]:
     """
     nginx.conf with this ``user`` directive and every other byte as it was.
 
     Returns the text and the arguments that were there (None: no such directive).
     """
-    for directive in _directives(text):
+    for directive in nginx_language.directives(text):
         if directive.depth == 0 and directive.words[0] == "user":
             before = list(directive.words[1:])
             if _user_meaning(before) == _user_meaning(arguments):
                 return text, before
-            new = " ".join(quote(argument) for argument in arguments)
+            new = " ".join(nginx_language.quote(argument) for argument in arguments)
             if len(directive.spans) == 1:
                 end = directive.spans[0][1]
                 return text[:end] + " " + new + text[end:], before
             start, end = directive.spans[1][0], directive.spans[-1][1]
             return text[:start] + new + text[end:], before
-    line = "user " + " ".join(quote(argument) for argument in arguments) + ";"
+    line = "user " + " ".join(nginx_language.quote(argument) for argument in arguments) + ";"
     newline = "\r\n" if "\r\n" in text else "\n"
     # The packages of nginx.org's source tarball ship "#user  nobody;": the place people look at.
     commented = re.search(r"^[ \t]*#[ \t]*user[ \t][^\n]*\n?", text, re.MULTILINE)
@@ -371,7 +172,7 @@ def _with_user(text: str, arguments: list[str]) -> tuple[str, list[str] | None]:
 
 def _without_user(text: str) -> str:
     """nginx.conf without the line that :py:func:`_with_user` added."""
-    for directive in _directives(text):
+    for directive in nginx_language.directives(text):
         if directive.depth == 0 and directive.words[0] == "user":
             start, end = directive.spans[0][0], directive.end
             rest = re.match(r"[ \t]*\r?\n", text[end:])
@@ -397,7 +198,7 @@ def user() -> list[str] | None:
 
         salt '*' nginx_tree.user
     """
-    for directive in _directives(_text(_read(os.path.join(_base(), "nginx.conf")))):
+    for directive in nginx_language.directives(_text(_read(os.path.join(_base(), "nginx.conf")))):
         if directive.depth == 0 and directive.words[0] == "user" and len(directive.words) > 1:
             return list(_user_meaning(list(directive.words[1:])))
     return None
@@ -422,7 +223,7 @@ def temporary() -> list[str]:
     found = {path for name, path in paths.items() if name.startswith("http-") and "temp" in name}
     for pattern in ("nginx.conf", "conf.d/*.conf", "sites-enabled/*"):
         for file in glob.glob(os.path.join(glob.escape(base), pattern)):
-            for directive in _directives(_text(_read(os.path.realpath(file)))):
+            for directive in nginx_language.directives(_text(_read(os.path.realpath(file)))):
                 if directive.words[0].endswith("_temp_path") and len(directive.words) > 1:
                     found.add(directive.words[1])
     prefix = paths.get("prefix", "/usr/share/nginx")
@@ -431,8 +232,6 @@ def temporary() -> list[str]:
 
 
 # --- what the tree is to be --------------------------------------------------------------------
-
-
 def _lookup() -> dict[str, Any]:
     return __salt__["site_pillar.settings"]()["lookup"]
 
@@ -508,22 +307,24 @@ def _record(common: bytes | None) -> dict[str, Any]:
     return {}
 
 
-def _set_elsewhere(base: str, nginx_conf: list[Directive]) -> set[str]:
+def _set_elsewhere(base: str, nginx_conf: list[nginx_language.Directive]) -> set[str]:
     """The http-level directives of nginx.conf and of the other files in conf.d."""
     found = {d.words[0] for d in nginx_conf if d.block == ("http",)}
     for path in glob.glob(os.path.join(glob.escape(base), "conf.d", "*.conf")):
         if os.path.join(base, _COMMON) != path:
-            found |= {d.words[0] for d in _directives(_text(_read(path))) if d.depth == 0}
+            found |= {
+                d.words[0] for d in nginx_language.directives(_text(_read(path))) if d.depth == 0
+            }
     return found
 
 
-def _strangers(base: str, ours: set[str]) -> list[Directive]:
+def _strangers(base: str, ours: set[str]) -> list[nginx_language.Directive]:
     """The directives of the files that nginx.conf includes and that are not ours."""
-    found: list[Directive] = []
+    found: list[nginx_language.Directive] = []
     for pattern in ("conf.d/*.conf", "sites-enabled/*"):
         for path in glob.glob(os.path.join(glob.escape(base), pattern)):
             if path not in ours and path != os.path.join(base, _COMMON):
-                found += _directives(_text(_read(os.path.realpath(path))))
+                found += nginx_language.directives(_text(_read(os.path.realpath(path))))
     return found
 
 
@@ -538,7 +339,7 @@ def _defaulted(base: str, ours: set[str]) -> list[list[str]]:
     return found
 
 
-def _includes(directives: list[Directive], base: str, shown: str) -> set[str]:
+def _includes(directives: list[nginx_language.Directive], base: str, shown: str) -> set[str]:
     """What the http block of nginx.conf includes, relative to the tree."""
     found = set()
     for directive in directives:
@@ -734,7 +535,7 @@ def _standing(base: str, held: Container[str]) -> dict[str, str]:
 def _as_standing(text: str) -> dict[str, Any]:
     """What the http level has to know of a site whose file stays, from that file."""
     found: dict[str, Any] = {"names": [], "plain": [], "encrypted": []}
-    for directive in _directives(text):
+    for directive in nginx_language.directives(text):
         name, words = directive.words[0], list(directive.words[1:])
         if name == "server_name":
             found["names"] += words
@@ -754,13 +555,13 @@ def _formats_kept(
     used = {
         directive.words[2]
         for text in standing
-        for directive in _directives(text)
+        for directive in nginx_language.directives(text)
         if directive.words[0] == "access_log" and len(directive.words) > 2
     }
     text = _text(common)
     return [
         text[directive.line : directive.end]
-        for directive in _directives(text)
+        for directive in nginx_language.directives(text)
         if directive.words[0] == "log_format"
         and directive.words[1] in used
         and directive.words[1] not in known
@@ -785,7 +586,7 @@ def _planned(
     if conf is None:
         raise CommandExecutionError(f"{shown}/nginx.conf is not there: is nginx installed?")
     text = _text(conf)
-    directives = _directives(text)
+    directives = nginx_language.directives(text)
     includes = _includes(directives, base, shown)
     if not includes & {"conf.d/*.conf", "conf.d/*"}:
         raise CommandExecutionError(
@@ -869,7 +670,7 @@ def _planned(
     )
     lines.append(shared.rstrip("\n"))
     if not any(posixpath.dirname(path) == "sites-enabled" for path in includes):
-        lines.append(f"include {quote(shown)}/sites-enabled/*.conf;")
+        lines.append(f"include {nginx_language.quote(shown)}/sites-enabled/*.conf;")
     plan[_COMMON] = Wanted("file", ("\n".join(lines) + "\n").encode())
     return plan, strangers
 
@@ -977,8 +778,8 @@ def _changes(base: str, shown: str, due: dict[str, Wanted]) -> dict[str, Any]:
             new = "a file (not shown)" if wanted.kind == "file" else None
             if path.endswith(".pem"):
                 # A certificate and its key: of the former there is something to tell.
-                old = __salt__["site_certificate.describe"](_read(full))
-                new = new and __salt__["site_certificate.describe"](wanted.contents)
+                old = pem_text.describe(_read(full))
+                new = new and pem_text.describe(wanted.contents)
             changes[name] = {"old": old, "new": new}
         elif wanted.kind == "file" and _read(full) == wanted.contents:
             changes[name] = {"mode": oct(wanted.access[0])} if wanted.access else {}
@@ -1001,8 +802,6 @@ def _shown_text(contents: bytes | None) -> str:
 
 
 # --- what is served ----------------------------------------------------------------------------
-
-
 def _servers(base: str, shown: str, tree: dict[str, Wanted]) -> list[dict[str, Any]]:
     """The servers of a tree, see :py:func:`nginx_servers.read`; ``own``: of a file of the formula's."""
 
@@ -1021,7 +820,7 @@ def _servers(base: str, shown: str, tree: dict[str, Wanted]) -> list[dict[str, A
         text = _text(contents(path))
         return [
             (text.count("\n", 0, directive.line) + 1, directive.block, directive.words)
-            for directive in _directives(text)
+            for directive in nginx_language.directives(text)
         ]
 
     paths = [path for path, entry in tree.items() if entry.kind in ("file", "link")]
@@ -1206,8 +1005,6 @@ def held(saltenv: str = "base") -> dict[str, str]:
 
 
 # --- nginx's judgement -------------------------------------------------------------------------
-
-
 def _binary() -> str | None:
     return shutil.which("nginx", path=_PATH)
 
@@ -1320,7 +1117,9 @@ def _global_directives(service: dict[str, str]) -> list[str]:
     return ["-g", found.group(1)] if found else []
 
 
-def _covered(directives: list[Directive], paths: dict[str, str], prefix: str) -> list[str]:
+def _covered(
+    directives: list[nginx_language.Directive], paths: dict[str, str], prefix: str
+) -> list[str]:
     """
     The directories that ``nginx -t`` would write to.
 
@@ -1478,7 +1277,7 @@ class _Verdict(NamedTuple):
     ok: bool
     output: str  # nginx's words, or why there was no test
     master: int | None  # the running nginx
-    parsed: dict[str, list[Directive]]  # what the future tree says, by path
+    parsed: dict[str, list[nginx_language.Directive]]  # what the future tree says, by path
 
 
 def _judge(
@@ -1493,7 +1292,7 @@ def _judge(
     prefix = paths.get("prefix", "/usr/share/nginx")
     outside, tree = __salt__["nginx_process.outside"](), _future(base, due)
     parsed = {
-        path: _directives(_text(entry.contents))
+        path: nginx_language.directives(_text(entry.contents))
         for path, entry in tree.items()
         if 0 < len(entry.contents) < 4 << 20
     }
@@ -1586,7 +1385,7 @@ def _listens_at(word: str) -> tuple[str, int] | None:
     return "0.0.0.0" if address == "*" else address, int(parts.group(2))
 
 
-def _addresses(directives: list[Directive]) -> list[tuple[str, str, int]]:
+def _addresses(directives: list[nginx_language.Directive]) -> list[tuple[str, str, int]]:
     """The addresses and ports of ``listen``: as written, the address, the port."""
     words = [
         directive.words[1]
@@ -1884,8 +1683,6 @@ def check() -> dict[str, Any]:
 
 
 # --- putting it in place -----------------------------------------------------------------------
-
-
 def _renameat2(old: str, new: str, flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags):
@@ -2295,8 +2092,6 @@ def _unproven(
 
 
 # --- what was applied --------------------------------------------------------------------------
-
-
 def _note_path() -> str:
     return f"{_lookup()['state_dir']}/nginx_tree.json"
 

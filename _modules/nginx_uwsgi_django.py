@@ -11,7 +11,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import uwsgi_protocol
+from _nud import systemd, uwsgi_protocol
 
 __virtualname__ = "nginx_uwsgi_django"
 
@@ -319,7 +319,7 @@ def _running(there: dict[str, dict[str, str]]) -> list[str]:
 
 
 def _since(unit: dict[str, str]) -> float:
-    return __salt__["systemd_unit.seconds"](unit.get("ActiveEnterTimestamp", "")) or 0
+    return systemd.seconds(unit.get("ActiveEnterTimestamp", "")) or 0
 
 
 def _seen(there: dict[str, dict[str, str]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file
+from _nud import durable_file, systemd
 
 __virtualname__ = "scheduled_apply"
 
@@ -145,7 +145,7 @@ def files() -> dict[str, str]:
     if not wanted():
         return {}
     schedule = _settings()["schedule"]
-    escape = __salt__["systemd_unit.escape"]
+    escape = systemd.escape
     words = " ".join(escape(word, command=True) for word in command())
     # No UMask=: it would be that of everything the states make.
     # A run that hangs would hold the lock for ever; `oneshot` has no limit of its own.
@@ -322,7 +322,7 @@ def last() -> dict[str, Any]:
         ],
     )
     service = units[_SERVICE]
-    seconds = __salt__["systemd_unit.seconds"]
+    seconds = systemd.seconds
     began = seconds(service.get("ExecMainStartTimestamp", ""))
     running = service["ActiveState"] == "activating"
     answer: dict[str, Any] = {

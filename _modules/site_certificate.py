@@ -15,43 +15,43 @@ a run or, when certbot's timer has renewed one between runs, by a deploy hook.
 .. versionadded:: 0.1.0
 """
 
-import calendar
 import fcntl
 import glob
-import hashlib
 import os
 import re
 import shlex
 import shutil
-import ssl
 import subprocess
 import time
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file
+from _nud import durable_file, pem_text
 
 __virtualname__ = "site_certificate"
+
 
 # What nginx_tree knows the formula's files by.
 _MARKER = "# Managed by the Salt formula nginx_uwsgi_django"
 _PLACEHOLDER = "self-signed until the first certificate arrives"
 
+
 _LETSENCRYPT = "/etc/letsencrypt"
+
+
 # Lineages (certbot's word for a certificate and its successors) of that name are the formula's.
 _LINEAGE = "nginx_uwsgi_django-"
 _DROP_IN = "certbot.service.d/nginx_uwsgi_django.conf"
 
-_ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LC_ALL": "C.UTF-8",
-}
-_OPENSSL_TIMEOUT = 60
+
 # certbot/_internal/lock.py; which lock, and so which certbot, it does not say.
 _ANOTHER = "Another instance of Certbot is already running"
+
+
 # An authority may take minutes to look at every name.
 _CERTBOT_TIMEOUT = 600
+
 
 # Put in, tested, and taken out again when nginx refuses.  The old file is a hard link: it comes
 # back as it was.
@@ -106,213 +106,27 @@ def _names(site: dict[str, Any]) -> list[str]:
     return [*site["server_names"], *site["redirect_from"]]
 
 
-# --- reading certificates ----------------------------------------------------------------------
-
-
-def _contents(value: str) -> bytes | None:
-    """A certificate or a key of the pillar: the text itself, or what is in the file."""
-    if not value.startswith("/"):
-        return value.encode()
-    try:
-        with open(value, "rb") as stream:
-            return stream.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _encrypted() -> str:
-    raise ValueError("a private key that is encrypted, and nobody is there to type its passphrase")
-
-
-def _mismatch(certificate: bytes, key: bytes) -> str | None:
-    """Why OpenSSL does not take the two for a pair; never a word of the key."""
-    handles = []
-    try:
-        for contents in (certificate, key):
-            # In memory: no key is written to a disk to be looked at.
-            handle = os.memfd_create("site_certificate", os.MFD_CLOEXEC)
-            handles.append(handle)
-            os.write(handle, contents)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        paths = [f"/proc/self/fd/{handle}" for handle in handles]
-        context.load_cert_chain(paths[0], paths[1], password=_encrypted)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            return "a key that is not the certificate's"
-        return f"what OpenSSL does not take for a certificate and its key ({error.reason})"
-    except ValueError as error:
-        return f"{error}"
-    finally:
-        for handle in handles:
-            os.close(handle)
-    return None
-
-
-def mismatch(certificate: str, key: str) -> str | None:
-    """
-    Why a certificate and a private key do not go together.
-
-    certificate, key
-        the absolute paths of PEM files, or their texts
-
-    Returns a sentence without a word of the key; None when they are a pair, and when a file is not
-    there (yet), which nginx will tell.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' site_certificate.mismatch /etc/ssl/private/a.pem /etc/ssl/private/a.key
-    """
-    chain, private = _contents(certificate), _contents(key)
-    if chain is None or private is None:
-        return None
-    return _mismatch(chain, private)
-
-
-def _openssl(*words: str, given: bytes = b"") -> str:
-    try:
-        done = subprocess.run(
-            ["openssl", *words],
-            env=_ENVIRONMENT,
-            input=given,
-            capture_output=True,
-            timeout=_OPENSSL_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CommandExecutionError(f"openssl: {error}") from error
-    if done.returncode:
-        told = done.stderr.decode("utf-8", "replace").strip()
-        raise CommandExecutionError(f"openssl {words[0]} ended with {done.returncode}: {told}")
-    return done.stdout.decode("utf-8", "replace")
-
-
-def _first(pem: bytes) -> str | None:
-    """The first certificate of a PEM text: the site's own."""
-    found = re.search(
-        r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----",
-        pem.decode("utf-8", "replace"),
-        re.DOTALL,
-    )
-    return found.group() if found else None
-
-
-def _elements(der: bytes) -> list[tuple[int, bytes]]:
-    """Tag and content of the elements that DER (X.690, 8.1) is a row of."""
-    found = []
-    while der:
-        tag, length, head = der[0], der[1], 2
-        if length & 0x80:
-            head += length & 0x7F
-            length = int.from_bytes(der[2:head], "big")
-        if len(der) < head + length:
-            raise IndexError
-        found.append((tag, der[head : head + length]))
-        der = der[head + length :]
-    return found
-
-
 # subjectAltName, 2.5.29.17 (RFC 5280, 4.2.1.6), as DER has it.
 _ALTERNATIVES = b"\x55\x1d\x11"
-
-
-def _fields(own: str) -> list[tuple[int, bytes]]:
-    """The fields of a certificate (RFC 5280, 4.1)."""
-    return _elements(_elements(_elements(ssl.PEM_cert_to_DER_cert(own))[0][1])[0][1])
 
 
 def _own_names(own: str) -> list[str]:
     """The names that a certificate is for, without a process for it; addresses are left out."""
     try:
-        for tag, extensions in _fields(own):
+        for tag, extensions in pem_text.fields_of(own):
             if tag != 0xA3:
                 continue
-            for _, extension in _elements(_elements(extensions)[0][1]):
-                parts = _elements(extension)
+            for _, extension in pem_text.elements(pem_text.elements(extensions)[0][1]):
+                parts = pem_text.elements(extension)
                 if parts[0][1] == _ALTERNATIVES:
-                    names = _elements(_elements(parts[-1][1])[0][1])
+                    names = pem_text.elements(pem_text.elements(parts[-1][1])[0][1])
                     return [text.decode("ascii").lower() for kind, text in names if kind == 0x82]
     except (IndexError, ValueError) as error:
         raise CommandExecutionError(f"this is not a certificate: {error}") from error
     return []
 
 
-def _validity(own: str) -> tuple[float, float]:
-    """From when until when a certificate is good (RFC 5280, 4.1.2.5), without a process for it."""
-    try:
-        fields = _fields(own)
-        # Behind serial number, algorithm and issuer, and the version where there is one.
-        validity = _elements(fields[4 if fields[0][0] == 0xA0 else 3][1])
-        times = []
-        for tag, text in validity[:2]:
-            # UTCTime has two digits for the year: below 50 they are of this century.
-            century = "" if tag == 0x18 else "20" if text < b"5" else "19"
-            moment = time.strptime(century + text.decode("ascii"), "%Y%m%d%H%M%SZ")
-            times.append(float(calendar.timegm(moment)))
-        since, until = times
-    except (IndexError, ValueError) as error:
-        raise CommandExecutionError(f"this is not a certificate: {error}") from error
-    return since, until
-
-
-def _facts(pem: bytes) -> dict[str, Any]:
-    """What a certificate says of itself."""
-    own = _first(pem)
-    if own is None:
-        raise CommandExecutionError("there is no certificate in it")
-    since, until = _validity(own)
-    words = ["-noout", "-subject", "-issuer", "-ext", "subjectAltName"]
-    text = _openssl("x509", *words, given=own.encode())
-    lines = dict(line.split("=", 1) for line in text.splitlines() if re.match(r"[a-zA-Z]+=", line))
-    return {
-        "names": sorted(re.findall(r"(?:DNS|IP Address):([^,\s]+)", text)),
-        "issuer": lines["issuer"].strip(),
-        "self_signed": lines["issuer"] == lines["subject"],
-        **_end(until),
-        "lifetime": until - since,
-        "left": until - time.time(),
-        "sha256": hashlib.sha256(ssl.PEM_cert_to_DER_cert(own)).hexdigest(),
-    }
-
-
-def _end(until: float) -> dict[str, Any]:
-    return {
-        "not_after": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until)),
-        "days_left": int((until - time.time()) // 86400),
-    }
-
-
-def describe(pem: bytes | None) -> str | None:
-    """
-    A certificate file in one line, for a person: names, end and fingerprint, nothing of the key.
-
-    pem
-        the file's contents
-
-    Returns the line; None for None.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' site_certificate.describe "$(cat /etc/ssl/certs/a.pem)"
-    """
-    if pem is None:
-        return None
-    try:
-        facts = _facts(pem)
-    except CommandExecutionError:
-        return "a file without a certificate"
-    return (
-        f"a certificate for {', '.join(facts['names']) or 'no name'}, until {facts['not_after']}, "
-        f"by {facts['issuer']}, sha256 {facts['sha256']}"
-    )
-
-
 # --- what nginx is to read ---------------------------------------------------------------------
-
-
 def _head(name: str, source: str) -> bytes:
     return f"{_MARKER} (site {name}, {source}).\n".encode()
 
@@ -329,11 +143,11 @@ def _lineage(name: str) -> str:
 
 def _issued(name: str) -> bytes | None:
     """What certbot has: chain and key; None when it has none, or is just replacing them."""
-    chain = _contents(f"{_lineage(name)}/fullchain.pem")
-    key = _contents(f"{_lineage(name)}/privkey.pem")
+    chain = pem_text.contents(f"{_lineage(name)}/fullchain.pem")
+    key = pem_text.contents(f"{_lineage(name)}/privkey.pem")
     if chain is None or key is None:
         return None
-    if _mismatch(chain, key):
+    if pem_text.mismatch_of_texts(chain, key):
         return None
     # As the deploy hook writes it, byte by byte.
     return _head(name, "ACME") + chain + key
@@ -346,7 +160,7 @@ def _self_signed(name: str, names: list[str]) -> bytes:
     words += ["-days", "3650", "-subj", f"/CN={common}"]
     words += ["-addext", "subjectAltName=" + ",".join(f"DNS:{word}" for word in names)]
     # To the pipe: neither a file nor the list of processes ever has the key.
-    pem = _openssl(*words, "-keyout", "/dev/stdout", "-out", "/dev/stdout")
+    pem = pem_text.openssl(*words, "-keyout", "/dev/stdout", "-out", "/dev/stdout")
     return _head(name, _PLACEHOLDER) + pem.encode()
 
 
@@ -420,7 +234,7 @@ def awaited(name: str) -> bool:
     if _site(name)["tls"]["source"] != "acme":
         return False
     folder = f"{_settings()['lookup']['nginx_dir']}/sites-available"
-    contents = _contents(f"{folder}/{name}.pem")
+    contents = pem_text.contents(f"{folder}/{name}.pem")
     return contents is None or not trusted(contents)
 
 
@@ -456,11 +270,11 @@ def report() -> dict[str, dict[str, Any]]:
     answer: dict[str, dict[str, Any]] = {}
     for name, (site, path) in _served().items():
         answer[name] = {"source": site["tls"]["source"], "path": path}
-        contents = _contents(path)
+        contents = pem_text.contents(path)
         try:
             if contents is None:
                 raise CommandExecutionError("there is no such file")
-            facts = _facts(contents)
+            facts = pem_text.facts_of(contents)
         except CommandExecutionError as error:
             answer[name]["error"] = f"{error}"
             continue
@@ -504,12 +318,15 @@ def ends() -> dict[str, dict[str, Any]]:
     """
     answer: dict[str, dict[str, Any]] = {}
     for name, (_, path) in _served().items():
-        contents = _contents(path)
-        own = contents and _first(contents)
+        contents = pem_text.contents(path)
+        own = contents and pem_text.first(contents)
         try:
             if contents is None or not own:
                 raise CommandExecutionError(f"there is no certificate in {path}")
-            answer[name] = {**_end(_validity(own)[1]), "placeholder": not trusted(contents)}
+            answer[name] = {
+                **pem_text.end(pem_text.validity_of(own)[1]),
+                "placeholder": not trusted(contents),
+            }
         except CommandExecutionError as error:
             answer[name] = {"error": f"{error}"}
     return answer
@@ -537,15 +354,15 @@ def flaws(name: str) -> list[str]:
     if own is None:
         return []
     try:
-        since, until = _validity(own)
+        since, until = pem_text.validity_of(own)
         names = _own_names(own)
     except CommandExecutionError as error:
         return [f"{name}: its certificate: {error}"]
     found = []
     if until < time.time():
-        found.append(f"{name}: its certificate ended at {_end(until)['not_after']}")
+        found.append(f"{name}: its certificate ended at {pem_text.end(until)['not_after']}")
     if since > time.time():
-        found.append(f"{name}: its certificate is good from {_end(since)['not_after']} on")
+        found.append(f"{name}: its certificate is good from {pem_text.end(since)['not_after']} on")
     missing = [word for word in _names(_site(name)) if not _covered(word, names)]
     if missing:
         found.append(
@@ -577,7 +394,7 @@ def refused(name: str) -> bool:
     if own is None:
         return False
     try:
-        since, until = _validity(own)
+        since, until = pem_text.validity_of(own)
         names = _own_names(own)
     except CommandExecutionError:
         return True
@@ -589,12 +406,14 @@ def _own(name: str) -> str | None:
     """The PEM text of a site's certificate, as nginx reads it or will."""
     tls = _site(name)["tls"]
     if tls["source"] in ("path", "pillar"):
-        contents = _contents(tls["certificate"])
+        contents = pem_text.contents(tls["certificate"])
     elif tls["source"] == "acme" and not awaited(name):
-        contents = _contents(f"{_settings()['lookup']['nginx_dir']}/sites-available/{name}.pem")
+        contents = pem_text.contents(
+            f"{_settings()['lookup']['nginx_dir']}/sites-available/{name}.pem"
+        )
     else:
         contents = None
-    return _first(contents) if contents else None
+    return pem_text.first(contents) if contents else None
 
 
 def withheld(name: str) -> str | None:
@@ -619,7 +438,7 @@ def withheld(name: str) -> str | None:
     if _site(name)["tls"]["source"] != "acme" or _certbot_runs():
         return None
     issued = _issued(name)
-    served = _contents(f"{_settings()['lookup']['nginx_dir']}/sites-available/{name}.pem")
+    served = pem_text.contents(f"{_settings()['lookup']['nginx_dir']}/sites-available/{name}.pem")
     if issued is None or served is None or issued == served:
         return None
     return (
@@ -639,15 +458,13 @@ def _covered(word: str, names: list[str]) -> bool:
 
 
 # --- ACME --------------------------------------------------------------------------------------
-
-
 def _renewal(lineage: str) -> str:
     return f"{_LETSENCRYPT}/renewal/{lineage}.conf"
 
 
 def _parameters(lineage: str) -> dict[str, str] | None:
     """certbot's notes on how a lineage is renewed; None when there is no such lineage."""
-    text = _contents(_renewal(lineage))
+    text = pem_text.contents(_renewal(lineage))
     if text is None:
         return None
     return dict(re.findall(r"^(\w+) = (.*)$", text.decode("utf-8", "replace"), re.MULTILINE))
@@ -666,7 +483,7 @@ def _hook_text() -> str:
     return _HOOK.format(
         marker=_MARKER,
         placeholder=_PLACEHOLDER,
-        path=_ENVIRONMENT["PATH"],
+        path=pem_text.ENVIRONMENT["PATH"],
         folder=shlex.quote(f"{lookup['nginx_dir']}/sites-available"),
         service=f"{lookup['nginx_service']}.service",
     )
@@ -754,7 +571,7 @@ def _why_request(name: str, site: dict[str, Any]) -> str | None:
     contents = _issued(name)
     if parameters is None or contents is None:
         return "there is no certificate yet"
-    facts = _facts(contents)
+    facts = pem_text.facts_of(contents)
     if set(facts["names"]) != {word.lower() for word in _names(site)}:
         return f"the one there is is for {', '.join(facts['names'])}"
     directory = _settings()["acme"]["directory"]
@@ -826,7 +643,7 @@ def request(name: str) -> str:
     site, acme = _site(name), _settings()["acme"]
     if not acme["terms_agreed"]:
         raise CommandExecutionError("acme:terms_agreed is not true")
-    certbot = shutil.which("certbot", path=_ENVIRONMENT["PATH"])
+    certbot = shutil.which("certbot", path=pem_text.ENVIRONMENT["PATH"])
     if certbot is None:
         raise CommandExecutionError("certbot is not installed")
     _write_files()
@@ -842,7 +659,7 @@ def request(name: str) -> str:
         command.append("--register-unsafely-without-email")
     for word in _names(site):
         command += ["--domain", word.lower()]
-    environment = dict(_ENVIRONMENT)
+    environment = dict(pem_text.ENVIRONMENT)
     if acme["ca"]:
         environment["REQUESTS_CA_BUNDLE"] = acme["ca"]
     done = _run(command, environment)
@@ -852,7 +669,7 @@ def request(name: str) -> str:
     still = due(name)
     if still:
         raise CommandExecutionError(f"certbot ended well, but {'; '.join(still.values())}")
-    return str(describe(_issued(name)))
+    return str(pem_text.describe(_issued(name)))
 
 
 def _run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -948,12 +765,12 @@ def retire(lineage: str, how: str) -> None:
         raise CommandExecutionError(f"{lineage} is no certificate of the formula's")
     if how == "delete":
         command = ["certbot", "delete", "--non-interactive", "--cert-name", lineage]
-        done = _run(command, dict(_ENVIRONMENT))
+        done = _run(command, dict(pem_text.ENVIRONMENT))
         if done.returncode:
             raise CommandExecutionError(f"certbot delete: {done.stderr.strip()}")
         return
     path = _renewal(lineage)
-    text = (_contents(path) or b"").decode("utf-8", "surrogateescape")
+    text = (pem_text.contents(path) or b"").decode("utf-8", "surrogateescape")
     text = re.sub(r"^autorenew = .*\n", "", text, flags=re.MULTILINE)
     if how == "pause":
         # certbot/_internal/storage.py, autorenewal_is_enabled(): its own switch.

@@ -27,7 +27,7 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file
+from _nud import durable_file, systemd
 
 __virtualname__ = "site_companion"
 __func_alias__ = {"list_": "list"}
@@ -93,7 +93,7 @@ def _argv(site: dict[str, Any], venv: str, release: str) -> dict[str, list[str]]
 def _texts(site: dict[str, Any], companion: str, argv: list[str], release: str) -> dict[str, str]:
     """The units of a companion, by name."""
     name, project, wanted = site["name"], site["project"], site["companions"][companion]
-    escape = __salt__["systemd_unit.escape"]
+    escape = systemd.escape
     stem = f"django-{name}.{companion}"
     description = f'Description=Django site "{name}": {companion}, {_DIGEST}'
     if wanted["schedule"] is None:
@@ -223,7 +223,7 @@ def _digest_of(units: list[str]) -> str | None:
 
 def _outdated(name: str, unit: str, shown: dict[str, str]) -> bool:
     """Whether a process is older than a file that it was started from."""
-    since = __salt__["systemd_unit.seconds"](shown["ExecMainStartTimestamp"])
+    since = systemd.seconds(shown["ExecMainStartTimestamp"])
     files = [_path(unit), _environment_path(name), *shown["DropInPaths"].split()]
     return since is not None and any(
         os.stat(path).st_ctime > since for path in files if os.path.lexists(path)

@@ -17,6 +17,8 @@ from typing import Any
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
+from _nud import contract_resolve
+
 __virtualname__ = "socket_access"
 
 
@@ -45,7 +47,7 @@ def connecting() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = __salt__["nginx_process.accounts"]()
         on_disk = __salt__["nginx_tree.user"]()
         if on_disk:
-            groups = __salt__["site_pillar.groups_of"](*on_disk)
+            groups = contract_resolve.groups_of(*on_disk)
             found = [*found, {"user": on_disk[0], "groups": groups, "finishing": False}]
         return found
 
@@ -67,7 +69,7 @@ def desired() -> dict[str, Any]:
 
     def look() -> dict[str, Any]:
         user = __salt__["site_pillar.settings"]()["nginx"]["user"]
-        groups = __salt__["site_pillar.groups_of"](user)
+        groups = contract_resolve.groups_of(user)
         return {"user": user, "groups": groups, "finishing": False}
 
     return __salt__["host_survey.once"](("desired",), look)
@@ -128,7 +130,7 @@ def others(site: str, owner: str | None = None) -> list[str]:
     for account in sorted(connecting(), key=lambda each: bool(each["finishing"])):
         user = account["user"]
         counts = not account["finishing"] or user == owner
-        if counts and not __salt__["site_pillar.may_connect"](user, account["groups"], plain):
+        if counts and not contract_resolve.may_connect(user, account["groups"], plain):
             found.append(user)
     return list(dict.fromkeys(found))
 
@@ -187,7 +189,7 @@ def shuts_out(site: str, socket: dict[str, str]) -> list[str]:
     if not _in_use(site):
         return []
     accounts = [each for each in connecting() if not each["finishing"]]
-    may = __salt__["site_pillar.may_connect"]
+    may = contract_resolve.may_connect
     found = [
         each["user"]
         for each in [*accounts, desired()]

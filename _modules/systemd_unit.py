@@ -11,26 +11,25 @@ than what systemd has read.
 """
 
 import contextlib
-import datetime
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-# Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
-from salt.loader.dunder import __opts__  # noqa: F401
+from _nud import systemd
 
 __virtualname__ = "systemd_unit"
+
 
 # Where an administrator's unit files live, the formula's among them.  A package brings its own
 # daemon-reload along.
 _UNIT_DIRECTORIES = ("/etc/systemd/system", "/run/systemd/system")
+
 
 # Where all of them are, and drop-ins for them.
 _UNIT_PATH = (
@@ -43,6 +42,7 @@ _UNIT_PATH = (
     "/lib/systemd/system",
 )
 
+
 # The same, first of all what counts most.
 _BY_PRECEDENCE = (
     "/etc/systemd/system.control",
@@ -53,12 +53,15 @@ _BY_PRECEDENCE = (
     "/usr/lib/systemd/system",
 )
 
+
 # Its time is when systemd began to read unit files the last time (manager_ready() in core/manager.c,
 # the property UnitsLoadTimestamp; UnitsLoadStartTimestamp stays that of the boot).
 _LOADED = "/run/systemd/systemd-units-load"
 
+
 # A symbolic link for each unit that was started, made when it was.
 _INVOCATIONS = "/run/systemd/units/invocation:"
+
 
 # What a caller who names no property gets.
 _PROPERTIES = (
@@ -73,108 +76,14 @@ _PROPERTIES = (
     "InvocationID",
 )
 
+
 # Whether systemd is to be reloaded at the end of what is going on: None when nobody asked for it,
 # True when it is to be in any case.
 _LATER = "systemd_unit.later"
 
-# systemctl itself answers within this many seconds or something is badly wrong.
-_QUERY_TIMEOUT = 30
-
 
 def __virtual__() -> str:
     return __virtualname__
-
-
-def _run(argv: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
-    environment = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "LC_ALL": "C",
-        "SYSTEMD_COLORS": "0",
-        "SYSTEMD_PAGER": "",
-    }
-    try:
-        return subprocess.run(
-            argv,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise CommandExecutionError(f"there is no {argv[0]} on this system") from None
-
-
-def _query(argv: list[str]) -> str:
-    try:
-        result = _run(argv, _QUERY_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise CommandExecutionError(
-            f"{' '.join(argv[:2])} gave no answer within {_QUERY_TIMEOUT} s"
-        ) from None
-    if result.returncode:
-        raise CommandExecutionError(
-            f"{' '.join(argv[:2])} failed: {result.stderr.strip() or result.returncode}"
-        )
-    return result.stdout
-
-
-def _act(verb: str, units: str | Iterable[str], timeout: float, *options: str) -> bool:
-    names = _names(units)
-    try:
-        result = _run(["systemctl", verb, *options, "--", *names], timeout)
-    except subprocess.TimeoutExpired:
-        raise CommandExecutionError(
-            f"systemctl {verb} {' '.join(names)} was not done within {timeout:g} s"
-        ) from None
-    if result.returncode:
-        raise CommandExecutionError(
-            f"systemctl {verb} {' '.join(names)} failed: "
-            f"{result.stderr.strip() or f'exit code {result.returncode}'}"
-        )
-    return True
-
-
-def _names(units: str | Iterable[str]) -> list[str]:
-    names = [units] if isinstance(units, str) else list(units)
-    if not names:
-        raise CommandExecutionError("no unit is named")
-    return names
-
-
-def escape(value: str, words: bool = False, command: bool = False) -> str:
-    """
-    A value as a unit file has to spell it.
-
-    value
-        what systemd shall understand: a path, a sentence
-    words
-        the setting takes a list of words (``ReadWritePaths=``): put it in quotes where needed
-    command
-        it is a word of a command line (``ExecStart=``): as ``words``, and ``$`` is doubled
-
-    Returns text. ``%`` is doubled, because systemd expands specifiers nearly everywhere (``%o`` in
-    a path becomes the operating system's name); see systemd.unit(5) and systemd.syntax(7).
-
-    Raises CommandExecutionError for control characters, which would begin a new line of the unit.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' systemd_unit.escape '/srv/50%off' words=True
-    """
-    if re.search(r"[\x00-\x1f\x7f]", value):
-        raise CommandExecutionError(f"{value!r} cannot be written in a unit file")
-    text = value.replace("%", "%%")
-    if command:
-        text = text.replace("$", "$$")
-    if (words or command) and not re.fullmatch(r"[A-Za-z0-9_./:@%$+=,-]+", text):
-        text = text.replace("\\", "\\\\").replace('"', '\\"')
-        text = f'"{text}"'
-    return text
 
 
 def show(units: str | list[str], properties: list[str] | None = None) -> dict[str, dict[str, str]]:
@@ -201,14 +110,14 @@ def show(units: str | list[str], properties: list[str] | None = None) -> dict[st
         salt '*' systemd_unit.show nginx.service
         salt '*' systemd_unit.show '["nginx.service", "uwsgi-*.socket"]' '["ActiveState"]'
     """
-    names = _names(units)
+    names = systemd.unit_names(units)
     wanted = list(properties if properties is not None else _PROPERTIES)
     # Names: systemctl prints plain names before the matches of patterns, whatever their order in
     # the command, and an alias under the name of its target (src/systemctl/systemctl-show.c).
     asked = ",".join(dict.fromkeys([*wanted, "Id", "Names"]))
     found: dict[str, dict[str, str]] = {}
     command = ["systemctl", "show", "--timestamp=us+utc", f"--property={asked}", "--", *names]
-    for block in _query(command).split("\n\n"):
+    for block in systemd.query(command).split("\n\n"):
         unit: dict[str, str] = {}
         key = ""
         for line in block.splitlines():
@@ -248,7 +157,7 @@ def glance(pattern: str) -> dict[str, dict[str, Any]]:
 
         salt '*' systemd_unit.glance 'uwsgi-*'
     """
-    answer = _query(
+    answer = systemd.query(
         [
             "busctl",
             "call",
@@ -350,52 +259,6 @@ def drop_ins(unit: str) -> list[str]:
     return [found[entry] for entry in sorted(found)]
 
 
-def wrong_calendar(expression: str) -> str | None:
-    """
-    What systemd has against a time for ``OnCalendar=``.
-
-    expression
-        as systemd.time(7) describes it
-
-    Returns its own words; None when it is right, or there is no systemd here to ask (a container
-    with nothing but a master).
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' systemd_unit.wrong_calendar 'Mon..Fri 08:00'
-    """
-    if shutil.which("systemd-analyze") is None:
-        return None
-    result = _run(["systemd-analyze", "calendar", "--", expression], _QUERY_TIMEOUT)
-    return result.stderr.strip() or "not understood" if result.returncode else None
-
-
-def seconds(timestamp: str) -> float | None:
-    """
-    A time of day, as :py:func:`show` gives it, in seconds since 1970: to compare with the times of
-    files.
-
-    timestamp
-        e.g. ``Sun 2026-11-22 20:10:00.123456 UTC``
-
-    Returns a number; None for the empty text that stands for "never".
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' systemd_unit.seconds 'Sun 2026-11-22 20:10:00.123456 UTC'
-    """
-    if not timestamp:
-        return None
-    form = "%Y-%m-%d %H:%M:%S.%f UTC"
-    # The day's name is of no use, and would be read in the minion's language.
-    moment = datetime.datetime.strptime(timestamp.partition(" ")[2], form)
-    return moment.replace(tzinfo=datetime.timezone.utc).timestamp()
-
-
 def journal(
     unit: str, lines: int = 20, invocation: str | None = None, output: str = "cat"
 ) -> list[str]:
@@ -422,12 +285,12 @@ def journal(
         salt '*' systemd_unit.journal nginx.service 50 output=short-iso
     """
     # What a process wrote just before it died may still be on its way to the journal.
-    _query(["journalctl", "--sync"])
+    systemd.query(["journalctl", "--sync"])
     which = [f"--unit={unit}"]
     if invocation:
         # The first is on what the unit's processes say, the second on what systemd says of it.
         which = [f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}"]
-    text = _query(
+    text = systemd.query(
         ["journalctl", "--quiet", "--no-pager", f"--output={output}", f"--lines={lines:d}", *which]
     )
     return text.splitlines()[-lines:]
@@ -453,7 +316,7 @@ def start(units: str | list[str], timeout: float = 90) -> bool:
 
         salt '*' systemd_unit.start nginx.service timeout=30
     """
-    return _act("start", units, timeout)
+    return systemd.act("start", units, timeout)
 
 
 def stop(
@@ -480,7 +343,7 @@ def stop(
         salt '*' systemd_unit.stop nginx.service
     """
     options = [] if wait else ["--no-block"]
-    return _act(
+    return systemd.act(
         "stop", units, timeout, *options, *(["--job-mode=ignore-dependencies"] if alone else [])
     )
 
@@ -502,7 +365,7 @@ def restart(units: str | list[str], timeout: float = 90) -> bool:
 
         salt '*' systemd_unit.restart nginx.service
     """
-    return _act("restart", units, timeout)
+    return systemd.act("restart", units, timeout)
 
 
 def reload(units: str | list[str], timeout: float = 90) -> bool:
@@ -524,7 +387,7 @@ def reload(units: str | list[str], timeout: float = 90) -> bool:
 
         salt '*' systemd_unit.reload nginx.service
     """
-    return _act("reload", units, timeout)
+    return systemd.act("reload", units, timeout)
 
 
 def kill(unit: str, signal: str = "SIGTERM", who: str = "main", timeout: float = 30) -> bool:
@@ -551,7 +414,7 @@ def kill(unit: str, signal: str = "SIGTERM", who: str = "main", timeout: float =
         salt '*' systemd_unit.kill nginx.service SIGUSR1
     """
     # --kill-whom= is the newer name of --kill-who= (systemd 252); every version takes the old one.
-    return _act("kill", unit, timeout, f"--kill-who={who}", f"--signal={signal}")
+    return systemd.act("kill", unit, timeout, f"--kill-who={who}", f"--signal={signal}")
 
 
 def enable(units: str | list[str], timeout: float = 60) -> bool:
@@ -571,7 +434,7 @@ def enable(units: str | list[str], timeout: float = 60) -> bool:
 
         salt '*' systemd_unit.enable nginx.service
     """
-    return _act("enable", units, timeout, "--quiet")
+    return systemd.act("enable", units, timeout, "--quiet")
 
 
 def disable(units: str | list[str], timeout: float = 60, later: bool = False) -> bool:
@@ -596,8 +459,8 @@ def disable(units: str | list[str], timeout: float = 60, later: bool = False) ->
     """
     if later and _LATER in __context__:
         __context__[_LATER] = True
-        return _act("disable", units, timeout, "--quiet", "--no-reload")
-    return _act("disable", units, timeout, "--quiet")
+        return systemd.act("disable", units, timeout, "--quiet", "--no-reload")
+    return systemd.act("disable", units, timeout, "--quiet")
 
 
 def reset_failed(units: str | list[str], timeout: float = 60) -> bool:
@@ -623,7 +486,7 @@ def reset_failed(units: str | list[str], timeout: float = 60) -> bool:
         for name, unit in show(units, ["ActiveState"]).items()
         if unit.get("ActiveState") == "failed"
     ]
-    return bool(failed) and _act("reset-failed", failed, timeout)
+    return bool(failed) and systemd.act("reset-failed", failed, timeout)
 
 
 def needs_reload(prefix: str = "") -> bool:
@@ -755,7 +618,7 @@ def daemon_reload(force: bool = False, timeout: float = 90, later: bool = False)
     # the tick of the reload would look older than it, or newer for ever.
     time.sleep(0.02)
     try:
-        result = _run(["systemctl", "daemon-reload"], timeout)
+        result = systemd.run(["systemctl", "daemon-reload"], timeout)
     except subprocess.TimeoutExpired:
         raise CommandExecutionError(
             f"systemctl daemon-reload was not done within {timeout:g} s"

@@ -33,7 +33,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file, uwsgi_ini, uwsgi_protocol
+from _nud import durable_file, systemd, uwsgi_ini, uwsgi_protocol
 
 __virtualname__ = "uwsgi_generation"
 __func_alias__ = {"list_": "list"}
@@ -254,7 +254,7 @@ def _seclusion(
         for path in sorted(dict.fromkeys(paths)):
             if _within(path, roots) and path not in besides and not _within(path, besides + kept):
                 kept.append(path)
-        escape = __salt__["systemd_unit.escape"]
+        escape = systemd.escape
         # An empty value would take back what the other of the two keys says.
         return [f"{key}={' '.join(escape('-' + path, words=True) for path in kept)}"] * bool(kept)
 
@@ -270,7 +270,7 @@ def _seclusion(
 def _sandbox(site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any]) -> list[str]:
     """What a generation may not do, what it does not see, and where it may write."""
     words = {"words": True}
-    escape = __salt__["systemd_unit.escape"]
+    escape = systemd.escape
     places = [
         site["project"]["path"],
         __salt__["django_release.directories"](site["name"])["shared"],
@@ -366,7 +366,7 @@ def _unit_text(
     site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any], digest: str
 ) -> str:
     name = site["name"]
-    escape = __salt__["systemd_unit.escape"]
+    escape = systemd.escape
     paths = _paths(name, digest)
     uwsgi = site["uwsgi"]
     log = __salt__["uwsgi_log.path"](name)
@@ -593,9 +593,7 @@ def _described(name: str, digest: str, shown: dict[str, str]) -> dict[str, Any]:
         "active": running,
         "enabled": os.path.lexists(_paths(name, digest)["link"]),
         "pid": int(shown["MainPID"] or 0),
-        "since": __salt__["systemd_unit.seconds"](shown["ExecMainStartTimestamp"])
-        if running
-        else None,
+        "since": systemd.seconds(shown["ExecMainStartTimestamp"]) if running else None,
         "invocation": shown["InvocationID"],
         "reload": shown["NeedDaemonReload"] == "yes",
         "drop_ins": shown["DropInPaths"].split(),
@@ -1081,7 +1079,7 @@ def _twin_text(name: str, digest: str, unit: str, ini: str, env: str, start: int
     The unit of a preflight: the generation's own with its drop-ins, with the same sandbox, but on
     its own: without the socket and whatever ties it to the site, and not to be tried again.
     """
-    escape = __salt__["systemd_unit.escape"]
+    escape = systemd.escape
     own = {
         "Description": f'Preflight of the Django site "{name}", generation {digest}',
         "EnvironmentFile": escape(env),

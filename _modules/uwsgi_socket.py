@@ -24,7 +24,7 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file
+from _nud import durable_file, systemd
 
 __virtualname__ = "uwsgi_socket"
 
@@ -92,7 +92,7 @@ def unit_files(site: str) -> dict[str, str]:
     wanted = _wanted(site)
     directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
     unit = names(site)
-    path = __salt__["systemd_unit.escape"](wanted["path"])
+    path = systemd.escape(wanted["path"])
     return {
         f"{directory}/{unit['socket']}": f"""\
 [Unit]

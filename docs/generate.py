@@ -3,7 +3,8 @@
 Write what is made from the pillar's one definition and from the tree: docs/generate.py [--check]
 
 pillar.schema.json, nginx_uwsgi_django/defaults.yaml and docs/pillar.md come from the tables in
-_modules/site_pillar.py, nginx_uwsgi_django/modules.json from the names of the modules. With --check nothing is written, and a file that differs is an error.
+_modules/_nud_contract*.py, nginx_uwsgi_django/modules.json from the names of the modules. With --check
+nothing is written, and a file that differs is an error.
 Needs Salt and PyYAML, as in the environment that bin/test makes.
 """
 
@@ -21,7 +22,7 @@ import yaml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT / "_modules"))
-from _nud import uwsgi_ini  # noqa: E402
+from _nud import contract, contract_patterns, contract_schema, uwsgi_ini  # noqa: E402
 
 COMMAND = "docs/generate.py"
 
@@ -39,6 +40,7 @@ def _module(name: str) -> ModuleType:
 def definition() -> ModuleType:
     """The module with the definition."""
     module = _module("site_pillar")
+    module.__salt__ = {"ec2_instance.facts": dict}  # type: ignore[attr-defined]
     return module
 
 
@@ -55,7 +57,7 @@ class _Dumper(yaml.SafeDumper):
 
 def defaults_text(module: ModuleType) -> str:
     head = (
-        f"# Made by {COMMAND} from _modules/site_pillar.py: edit that, and run it again.\n"
+        f"# Made by {COMMAND} from _modules/_nud_contract*.py: edit that, and run it again.\n"
         "# A reference: the modules take the same values from the same definition.\n"
         "# What stands in <> is derived or required.  `platforms` is laid over `defaults` by grain,\n"
         "# and the pillar over both.\n"
@@ -75,9 +77,9 @@ def _literal(text: str) -> str:
 
 
 def _type(node: Any, module: ModuleType) -> str:
-    if isinstance(node, module._Plain):
+    if isinstance(node, contract_schema.Plain):
         names = list(node.types)
-    elif isinstance(node, module._List):
+    elif isinstance(node, contract_schema.List):
         names = [f"list of {_type(node.items, module)}"]
     else:
         names = list(node.types)
@@ -87,23 +89,23 @@ def _type(node: Any, module: ModuleType) -> str:
 
 
 def _default(node: Any, module: ModuleType) -> str:
-    if node.default is module._REQUIRED:
+    if node.default is contract_schema.REQUIRED:
         return "**required**"
-    if node.default is module._BY_KEYS:
+    if node.default is contract_schema.BY_KEYS:
         return ""
-    if isinstance(node.default, module._Derived):
+    if isinstance(node.default, contract_schema.Derived):
         return str(node.default.says).replace("'*.example.org'", "`*.example.org`")
-    return _literal(module._yaml_inline(node.default))
+    return _literal(contract_schema._yaml_inline(node.default))
 
 
 def _allowed(node: Any, module: ModuleType) -> str:
-    if isinstance(node, module._Mapping):
+    if isinstance(node, contract_schema.Mapping):
         return "" if node.keys else "no keys yet"
-    if isinstance(node, module._Table):
+    if isinstance(node, contract_schema.Table):
         return f"keys: {node.key.says}; values: {node.value.says}"
-    if isinstance(node, module._List):
+    if isinstance(node, contract_schema.List):
         return f"{node.expected()}; each {node.items.expected()}"
-    if isinstance(node, module._Text) and node.choices:
+    if isinstance(node, contract_schema.Text) and node.choices:
         return ", ".join(_literal(choice) for choice in node.choices)
     return str(node.expected())
 
@@ -113,8 +115,8 @@ def _rows(node: Any, path: tuple[str, ...], module: ModuleType) -> Iterator[str]
         here = (*path, key)
         name = ":".join(here)
         words = child.description
-        if child.example is not None and not isinstance(child, module._Mapping):
-            words = f"{words} Example: {_literal(module._yaml_inline(child.example))}"
+        if child.example is not None and not isinstance(child, contract_schema.Mapping):
+            words = f"{words} Example: {_literal(contract_schema._yaml_inline(child.example))}"
         cells = (
             f"`{name}`",
             _type(child, module),
@@ -123,7 +125,7 @@ def _rows(node: Any, path: tuple[str, ...], module: ModuleType) -> Iterator[str]
             words,
         )
         yield "| " + " | ".join(_cell(cell) for cell in cells) + " |"
-        if isinstance(child, module._Mapping):
+        if isinstance(child, contract_schema.Mapping):
             yield from _rows(child, here, module)
 
 
@@ -141,7 +143,7 @@ def _refusals(pairs: tuple, module: ModuleType) -> str:
 PAGE = """\
 # The pillar
 
-<!-- Made by {command} from _modules/site_pillar.py: edit that, and run it again. -->
+<!-- Made by {command} from _modules/_nud_contract*.py: edit that, and run it again. -->
 
 Everything stands under `nginx_uwsgi_django`. The whole pillar is checked before anything changes; a
 run with an error in it changes nothing. `salt '*' site_pillar.check` lists the errors of a pillar,
@@ -305,20 +307,20 @@ def _wrapped(words: str) -> str:
 def page_text(module: ModuleType) -> str:
     top = {
         key: node
-        for key, node in module._PILLAR.keys.items()
+        for key, node in contract.PILLAR.keys.items()
         if key not in ("lookup", "sites", "site_defaults")
     }
     return PAGE.format(
         command=COMMAND,
         slips=SLIPS,
         report=_report(module),
-        site_name=module._SITE_NAME.says.removeprefix("a site's name: "),
-        top=_table(module._Mapping(top), module),
-        site=_table(module._SITE, module),
-        lookup=_table(module._PILLAR.keys["lookup"], module),
-        reserved_why=module._RESERVED_ACCOUNT[1],
-        reserved=_wrapped(module._SYSTEM_ACCOUNTS),
-        groups=_wrapped(module._SYSTEM_GROUPS),
+        site_name=contract.SITE_NAME.says.removeprefix("a site's name: "),
+        top=_table(contract_schema.Mapping(top), module),
+        site=_table(contract.SITE, module),
+        lookup=_table(contract.PILLAR.keys["lookup"], module),
+        reserved_why=contract_patterns.RESERVED_ACCOUNT[1],
+        reserved=_wrapped(contract_patterns._SYSTEM_ACCOUNTS),
+        groups=_wrapped(contract_patterns._SYSTEM_GROUPS),
         options=_refusals(uwsgi_ini._REFUSED, module),
     )
 

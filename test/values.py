@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import hypothesis
 from hypothesis import strategies as st
 
-from _modules import site_pillar
+from _nud import contract, contract_patterns, contract_schema
 
 _T = TypeVar("_T")
 
@@ -82,18 +82,18 @@ def made(strategy: st.SearchStrategy[_T], count: int, seed: int) -> list[_T]:
 
 def _leaf(path: str, prefix: str = "") -> st.SearchStrategy[Any]:
     """Texts that the definition's own pattern lets through, by the pillar path of the key."""
-    node: Any = site_pillar._SITE
+    node: Any = contract.SITE
     for key in path.split(":"):
         node = node.items if key == "0" else node.keys[key]
-    node = node.options[-1] if isinstance(node, site_pillar._Plain) else node
-    if isinstance(node, site_pillar._Plain) or not isinstance(node, site_pillar._Text):
+    node = node.options[-1] if isinstance(node, contract_schema.Plain) else node
+    if isinstance(node, contract_schema.Plain) or not isinstance(node, contract_schema.Text):
         raise TypeError(f"{path} is no text")
     assert node.pattern is not None
     found = st.from_regex(node.pattern, fullmatch=True)
     return found.map(lambda text: prefix + text).filter(lambda text: node.wrong(text) is None)
 
 
-_OPTION = site_pillar._SITE.keys["uwsgi"].keys["options"].value.options[0]  # type: ignore[attr-defined]
+_OPTION = contract.SITE.keys["uwsgi"].keys["options"].value.options[0]  # type: ignore[attr-defined]
 
 
 def placed(site: dict[str, Any], name: str, port: int) -> dict[str, Any]:
@@ -107,7 +107,9 @@ def placed(site: dict[str, Any], name: str, port: int) -> dict[str, Any]:
 
 def sites() -> st.SearchStrategy[dict[str, Any]]:
     """Sites of any values that the contract allows, once they are :py:func:`placed`."""
-    paths = st.from_regex(site_pillar._PATH, fullmatch=True).filter(lambda text: len(text) < 40)
+    paths = st.from_regex(contract_patterns.PATH, fullmatch=True).filter(
+        lambda text: len(text) < 40
+    )
     lines = LINES.filter(lambda text: _OPTION.wrong(text) is None)
     return st.fixed_dictionaries(
         {
@@ -157,7 +159,9 @@ def sites() -> st.SearchStrategy[dict[str, Any]]:
 
 def certified() -> st.SearchStrategy[dict[str, Any]]:
     """What a site says of TLS, with files of any names that the contract allows."""
-    paths = st.from_regex(site_pillar._PATH, fullmatch=True).filter(lambda text: len(text) < 40)
+    paths = st.from_regex(contract_patterns.PATH, fullmatch=True).filter(
+        lambda text: len(text) < 40
+    )
     return st.fixed_dictionaries(
         {
             "certificate": paths,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import uwsgi_ini
+from _nud import contract, nginx_language, systemd, uwsgi_ini
 
 from ..hosts.host import Host
 from ..hosts.paths import FORMULA
@@ -79,7 +79,7 @@ print(json.dumps(said))
 def test_nginx_says_each_quoted_value_as_it_was(
     tools: Host, plain: Modules, count: int, seed: int
 ) -> None:
-    words = carried(plain.nginx_tree.quote, made(TEXTS, count, seed), CommandExecutionError)
+    words = carried(nginx_language.quote, made(TEXTS, count, seed), CommandExecutionError)
     locations = "\n".join(
         f"location = /{number} {{ return 200 {word}; }}" for number, (_, word) in enumerate(words)
     )
@@ -141,9 +141,7 @@ print(json.dumps(said))
 def test_systemd_hands_over_each_escaped_word_as_it_was(
     tools: Host, plain: Modules, count: int, seed: int
 ) -> None:
-    words = carried(
-        plain.systemd_unit.escape, made(TEXTS, count, seed), CommandExecutionError, command=True
-    )
+    words = carried(systemd.escape, made(TEXTS, count, seed), CommandExecutionError, command=True)
     units = []
     tools.write(
         "/tmp/argv.py", "import json, sys\njson.dump(sys.argv[1:], open('/tmp/argv.json', 'w'))\n"
@@ -174,7 +172,7 @@ def test_the_environment_arrives_byte_for_byte(
     tools: Host, plain: Modules, count: int, seed: int
 ) -> None:
     """Every value that the pillar's contract takes for one, not only those that can be written."""
-    node = plain.site_pillar._SITE.keys["project"].keys["env"].value
+    node = contract.SITE.keys["project"].keys["env"].value
     values = [value for value in made(LINES, count, seed) if node.wrong(value) is None]
     assert len(values) > count / 2
     wanted = {f"VALUE_{number}": value for number, value in enumerate(values)}

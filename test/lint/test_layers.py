@@ -16,7 +16,7 @@ MODULES = FORMULA / "_modules"
 # By the name of the module: what it may call is of its own layer or of one below.
 LIBRARY, ASKED, HOST, WHOLE = range(4)
 LAYERS = {
-    **dict.fromkeys(("site_pillar",), ASKED),
+    **dict.fromkeys(("ec2_instance", "site_pillar"), ASKED),
     **dict.fromkeys(
         ("django_site", "nginx_uwsgi_django", "rollout_host", "site_health", "site_leftovers"),
         WHOLE,
@@ -34,10 +34,6 @@ AGAINST = {
     ("nginx_socket", "nginx_process"),
     ("nginx_site", "nginx_tree"),
     ("python_venv", "django_release"),
-    ("site_pillar", "ec2_instance"),
-    ("site_pillar", "nginx_tree"),
-    ("site_pillar", "site_certificate"),
-    ("site_pillar", "systemd_unit"),
     ("socket_access", "nginx_tree"),
     ("uwsgi_socket", "uwsgi_generation"),
 }

@@ -10,6 +10,8 @@ import tempfile
 import pytest
 from salt.exceptions import CommandExecutionError
 
+from _nud import contract_resolve
+
 USER, GROUP = "games", "games"
 
 
@@ -278,7 +280,7 @@ def test_the_environment_tells_the_project_its_names(loaded, names, health, told
     m = loaded(requirements=None)
     site = m.site_pillar.settings()["sites"]["mysite"]
     site["server_names"] = names
-    site["health"]["host"] = health.get("host", m.site_pillar._concrete(names[0]))
+    site["health"]["host"] = health.get("host", contract_resolve._concrete(names[0]))
     assert m.django_release.environment("mysite").get("DJANGO_ALLOWED_HOSTS") == told
     m = loaded(requirements=None, env={"DJANGO_ALLOWED_HOSTS": "*"})
     assert m.django_release.environment("mysite")["DJANGO_ALLOWED_HOSTS"] == "*"

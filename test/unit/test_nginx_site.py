@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from _nud import nginx_language
+
 from ..hosts.paths import FORMULA
 from ..modules import Modules
 from .test_nginx_tree import a_site, parsed, with_files
@@ -42,7 +44,7 @@ def test_a_text_that_would_reach_out_of_its_block_is_refused(text: str) -> None:
     "text", ["a;", "# }\na 'b}' \"{\";\n", 'location ~ "x{1}" { a; }', "a ${b}c; # end", ""]
 )
 def test_a_whole_text_is_none_of_our_business(text: str) -> None:
-    assert modules().nginx_tree.flaw(text) == ""
+    assert nginx_language.flaw(text) == ""
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {

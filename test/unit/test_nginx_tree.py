@@ -19,6 +19,8 @@ import crossplane
 import pytest
 from salt.exceptions import CommandExecutionError
 
+from _nud import nginx_language
+
 from ..hosts.paths import FORMULA
 from ..modules import Modules
 
@@ -194,18 +196,24 @@ def test_directives_are_the_ones_that_crossplane_finds(
 ) -> None:
     path = tmp_path / "nginx.conf"
     path.write_text(TEXTS[name])
-    assert [d.words for d in m._directives(TEXTS[name])] == words_of(path)
+    assert [d.words for d in nginx_language.directives(TEXTS[name])] == words_of(path)
 
 
 def test_escapes_are_read_as_nginx_reads_them(m: Any) -> None:
     # ngx_conf_read_token(): a backslash before these; before anything else it is itself.
     text = "return 200 \"a\\\"b\\\\c\\td\\de\" f\\;g 'h\\'i';"
-    assert m._directives(text)[0].words == ("return", "200", 'a"b\\c\td\\de', "f\\;g", "h'i")
+    assert nginx_language.directives(text)[0].words == (
+        "return",
+        "200",
+        'a"b\\c\td\\de',
+        "f\\;g",
+        "h'i",
+    )
 
 
 def test_directives_know_where_they_are(m: Any) -> None:
     text = "# user a;\nuser  'www-data' b ;\nhttp {\n  include x;\n}\n"
-    user, http, include = m._directives(text)
+    user, http, include = nginx_language.directives(text)
     assert user.depth == 0 and user.words == ("user", "www-data", "b")
     assert [text[a:b] for a, b in user.spans] == ["user", "'www-data'", "b"]
     assert text[user.spans[0][0] : user.end] == "user  'www-data' b ;"
@@ -217,7 +225,7 @@ def test_directives_know_where_they_are(m: Any) -> None:
 )
 def test_broken_text_ends(m: Any, text: str) -> None:
     # Judging it is nginx's work; ours is not to hang or to raise.
-    assert isinstance(m._directives(text), list)
+    assert isinstance(nginx_language.directives(text), list)
 
 
 @pytest.mark.parametrize(
@@ -240,9 +248,9 @@ def test_broken_text_ends(m: Any, text: str) -> None:
 )
 def test_a_quoted_value_is_read_as_itself(m: Any, tmp_path: pathlib.Path, value: str) -> None:
     path = tmp_path / "a.conf"
-    text = f"http {{ server {{ root {m.quote(value)}; }} }}\n"
+    text = f"http {{ server {{ root {nginx_language.quote(value)}; }} }}\n"
     path.write_text(text)
-    assert m._directives(text)[2].words == ("root", value)
+    assert nginx_language.directives(text)[2].words == ("root", value)
     if "\\" not in value:
         # crossplane leaves escapes as they are written.
         found = parsed(path)[0]["block"][0]["block"][0]
@@ -255,7 +263,7 @@ def test_a_quoted_value_is_read_as_itself(m: Any, tmp_path: pathlib.Path, value:
 )
 def test_what_nginx_cannot_write_is_refused(m: Any, value: Any) -> None:
     with pytest.raises(CommandExecutionError):
-        m.quote(value)
+        nginx_language.quote(value)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +288,7 @@ def test_what_nginx_cannot_write_is_refused(m: Any, value: Any) -> None:
 def test_words(m: Any, text: str, words: list[str]) -> None:
     found = [
         {"word": token.word, "broken": f"broken {token.word}"}.get(token.kind, token.kind)
-        for token in m._tokens(text)
+        for token in nginx_language.tokens(text)
     ]
     assert found == words
 
@@ -323,7 +331,9 @@ def test_one_directive_is_edited(m: Any, name: str) -> None:
     assert m._with_user(edited, ["deploy"])[0] == edited
     # And back: what was recorded restores every byte, but for the way the words were written.
     back = m._with_user(edited, before)[0] if before else m._without_user(edited)
-    assert [d.words for d in m._directives(back)] == [d.words for d in m._directives(text)]
+    assert [d.words for d in nginx_language.directives(back)] == [
+        d.words for d in nginx_language.directives(text)
+    ]
     if "'" not in text.split("\n")[0]:
         assert back == text
 
@@ -962,9 +972,14 @@ def test_covered_directories(m: Any, tmp_path: pathlib.Path) -> None:
     text = f"proxy_cache_path {cache} keys_zone=a:1m; access_log {logs}/a; error_log {logs}/deep/b;"
     text += f"uwsgi_temp_path {tmp_path}/not-there; access_log off; access_log syslog:server=x;"
     paths = {"http-client-body-temp-path": str(body), "error-log-path": "stderr", "prefix": "/usr"}
-    covered = m._covered(m._directives(text), paths, "/usr/share/nginx")
+    covered = m._covered(nginx_language.directives(text), paths, "/usr/share/nginx")
     assert covered == sorted(str(path) for path in (body, logs, cache))
-    assert m._covered(m._directives("error_log /dev/stderr; access_log /run/x;"), {}, "/usr") == []
+    assert (
+        m._covered(
+            nginx_language.directives("error_log /dev/stderr; access_log /run/x;"), {}, "/usr"
+        )
+        == []
+    )
 
 
 def test_directories_that_are_alone_in_another_are_covered_with_it(
@@ -1009,7 +1024,7 @@ def test_one_directory_inside_another(m: Any) -> None:
 def test_addresses_of_listen(m: Any) -> None:
     text = "listen 80; listen *:81 default_server; listen 127.0.0.1:82; listen [::]:83 ipv6only=on;"
     text += "listen unix:/run/x; listen a.example.org:84; # listen 85;\n"
-    assert m._addresses(m._directives(text)) == [
+    assert m._addresses(nginx_language.directives(text)) == [
         ("80", "0.0.0.0", 80),
         ("*:81", "0.0.0.0", 81),
         ("127.0.0.1:82", "127.0.0.1", 82),
@@ -1019,7 +1034,9 @@ def test_addresses_of_listen(m: Any) -> None:
 
 def conflicts(m: Any, plan: dict[str, Any], master: int | None = None) -> list[str]:
     """What is said of a plan that nginx has accepted."""
-    parsed = {path: m._directives(wanted.contents.decode()) for path, wanted in plan.items()}
+    parsed = {
+        path: nginx_language.directives(wanted.contents.decode()) for path, wanted in plan.items()
+    }
     return m._conflicts("/nowhere", plan, m._Verdict(True, True, "", master, parsed))
 
 

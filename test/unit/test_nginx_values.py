@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from salt.exceptions import CommandExecutionError
 
+from _nud import nginx_language
+
 from ..hosts.paths import FORMULA
 from ..modules import Modules
 from ..values import TEXTS, certified, placed, sites
@@ -53,7 +55,7 @@ def test_a_quoted_value_is_one_parameter_or_refused(
     unwritable = "$" in value or any(ord(char) < 32 or ord(char) == 127 for char in value)
     path = tmp_path_factory.getbasetemp() / "value.conf"
     try:
-        word = m.nginx_tree.quote(value)
+        word = nginx_language.quote(value)
     except CommandExecutionError:
         assert unwritable
         return

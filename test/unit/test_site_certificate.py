@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from _nud import pem_text
+
 from ..hosts.paths import FORMULA
 from ..modules import Modules
 from .test_nginx_tree import a_site, parsed, with_files
@@ -97,9 +99,7 @@ def test_the_pillars_key_reaches_its_file_and_nothing_else(tmp_path: pathlib.Pat
     assert contents.endswith(PAIR[0].strip() + "\n" + PAIR[1].strip() + "\n")
     secret = PAIR[1].splitlines()[1]
     assert secret in contents
-    assert secret not in m.nginx_site.render("mysite") + m.site_certificate.describe(
-        contents.encode()
-    )
+    assert secret not in m.nginx_site.render("mysite") + pem_text.describe(contents.encode())
     assert m.site_certificate.bundle("mysite", contents.encode()) == contents.encode()
 
 
@@ -138,8 +138,7 @@ def test_an_encrypted_key_is_told_from_a_wrong_one(tmp_path: pathlib.Path) -> No
         check=True,
     ).stdout
     (tmp_path / "a.key").write_text(key)
-    m = Modules()
-    told = m.site_certificate.mismatch(f"{tmp_path}/a.pem", f"{tmp_path}/a.key")
+    told = pem_text.mismatch(f"{tmp_path}/a.pem", f"{tmp_path}/a.key")
     assert "encrypted" in told
 
 

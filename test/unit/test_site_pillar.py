@@ -14,8 +14,16 @@ import pytest
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from _modules import nginx_tree, site_certificate, site_pillar, systemd_unit
-from _nud import uwsgi_ini
+from _modules import site_pillar
+from _nud import (
+    contract,
+    contract_checks,
+    contract_host,
+    contract_resolve,
+    contract_schema,
+    nginx_language,
+    uwsgi_ini,
+)
 from _states import site_pillar as state
 from test.hosts.paths import FORMULA
 
@@ -76,11 +84,7 @@ def use(monkeypatch):
         monkeypatch.setattr(site_pillar, "__grains__", dict(grains), raising=False)
         monkeypatch.setattr(site_pillar, "__context__", {}, raising=False)
         functions = {
-            "site_certificate.mismatch": site_certificate.mismatch,
-            "nginx_tree.flaw": nginx_tree.flaw,
-            "nginx_tree.outermost": nginx_tree.outermost,
-            "uwsgi_ini.refused": uwsgi_ini.refused,
-            "systemd_unit.wrong_calendar": systemd_unit.wrong_calendar,
+            "nginx_tree.outermost": nginx_language.outermost,
         }
         monkeypatch.setattr(site_pillar, "__salt__", functions, raising=False)
         return site_pillar
@@ -154,7 +158,7 @@ def test_the_more_particular_grain_has_the_last_word(use, monkeypatch):
         ("osfinger", "Ubuntu-24.04", {"lookup": {"nginx_package": "nginx-full"}}),
         ("os_family", "Debian", {"lookup": {"nginx_package": "x", "nginx_service": "family"}}),
     )
-    monkeypatch.setattr(site_pillar, "_PLATFORMS", (*more, *site_pillar._PLATFORMS))
+    monkeypatch.setattr(contract_resolve, "PLATFORMS", (*more, *contract_host.PLATFORMS))
     module = use(with_site(a_site()), {**UBUNTU, "osfinger": "Ubuntu-24.04"})
     lookup = module.settings()["lookup"]
     assert (lookup["nginx_package"], lookup["nginx_service"]) == ("nginx-full", "family")
@@ -607,7 +611,7 @@ FREE = {
         for step in ("fetch", "build", "migrate", "switch")
     ),
 }
-# Raw lines of nginx's language, by the operator's explicit word: nginx_tree.flaw and nginx judge them.
+# Raw lines of nginx's language, by the operator's explicit word: nginx_language.flaw and nginx judge them.
 RAW = {value for value in HOSTILE if not re.search(r"[\r\0\x1b\x7f]", value)}
 # And single characters that are part of a key's own grammar.
 HARMLESS = {
@@ -626,26 +630,26 @@ HARMLESS = {
 
 
 def texts(node, path=()):
-    if isinstance(node, site_pillar._Mapping):
+    if isinstance(node, contract_schema.Mapping):
         for key, child in node.keys.items():
             yield from texts(child, (*path, key))
-    elif isinstance(node, site_pillar._Table):
+    elif isinstance(node, contract_schema.Table):
         yield from texts(node.value, (*path, "*"))
-    elif isinstance(node, site_pillar._List):
+    elif isinstance(node, contract_schema.List):
         yield from texts(node.items, (*path, "0"))
-    elif isinstance(node, site_pillar._Plain):
+    elif isinstance(node, contract_schema.Plain):
         for option in node.options:
             yield from texts(option, path)
-    elif isinstance(node, site_pillar._Text):
+    elif isinstance(node, contract_schema.Text):
         yield ":".join(path), node
 
 
 @pytest.mark.parametrize(
     ("path", "node"),
     [
-        *texts(site_pillar._SITE),
-        *texts(site_pillar._PILLAR.keys["lookup"], ("lookup",)),
-        *texts(site_pillar._PILLAR.keys["nginx"], ("nginx",)),
+        *texts(contract.SITE),
+        *texts(contract.PILLAR.keys["lookup"], ("lookup",)),
+        *texts(contract.PILLAR.keys["nginx"], ("nginx",)),
     ],
 )
 def test_hostile_values_are_refused_wherever_a_text_stands(path, node):
@@ -1100,7 +1104,7 @@ def test_a_certificate_from_the_defaults_meets_the_sites_key(errors):
 @pytest.fixture
 def units(monkeypatch, tmp_path):
     """Two directories of units that the module takes for the host's."""
-    monkeypatch.setattr(site_pillar, "_UNIT_PLACES", (str(tmp_path / "usr"),))
+    monkeypatch.setattr(contract_checks, "_UNIT_PLACES", (str(tmp_path / "usr"),))
     for name in ("usr", "etc"):
         (tmp_path / name).mkdir()
     return tmp_path
@@ -1156,12 +1160,12 @@ def test_no_site_runs_as_an_account_with_one_of_the_systems_numbers(
     errors, monkeypatch, user, group, path
 ):
     monkeypatch.setattr(
-        site_pillar.pwd,
+        contract_checks.pwd,
         "getpwnam",
         lambda name: pwd.struct_passwd((name, "x", *user, "", "/", "/bin/sh")),
     )
     monkeypatch.setattr(
-        site_pillar.grp, "getgrnam", lambda name: grp.struct_group((name, "x", group, []))
+        contract_checks.grp, "getgrnam", lambda name: grp.struct_group((name, "x", group, []))
     )
     found = [one for one in errors(with_site(a_site())) if "nginx" not in one["path"][18:]]
     assert [one["path"][len("nginx_uwsgi_django:sites:mysite:") :] for one in found] == (
@@ -1193,13 +1197,13 @@ def test_root_writes_releases_only_where_nobody_else_can_change_the_way(
     # pytest's own directory is below /tmp, which everybody may write to.
     real, top = os.lstat, str(tmp_path)
     monkeypatch.setattr(
-        site_pillar.os,
+        contract_checks.os,
         "lstat",
         lambda step: real(step) if str(step).startswith(top) else real("/"),
     )
     project = {**PROJECT, "path": str(path), "source": source}
-    monkeypatch.setattr(site_pillar._SITE.keys["project"].keys["path"], "_refuse", [])
-    monkeypatch.setattr(site_pillar._SITE.keys["project"].keys["path"], "_pattern", None)
+    monkeypatch.setattr(contract.SITE.keys["project"].keys["path"], "_refuse", [])
+    monkeypatch.setattr(contract.SITE.keys["project"].keys["path"], "_pattern", None)
     found = errors(with_site(a_site(project=project)))
     if refused and source:
         assert "others than root may change" in only(found, "sites:mysite:project:path")["found"]
@@ -1390,8 +1394,7 @@ def test_the_state_reports_every_error_on_a_line(use, test):
 def test_no_junk_anywhere_is_more_than_an_error(use, junk):
     """No traceback, whatever stands wherever."""
     paths = [
-        ":".join(path)
-        for path, _, _ in site_pillar._flat(site_pillar._SITE, site_pillar._SITE.fresh(), ())
+        ":".join(path) for path, _, _ in site_pillar._flat(contract.SITE, contract.SITE.fresh(), ())
     ]
     assert len(paths) > 35
     for path in {*paths, *(path.rsplit(":", 1)[0] for path in paths)}:
@@ -1411,22 +1414,22 @@ def test_no_junk_anywhere_is_more_than_an_error(use, junk):
 
 def nodes(node, path=()):
     yield path, node
-    if isinstance(node, site_pillar._Mapping):
+    if isinstance(node, contract_schema.Mapping):
         for key, child in node.keys.items():
             yield from nodes(child, (*path, key))
 
 
 @pytest.mark.parametrize(
     ("path", "node"),
-    [(":".join(path), node) for path, node in nodes(site_pillar._PILLAR) if path]
-    + [(f"sites:SITE:{':'.join(path)}", node) for path, node in nodes(site_pillar._SITE) if path],
+    [(":".join(path), node) for path, node in nodes(contract.PILLAR) if path]
+    + [(f"sites:SITE:{':'.join(path)}", node) for path, node in nodes(contract.SITE) if path],
 )
 def test_every_key_is_described_and_its_default_and_example_are_valid(path, node):
     assert node.description.endswith("."), path
     for value in (node.default, node.example):
-        if value is site_pillar._REQUIRED or value is site_pillar._BY_KEYS or value is None:
+        if value is contract_schema.REQUIRED or value is contract_schema.BY_KEYS or value is None:
             continue
-        if isinstance(value, site_pillar._Derived):
+        if isinstance(value, contract_schema.Derived):
             continue
         found = []
         node.take(value, (path,), found)
@@ -1452,7 +1455,7 @@ def test_the_reference_names_every_key():
     page = (FORMULA / "docs/pillar.md").read_text(encoding="utf-8")
     missing = [
         ":".join(path)
-        for path, _ in nodes(site_pillar._SITE)
+        for path, _ in nodes(contract.SITE)
         if path and f"`{':'.join(path)}`" not in page
     ]
     assert missing == []
@@ -1467,9 +1470,9 @@ def test_no_key_is_accepted_and_ignored():
         if path.suffix in (".py", ".jinja", ".sls") and path.name != "site_pillar.py"
     )
     ignored = []
-    for root in (site_pillar._SITE, site_pillar._PILLAR):
+    for root in (contract.SITE, contract.PILLAR):
         for path, node in nodes(root):
-            if not path or isinstance(node, site_pillar._Mapping):
+            if not path or isinstance(node, contract_schema.Mapping):
                 continue
             if path[-1] in ("sites", "site_defaults") or path[:2] == ("lookup", "repos"):
                 continue

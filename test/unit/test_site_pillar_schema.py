@@ -9,8 +9,8 @@ import salt.utils.yaml
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from _modules import nginx_tree, site_certificate, site_pillar
-from _nud import uwsgi_ini
+from _modules import site_pillar
+from _nud import contract, contract_schema, nginx_language, uwsgi_ini
 from test.hosts.paths import FORMULA
 
 VALIDATOR = jsonschema.Draft202012Validator(site_pillar.schema())
@@ -77,7 +77,7 @@ ODD_KEYS = st.sampled_from(
 
 def known(node, path):
     values = [value for value in (node.default, node.example) if isinstance(value, (str, int))]
-    if isinstance(node, site_pillar._Text):
+    if isinstance(node, contract_schema.Text):
         values += node.choices
     for end in (":".join(path[-2:]), path[-1] if path else ""):
         values += RIGHT.get(end, [])
@@ -91,7 +91,7 @@ def right(draw, node, path=()):
     """A value that has the right shape."""
     if node.nullable and draw(st.integers(0, 3)) == 0:
         return None
-    if isinstance(node, site_pillar._Mapping):
+    if isinstance(node, contract_schema.Mapping):
         needed = {
             "server_names",
             "project",
@@ -121,11 +121,11 @@ def right(draw, node, path=()):
             for key, child in node.keys.items()
             if key in wanted or key in needed
         }
-    if isinstance(node, site_pillar._Table):
+    if isinstance(node, contract_schema.Table):
         names = st.sampled_from(KEYS[path[-1]])
         chosen = draw(st.sets(names, min_size=node.least, max_size=2))
         return {name: draw(right(node.value, (*path, "*"))) for name in sorted(chosen)}
-    if isinstance(node, site_pillar._List):
+    if isinstance(node, contract_schema.List):
         items = right(node.items, (*path, "0"))
         return draw(st.lists(items, min_size=node.least, max_size=3, unique=node.unique))
     return draw(st.sampled_from(known(node, path)))
@@ -169,7 +169,7 @@ def spoil(draw, tree):
 @st.composite
 def pillars(draw):
     """A pillar of the right shape with none to three things spoilt."""
-    pillar = {"nginx_uwsgi_django": copy.deepcopy(draw(right(site_pillar._PILLAR)))}
+    pillar = {"nginx_uwsgi_django": copy.deepcopy(draw(right(contract.PILLAR)))}
     for _ in range(draw(st.integers(0, 3))):
         spoil(draw, pillar)
     return pillar
@@ -210,11 +210,7 @@ def minion(monkeypatch):
     monkeypatch.setattr(site_pillar, "__pillar__", {}, raising=False)
     monkeypatch.setattr(site_pillar, "__context__", {}, raising=False)
     functions = {
-        "nginx_tree.flaw": nginx_tree.flaw,
-        "nginx_tree.outermost": nginx_tree.outermost,
-        "uwsgi_ini.refused": uwsgi_ini.refused,
-        "site_certificate.mismatch": site_certificate.mismatch,
-        "systemd_unit.wrong_calendar": lambda expression: None,
+        "nginx_tree.outermost": nginx_language.outermost,
     }
     monkeypatch.setattr(site_pillar, "__salt__", functions, raising=False)
 

@@ -7,6 +7,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from _modules import systemd_unit
+from _nud import systemd
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def systemctl(monkeypatch):
             return subprocess.CompletedProcess(argv, answer[0], "", answer[1])
         return subprocess.CompletedProcess(argv, 0, answer, "")
 
-    monkeypatch.setattr(systemd_unit, "_run", run)
+    monkeypatch.setattr(systemd, "run", run)
     monkeypatch.setattr(systemd_unit, "__context__", {}, raising=False)
     answers["asked"] = asked
     return answers
@@ -165,19 +166,19 @@ def test_a_removed_unit_file_counts_as_newer(systemctl, monkeypatch, tmp_path):
     ],
 )
 def test_values_are_spelled_for_the_unit_file(value, how, spelled):
-    assert systemd_unit.escape(value, **how) == spelled
+    assert systemd.escape(value, **how) == spelled
 
 
 @pytest.mark.parametrize("value", ["a\nExecStart=/bin/evil", "a\0", "a\t"])
 def test_a_value_never_begins_a_new_line(value):
     with pytest.raises(CommandExecutionError):
-        systemd_unit.escape(value)
+        systemd.escape(value)
 
 
 def test_times_of_day_are_compared_with_those_of_files():
     told = "Sun 2026-11-22 20:10:00.123456 UTC"
-    assert systemd_unit.seconds(told) == 1795378200.123456
-    assert systemd_unit.seconds("") is None
+    assert systemd.seconds(told) == 1795378200.123456
+    assert systemd.seconds("") is None
 
 
 def test_what_is_disabled_is_told_systemd_at_the_end_too(systemctl, monkeypatch, tmp_path):

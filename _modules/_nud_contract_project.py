@@ -1,0 +1,603 @@
+"""
+The keys under ``project``: a site's source, its environment, its hooks, and their cross-checks.
+"""
+
+import os
+import re
+
+from _nud_contract_patterns import (
+    ACCOUNT,
+    ACCOUNT_SAYS,
+    DOTTED,
+    IDENTIFIER,
+    ONE_LINE,
+    OPEN_PLACES,
+    PATH,
+    RELATIVE,
+    RELATIVE_SAYS,
+    RESERVED_ACCOUNT,
+    RESERVED_GROUP,
+    SYSTEM_PLACES,
+    TRIMMED,
+    path_key,
+)
+from _nud_contract_schema import (
+    UNSET,
+    Derived,
+    List,
+    Mapping,
+    Node,
+    Number,
+    Plain,
+    Switch,
+    Table,
+    Text,
+    listing,
+    meaning_error,
+)
+
+
+def _login(what: str) -> dict[str, Node]:
+    """A user's name and a password, for a server that asks."""
+    return {
+        "user": Text(
+            "a name of letters, digits and ._@+-",
+            r"[A-Za-z0-9_][A-Za-z0-9._@+-]*",
+            most=256,
+            nullable=True,
+            default=None,
+            description=f"The user's name {what}.",
+            example="deploy",
+        ),
+        "password": Text(
+            "text on one line, without blanks around it",
+            TRIMMED,
+            most=4096,
+            nullable=True,
+            default=None,
+            secret=True,
+            description=f"The password or token {what}.",
+            example="...",
+        ),
+    }
+
+
+_REMOTE = r"[A-Za-z0-9._~:/@%+,=-]+"
+
+
+def _source() -> Mapping:
+    return Mapping(
+        {
+            "git": Mapping(
+                {
+                    "url": Text(
+                        "an https, http, ssh or file URL without a password, or user@host:path",
+                        rf"(?:https?|file)://(?!-)[A-Za-z0-9._~:/%+,=-]+|ssh://(?!-){_REMOTE}"
+                        rf"|[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9.-]*:(?!-){_REMOTE}",
+                        most=1024,
+                        private=True,
+                        description="The repository.",
+                        example="https://git.example.org/mysite.git",
+                        advice=(
+                            (
+                                r"https?://[^/]*@.*",
+                                "the user's name and the password have keys of their own",
+                            ),
+                        ),
+                    ),
+                    "revision": Text(
+                        "a branch, a tag or a full hash",
+                        r"(?![/.])(?:(?!\.\.|//|/\.|\.lock(?:/|$))[A-Za-z0-9._/+-])+(?<![./])",
+                        most=256,
+                        description="What of it is the release: a branch, a tag, or the full hash "
+                        "of a commit, which alone is the same for ever.",
+                        example="v1.4.2",
+                        refuse=((r"-.*", "git would take it for an option"),),
+                    ),
+                    "key": Text(
+                        "a private key without a passphrase, in PEM, over several lines",
+                        r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\n(?:[A-Za-z0-9+/=]+\n)+"
+                        r"-----END (?:[A-Z]+ )*PRIVATE KEY-----\n?",
+                        most=32768,
+                        nullable=True,
+                        default=None,
+                        secret=True,
+                        description="The deploy key of a private repository, for ssh. It is in no "
+                        "file of the host's at any time.",
+                        advice=((r"[^\n]*", "write it after a | so that its lines are kept"),),
+                    ),
+                    "host_keys": List(
+                        Text(
+                            "a line of known_hosts, like `git.example.org ssh-ed25519 AAAA...`",
+                            r"[A-Za-z0-9.,*?\[\]:|=+/-]+ (?:ssh|ecdsa|sk)-[a-z0-9@.-]+ "
+                            r"[A-Za-z0-9+/]+=*",
+                            most=4096,
+                        ),
+                        "a list of lines",
+                        unique=True,
+                        default=[],
+                        description="The keys of the ssh server, as `ssh-keyscan` prints them; no "
+                        "other is accepted.",
+                        example=[
+                            "github.com ssh-ed25519 "
+                            "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+                        ],
+                    ),
+                    **_login("for https"),
+                },
+                required=("url", "revision"),
+                description="A repository of git's. Submodules and files kept by LFS are not "
+                "followed; `project:exclude` leaves files out.",
+            ),
+            "archive": Mapping(
+                {
+                    "url": Text(
+                        "an https, http or file URL without a password, or a salt:// path",
+                        rf"(?:https?|file)://[A-Za-z0-9._~:/?=&%+,-]+|salt:/{PATH}",
+                        most=1024,
+                        private=True,
+                        description="A tar archive, plain or compressed by gzip, bzip2 or xz, or a "
+                        "zip archive.",
+                        example="https://ci.example.org/mysite-1.4.2.tar.gz",
+                        advice=(
+                            (
+                                r"https?://[^/]*@.*",
+                                "the user's name and the password have keys of their own",
+                            ),
+                        ),
+                    ),
+                    "sha256": Text(
+                        "64 digits 0-9 and a-f",
+                        r"[0-9a-f]{64}",
+                        description="The checksum of the archive; another file is refused.",
+                        example="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                        advice=((r"[0-9a-fA-F]{64}", "write it in small letters"),),
+                    ),
+                    "strip": Switch(
+                        default=True,
+                        description="Where all of the archive is in one directory, take what is "
+                        "in that.",
+                    ),
+                    **_login("for http and https"),
+                },
+                required=("url", "sha256"),
+                description="An archive.",
+            ),
+            "salt": Text(
+                "a directory on Salt's file server, like salt://examples/mysite",
+                rf"salt:/{PATH}(?:\?saltenv=[A-Za-z0-9._-]+)?",
+                description="A directory on Salt's file server; `?saltenv=...` after it "
+                "names another environment than the run's.",
+                example="salt://examples/mysite",
+            ),
+        },
+        one=True,
+        nullable=True,
+        default=None,
+        description="Where releases come from, one of the three; null when somebody puts the tree "
+        "there.",
+        example={"salt": "salt://examples/mysite"},
+    )
+
+
+def _names(description: str) -> List:
+    return List(
+        Text("a name of letters, digits and ._-", r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"),
+        "a list of names",
+        unique=True,
+        default=[],
+        description=description,
+        example=["postgres"],
+    )
+
+
+def _hooks() -> Mapping:
+    """Commands at the steps of a release, see release_hook."""
+    steps = {
+        "fetch": "the release is copied to the host",
+        "build": "its virtual environment is built",
+        "migrate": "migrations are applied",
+        "switch": "uWSGI runs another release",
+    }
+    points = {
+        f"{when}_{step}": List(
+            List(
+                Text("a word on one line", ONE_LINE, most=4096, example="python"),
+                "a command: a list with at least one word",
+                least=1,
+            ),
+            "a list of commands",
+            default=[],
+            description=f"Commands to run {when} {what}.",
+            example=[["python", "-m", "django", "clearsessions"]],
+        )
+        for step, what in steps.items()
+        for when in ("before", "after")
+    }
+    return Mapping(
+        {
+            **points,
+            "timeout": Number(
+                "seconds from 1 to 86400",
+                1,
+                86400,
+                default=600,
+                description="Seconds until a command that has not ended has failed.",
+                example=60,
+            ),
+        },
+        description="Commands at the steps of a release, each a list of words, run by no shell: as "
+        "the site's user, with the site's environment, in the release. One that fails stops the "
+        "run, and what serves goes on serving. See [releases.md](releases.md).",
+    )
+
+
+def project_keys() -> Mapping:
+    return Mapping(
+        {
+            "path": path_key(
+                "Without a source: the project's tree, put there by somebody. With a source: the "
+                "directory that holds releases, current and shared.",
+                default=Derived("/srv/SITE"),
+                example="/srv/mysite",
+                refuse=(SYSTEM_PLACES, OPEN_PLACES),
+            ),
+            "source": _source(),
+            "release": Text(
+                "the ID of a release, 12 digits 0-9 and a-f",
+                r"[0-9a-f]{12}",
+                nullable=True,
+                default=None,
+                description="A release that is on the host, to stay with instead of what the "
+                "source has (a rollback that lasts); see `django_release.releases`.",
+                example="4f2a9c01d7e3",
+            ),
+            "keep": Number(
+                "a whole number from 1 to 100",
+                1,
+                100,
+                default=5,
+                description="Releases that were live last and stay for a way back, the live one "
+                "among them. Another one stays as long as a process runs from it.",
+                example=10,
+            ),
+            "wsgi": Text(
+                "module:callable",
+                rf"{DOTTED}:{DOTTED}",
+                description="The WSGI application: a Python module and the name in it.",
+                example="mysite.wsgi:application",
+                advice=(
+                    (
+                        rf"{DOTTED}",
+                        "add the callable's name, like mysite.wsgi:application",
+                    ),
+                    (r".*\.py.*", "a module as Python imports it, not a file"),
+                ),
+                refuse=(
+                    (
+                        r"(?:.*\.)?asgi:.*",
+                        "uWSGI serves WSGI, and no websockets: name the project's wsgi module",
+                    ),
+                ),
+            ),
+            "settings": Text(
+                "a Python module, like mysite.settings",
+                DOTTED,
+                description="Django's settings module, the value of DJANGO_SETTINGS_MODULE.",
+                example="mysite.settings",
+                advice=((r".*\.py|.*/.*", "a module as Python imports it, not a file"),),
+            ),
+            "requirements": Text(
+                RELATIVE_SAYS,
+                RELATIVE,
+                most=1024,
+                nullable=True,
+                default=Derived("requirements.txt; null where venv is given"),
+                description="What the project needs: a requirements file for pip, a pyproject.toml, "
+                "or a uv.lock with a pyproject.toml beside it; null when it needs nothing.",
+                example="requirements.txt",
+            ),
+            "packages": List(
+                Text(
+                    "the name of a Debian package",
+                    # apt-get takes NAME- for a word to remove NAME.
+                    r"[a-z0-9][a-z0-9.+-]*[a-z0-9+]",
+                    most=128,
+                ),
+                "a list of names of Debian packages",
+                unique=True,
+                default=[],
+                description="Debian packages that the project needs besides Python's, e.g. to build "
+                "its requirements; installed before its environment is built, and removed by "
+                "clean where the formula brought them.",
+                example=["libpq-dev", "gcc", "gettext"],
+            ),
+            "extras": _names("Optional dependencies of the pyproject.toml that are installed too."),
+            "groups": _names("Dependency groups of the pyproject.toml that are installed too."),
+            "indexes": List(
+                Mapping(
+                    {
+                        "url": Text(
+                            "an https, http or file URL without a user, a password or a query",
+                            r"(?:https?|file)://[A-Za-z0-9._~:/%+,=\[\]-]+",
+                            most=1024,
+                            private=True,
+                            description="The index.",
+                            example="https://pypi.example.org/simple/",
+                            advice=(
+                                (
+                                    r"https?://[^/]*@.*",
+                                    "the user's name and the password have keys of their own",
+                                ),
+                            ),
+                        ),
+                        **_login("for it"),
+                    },
+                    required=("url",),
+                ),
+                "a list of indexes",
+                nullable=True,
+                default=[],
+                description="Package indexes, instead of those that the host's own pip.conf names; "
+                "pip treats them all alike. null: none, all comes from `wheels`.",
+                example=[{"url": "https://pypi.example.org/simple/"}],
+            ),
+            "wheels": List(
+                Text(f"{RELATIVE_SAYS}, or an absolute one", rf"{PATH}|{RELATIVE}", most=1024),
+                "a list of directories",
+                unique=True,
+                default=[],
+                description="Directories with wheels that pip looks in as well.",
+                example=["/srv/wheels"],
+            ),
+            "env": Table(
+                Text(
+                    "a name of letters, digits and _, not beginning with a digit",
+                    IDENTIFIER,
+                    most=256,
+                    refuse=(
+                        ("DJANGO_SETTINGS_MODULE", "project:settings sets it"),
+                        ("UWSGI_.*", "uWSGI takes variables of that name for its options"),
+                        (
+                            (
+                                "LISTEN_(?:FDS|PID|FDNAMES)|NOTIFY_SOCKET|WATCHDOG_.*|MAINPID"
+                                "|INVOCATION_ID|CREDENTIALS_DIRECTORY|RUNTIME_DIRECTORY"
+                            ),
+                            "systemd sets it",
+                        ),
+                    ),
+                ),
+                Text("text on one line", ONE_LINE, most=65536, secret=True),
+                "a mapping of names and texts",
+                description="Environment variables of the application and of its management "
+                "commands. The place for secrets: never in a diff, a log or a job cache.",
+                example={"SECRET_KEY": "..."},
+                secret=True,
+            ),
+            "user": Text(
+                ACCOUNT_SAYS,
+                ACCOUNT,
+                most=32,
+                default=Derived("the site's name"),
+                description="The system user that the application runs as; created when missing. "
+                "Each site has its own, and it is not nginx's.",
+                example="mysite",
+                refuse=(RESERVED_ACCOUNT,),
+            ),
+            "group": Text(
+                ACCOUNT_SAYS,
+                ACCOUNT,
+                most=32,
+                default=Derived("the user's name"),
+                description="The user's primary group; created when missing. It is not nginx's.",
+                example="mysite",
+                refuse=(RESERVED_ACCOUNT, RESERVED_GROUP),
+            ),
+            "python": path_key(
+                "The interpreter that the virtual environment is made with; of pyenv's, the one in "
+                "versions and not the shim.",
+                default="/usr/bin/python3",
+                example="/opt/pyenv/versions/3.12.9/bin/python",
+            ),
+            "venv": path_key(
+                "A virtual environment that the operator keeps (pyenv, for example); null: the "
+                "formula makes its own.",
+                nullable=True,
+                default=None,
+                example="/home/deploy/.pyenv/versions/mysite",
+            ),
+            "static": Mapping(
+                {
+                    "url": Text(
+                        "a path that begins and ends with /",
+                        r"/(?:(?!\.\.?/)[A-Za-z0-9._~@-]+/)+",
+                        most=256,
+                        default="/static/",
+                        description="Where nginx serves the collected files; Django's STATIC_URL.",
+                        example="/assets/",
+                        advice=((r"/.*[^/]", "add a / at the end"), (r"[^/].*", "begin with a /")),
+                    ),
+                    "collect": Switch(
+                        default=True,
+                        description="Run collectstatic for a release of a project that has the "
+                        "app django.contrib.staticfiles; STATIC_ROOT has to be set then.",
+                    ),
+                },
+                description="Static files.",
+            ),
+            "check": Mapping(
+                {
+                    "deploy": Text(
+                        "a level of Django's checks",
+                        choices=("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"),
+                        nullable=True,
+                        default="ERROR",
+                        description="The level from which on what `manage.py check --deploy` says "
+                        "is a failure; null is `manage.py check` without --deploy.",
+                        example="WARNING",
+                    ),
+                    "migrations": Switch(
+                        default=False,
+                        description="A model that no migration makes so is a failure "
+                        "(`makemigrations --check`).",
+                    ),
+                    "hosts": Switch(
+                        default=True,
+                        description="A server name, or the health host, that ALLOWED_HOSTS "
+                        "refuses is a failure.",
+                    ),
+                    "data": Switch(
+                        default=True,
+                        description="A SQLite database or a MEDIA_ROOT that the site's user cannot "
+                        "write is a failure, and so is a new, empty database where the source "
+                        "brings one or another was in use before.",
+                    ),
+                },
+                description="What a release has to pass before it gets any request, besides the "
+                "import of its WSGI application.",
+            ),
+            "migrate": Plain(
+                Switch(),
+                Mapping(
+                    {
+                        "host": Text(
+                            "a minion's ID",
+                            r"[A-Za-z0-9][A-Za-z0-9._-]*",
+                            most=253,
+                            description="The ID of the minion that migrates.",
+                            example="web1.example.org",
+                        )
+                    },
+                    required=("host",),
+                ),
+                says="true, false, or a mapping with the host that migrates",
+                default=True,
+                description="Run migrate when the plan is not empty. `{host: MINION_ID}`: only "
+                "there; elsewhere a release whose migrations are missing is refused until that "
+                "host has run. false: never, somebody else does.",
+                example={"host": "web1.example.org"},
+            ),
+            "hooks": _hooks(),
+            "exclude": List(
+                Text(
+                    "a glob of letters, digits and ._*?[]!/@+-",
+                    r"(?!-)[A-Za-z0-9._*?\[\]!/@+-]+",
+                    most=256,
+                ),
+                "a list of globs",
+                unique=True,
+                default=[],
+                description="Files of the project that a release does not consist of, such as "
+                "uploads and a database beside the code.",
+                example=["media/*", "db.sqlite3"],
+            ),
+        },
+        description="The Django project.",
+    )
+
+
+#: Where a password may be sent: to this very host without TLS, too.
+_PRIVATE_WAY = r"https://|http://(?:localhost|127\.0\.0\.1)(?::[0-9]+)?/"
+
+
+def check_project(path: tuple, project: dict, errors: list) -> None:
+    """What a project's keys say of each other."""
+    source = project["source"] or {}
+    path = (*path, "project")
+    if len(source) > 1:
+        errors.append(
+            meaning_error(
+                (*path, "source"),
+                f"{listing(sorted(source))} together with site_defaults",
+                "one source",
+                "write the source in the sites alone",
+            )
+        )
+    if project["release"] and not source:
+        errors.append(
+            meaning_error(
+                (*path, "release"),
+                f"{project['release']!r}, while the project is a tree that is run where it is",
+                "null, or a source: only that has releases to go back to",
+            )
+        )
+    git = source.get("git") or {}
+    url = git.get("url")
+    if isinstance(url, str) and re.match(r"ssh:|[^/]*@", url):
+        if not git["host_keys"]:
+            errors.append(
+                meaning_error(
+                    (*path, "source", "git", "host_keys"),
+                    "an empty list, while the URL is one of ssh",
+                    "at least one key, so that no other server can take its place",
+                    "see ssh-keyscan, and compare with what the server's owner publishes",
+                )
+            )
+    elif git.get("key"):
+        errors.append(
+            meaning_error(
+                (*path, "source", "git", "key"),
+                "a deploy key, while the URL is none of ssh",
+                "an ssh:// URL or user@host:path",
+            )
+        )
+    _check_packages(path, project, errors)
+    logins: list[tuple[dict, tuple]] = [
+        (source.get(kind) or {}, ("source", kind)) for kind in ("git", "archive")
+    ]
+    logins += [(index, ("indexes", n)) for n, index in enumerate(project["indexes"] or [])]
+    for login, keys in logins:
+        if login.get("url", UNSET) is UNSET:
+            continue
+        if bool(login.get("user")) != bool(login.get("password")):
+            which = "password" if login["user"] else "user"
+            errors.append(
+                meaning_error(
+                    (*path, *keys, which),
+                    "nothing (null), while the other of user and password is there",
+                    "both, or neither",
+                )
+            )
+        elif login.get("password") and not re.match(_PRIVATE_WAY, login["url"]):
+            errors.append(
+                meaning_error(
+                    (*path, *keys, "password"),
+                    "a password, without a URL of https",
+                    "a URL of https, which alone keeps it secret on the way",
+                )
+            )
+
+
+def _check_packages(path: tuple, project: dict, errors: list) -> None:
+    """Where a project's packages come from."""
+    lock = os.path.basename(project["requirements"] or "")
+    for key in ("extras", "groups"):
+        if project[key] and lock not in ("pyproject.toml", "uv.lock"):
+            errors.append(
+                meaning_error(
+                    (*path, key),
+                    f"{listing(project[key])}, while requirements is {lock or 'null'}",
+                    "an empty list, or a pyproject.toml or uv.lock as project:requirements",
+                )
+            )
+    if project["indexes"] is None and not project["wheels"]:
+        errors.append(
+            meaning_error(
+                (*path, "indexes"),
+                "null, without any wheels",
+                "project:wheels to install from, or an empty list for the host's own index",
+            )
+        )
+    logins: dict[str, tuple] = {}
+    for number, index in enumerate(project["indexes"] or []):
+        host = re.sub(r"^[a-z]+://|[:/].*$", "", str(index["url"]))
+        login = (index["user"], index["password"])
+        # pip knows passwords by the host's name alone, as a .netrc does.
+        if logins.setdefault(host, login) != login:
+            errors.append(
+                meaning_error(
+                    (*path, "indexes", number),
+                    "another user than an index before, on the same host",
+                    "one user and password for each host",
+                )
+            )
