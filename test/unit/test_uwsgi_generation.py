@@ -1,6 +1,7 @@
 """What a generation is made of, and what of it may be seen."""
 
 import copy
+import hashlib
 import io
 import os
 import pathlib
@@ -464,3 +465,27 @@ def test_sites_finish_so_many_at_a_time_and_one_that_does_not_keeps_no_other(mod
     }
     m.uwsgi_generation.finish(["gone"])
     assert len(stopped) == 3
+
+
+def test_an_upgrade_of_the_formula_changes_no_generation(made, tmp_path):
+    """
+    Whoever changes one of these changes the generation of every site: an upgrade of the formula then
+    restarts them all. That is for the CHANGELOG to say.
+    """
+    wanted = made.uwsgi_generation._wanted("mysite")
+    texts = {
+        key: wanted[key].replace(str(tmp_path), "/golden").replace(wanted["digest"], "DIGEST")
+        for key in ("ini", "unit", "environment")
+    }
+    found = {
+        key: hashlib.sha256(text.encode()).hexdigest()[:12]
+        for key, text in {**texts, "parts": " ".join(wanted["parts"])}.items()
+    }
+    assert found == {
+        "ini": "6c5690bd3c3b",
+        "unit": "7ea9dca15755",
+        "environment": "e6039579833c",
+        "parts": "18514745b030",
+    }
+    parts = {"format": 1, "ini": "1" * 64, "release": {"id": "2" * 12, "path": "/srv/mysite"}}
+    assert made.uwsgi_generation._digest(parts) == "8dee12c07480"
