@@ -34,6 +34,13 @@ _REFUSED = (
     (r"l|listen", "systemd makes the socket: see socket:backlog"),
     (r"d|daemonize2?", "systemd keeps uWSGI in the foreground"),
     (
+        # All of them send SIGHUP to the master, which executes itself anew: under pyuwsgi there is no
+        # program of its own to execute, and it ends (core/uwsgi.c, uwsgi_reload()).
+        r"touch-reload|(?:brutal-)?fs-(?:brutal-)?reload|(?:py|python)-auto-?reload(?:-ignore)?",
+        "it ends pyuwsgi, and nothing is checked before: call uwsgi_generation.reload, which loses no "
+        "request",
+    ),
+    (
         r"(?:immediate-)?[ug]id|add-gid|no-initgroups|chroot|cap|drop-after-(?:init|apps)",
         "the unit runs as project:user and project:group, with no powers to give up",
     ),

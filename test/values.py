@@ -144,7 +144,10 @@ def sites() -> st.SearchStrategy[dict[str, Any]]:
                 {
                     "binary": st.just("/bin/true"),
                     "options": st.dictionaries(
-                        st.sampled_from(["touch-reload", "static-index", "procname-prefix"]), lines
+                        st.sampled_from(
+                            ["touch-workers-reload", "static-index", "procname-prefix"]
+                        ),
+                        lines,
                     ),
                     "limits": st.sampled_from(
                         [{}, {"MemoryMax": "512M", "LimitNOFILE": 4096}, {"CPUQuota": "150%"}]

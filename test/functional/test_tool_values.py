@@ -117,8 +117,8 @@ def test_uwsgi_reads_each_escaped_value_as_it_was(
 ) -> None:
     values = [*made(TEXTS, count, seed), *map(str, range(-1, 3)), "true", "false"]
     words = carried(uwsgi_ini.escape, values, SaltInvocationError)
-    text = "[uwsgi]\n" + "".join(f"touch-reload = {word}\n" for _, word in words)
-    assert shown(tools, text) == [("touch-reload", value) for value, _ in words]
+    text = "[uwsgi]\n" + "".join(f"touch-workers-reload = {word}\n" for _, word in words)
+    assert shown(tools, text) == [("touch-workers-reload", value) for value, _ in words]
 
 
 # --- systemd -----------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_uwsgi_reads_every_option_of_every_site_as_the_pillar_has_it(
     assert found == meant
 
 
-OPTIONS = ("touch-reload", "static-index", "procname-prefix")
+OPTIONS = ("touch-workers-reload", "static-index", "procname-prefix")
 
 UNITS = """
 import os, subprocess

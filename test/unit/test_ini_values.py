@@ -19,7 +19,7 @@ def site(value: Any) -> dict[str, Any]:
     return {
         "name": "mysite",
         "project": {"wsgi": "a.wsgi:application"},
-        "uwsgi": {"processes": 2, "threads": 1, "options": {"touch-reload": value}},
+        "uwsgi": {"processes": 2, "threads": 1, "options": {"touch-workers-reload": value}},
         "socket": {"path": "/run/uwsgi/mysite.sock"},
     }
 
@@ -42,8 +42,8 @@ def test_an_ini_has_the_same_options_whatever_the_value(value: str) -> None:
     except SaltInvocationError:
         return
     assert keys(text) == keys(BENIGN)
-    assert f"touch-reload = {value.replace('%', '%%')}\n" in text
-    # The preflight leaves out what is not for it, touch-reload among that, and all of it.
+    assert f"touch-workers-reload = {value.replace('%', '%%')}\n" in text
+    # The preflight leaves out what is not for it, touch-workers-reload among that, and all of it.
     private = uwsgi_ini.preflight(text, "/run/x.sock")
     assert private == uwsgi_ini.preflight(BENIGN, "/run/x.sock")
 
