@@ -20,6 +20,7 @@ group reads it, so that the site cannot change its own code.
 .. versionadded:: 0.1.0
 """
 
+import codecs
 import glob
 import hashlib
 import json
@@ -53,6 +54,15 @@ _PIP_TIMEOUT = 3600
 # A change of how an environment is made gives all of them new digests.
 _FORMAT = 1
 _MESSAGE_LINES = 40
+# The longer of two marks that begin alike stands first.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_CODING = re.compile(rb"coding[:=]\s*([-\w.]+)")
 _LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:,]+ ")
 # pip/_internal/exceptions.py, InstallationSubprocessError as a log file has it.
 _FAILED_COMMAND = re.compile(r"\[present-rich\] .* exited with -?\d+$")
@@ -248,8 +258,8 @@ def _requirements(name: str, source: str, entry: str) -> dict[str, str]:
 def _text(name: str, source: str, relative: str, including: str | None = None) -> str:
     path = os.path.join(source, relative)
     try:
-        with open(path, encoding="utf-8-sig") as stream:
-            return stream.read()
+        with open(path, "rb") as stream:
+            return _decoded(stream.read())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         where = f"included by {including}" if including else "asked for by "
         where += "" if including else _key(name, "project:requirements")
@@ -260,8 +270,24 @@ def _text(name: str, source: str, relative: str, including: str | None = None) -
             f"there is no requirements file {relative} in {place}, {where}: add it to the "
             f"project, or set {_key(name, 'project:requirements')} to another or to null"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, LookupError) as error:
         raise CommandExecutionError(f"{path} cannot be read: {error}") from error
+
+
+def _decoded(raw: bytes) -> str:
+    """
+    A text as pip reads it: by its byte order mark (`pip freeze >` of PowerShell writes UTF-16), by a
+    comment in one of its first two lines (PEP 263), or else as UTF-8; pip/_internal/req/req_file.py.
+    """
+    for mark, encoding in _MARKS:
+        if raw.startswith(mark):
+            text = raw[len(mark) :].decode(encoding)
+            break
+    else:
+        said = [_CODING.search(line) for line in raw.split(b"\n")[:2] if line.startswith(b"#")]
+        named = next((match[1].decode("ascii") for match in said if match), "utf-8")
+        text = raw.decode(named)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _lock(name: str, source: str) -> tuple[str, dict[str, str], bool]:

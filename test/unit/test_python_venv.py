@@ -363,3 +363,16 @@ def test_another_lock_is_another_environment(loaded, tree, interpreter):
     (tree / "pyproject.toml").unlink()
     with pytest.raises(CommandExecutionError, match=r"pyproject.toml .* included by uv.lock"):
         digest(requirements="uv.lock")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "head"),
+    [("utf-16", ""), ("utf-8-sig", ""), ("latin-1", "# -*- coding: latin-1 -*-\n")],
+)
+def test_requirements_are_read_as_pip_reads_them(loaded, tree, encoding, head):
+    """`pip freeze >` of PowerShell writes UTF-16, with its line ends."""
+    text = f"{head}# für Besucher\r\n-r requirements/base.txt\r\n"
+    (tree / "requirements.txt").write_bytes(text.encode(encoding))
+    read = loaded()._requirements("mysite", str(tree), "requirements.txt")
+    assert read["requirements.txt"] == text.replace("\r\n", "\n")
+    assert set(read) == {"requirements.txt", "requirements/base.txt", "requirements/pins.txt"}
