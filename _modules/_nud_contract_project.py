@@ -568,9 +568,35 @@ def check_project(path: tuple, project: dict, errors: list) -> None:
             )
 
 
+#: Lock files that pip takes for requirements, and trips over; how each becomes a file that it reads.
+_FOREIGN_LOCKS = (
+    (
+        r"poetry\.lock",
+        "write one: poetry export -f requirements.txt -o requirements.txt (poetry-plugin-export)",
+    ),
+    (r"Pipfile(?:\.lock)?", "write one: pipenv requirements --hash > requirements.txt"),
+    (r"pdm\.lock", "write one: pdm export -f requirements -o requirements.txt"),
+    (
+        r"pylock(?:\.[^.]+)?\.toml",
+        "name the pyproject.toml or the uv.lock that it was made from, or export a requirements.txt",
+    ),
+)
+
+
 def _check_packages(path: tuple, project: dict, errors: list) -> None:
     """Where a project's packages come from."""
     lock = os.path.basename(project["requirements"] or "")
+    for pattern, way in _FOREIGN_LOCKS:
+        if re.fullmatch(pattern, lock):
+            errors.append(
+                meaning_error(
+                    (*path, "requirements"),
+                    f"{project['requirements']!r}, a lock file that no pip of the supported systems "
+                    "reads",
+                    "a requirements file, a pyproject.toml or a uv.lock",
+                    way,
+                )
+            )
     for key in ("extras", "groups"):
         if project[key] and lock not in ("pyproject.toml", "uv.lock"):
             errors.append(

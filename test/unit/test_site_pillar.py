@@ -1641,3 +1641,21 @@ def test_what_root_writes_is_not_where_any_user_may_write(errors):
 def test_a_number_that_is_out_of_range_is_no_number_to_the_base_60(errors):
     site = {**a_site(), "uwsgi": {"processes": 100000}}
     assert only(errors(with_site(site)), "sites:mysite:uwsgi:processes")["hint"] == ""
+
+
+@pytest.mark.parametrize(
+    ("lock", "way"),
+    [
+        ("poetry.lock", "poetry export"),
+        ("conf/Pipfile.lock", "pipenv requirements --hash"),
+        ("pdm.lock", "pdm export"),
+        ("pylock.toml", "uv.lock"),
+        ("pylock.web.toml", "uv.lock"),
+    ],
+)
+def test_a_lock_file_that_pip_does_not_read_is_refused_with_the_way(errors, lock, way):
+    error = only(
+        errors(with_value("project:requirements", lock)), "sites:mysite:project:requirements"
+    )
+    assert repr(lock) in error["found"] and way in error["hint"]
+    assert errors(with_value("project:requirements", "uv.lock")) == []
