@@ -49,12 +49,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests marked `long` to `--full`; pytest's last line counts them as deselected."""
+    """
+    Leave the tests marked `long` to `--full`, and of those marked `few` all cases but a sample;
+    pytest's last line counts them as deselected.
+    """
     if config.getoption("--full"):
         return
-    long = [item for item in items if item.get_closest_marker("long")]
-    config.hook.pytest_deselected(items=long)
-    items[:] = [item for item in items if item not in long]
+    left = {item for item in items if item.get_closest_marker("long")}
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("few"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for name, all_of_it in cases.items():
+        marker = all_of_it[0].get_closest_marker("few")
+        assert marker is not None
+        count = min(marker.args[0], len(all_of_it))
+        # By the test's own name, as `sample` draws.
+        drawn = random.Random(f"{os.environ[SEED]} {name}").sample(all_of_it, count)
+        left |= {*all_of_it} - {*drawn}
+    config.hook.pytest_deselected(items=[item for item in items if item in left])
+    items[:] = [item for item in items if item not in left]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

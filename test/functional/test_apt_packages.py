@@ -85,6 +85,7 @@ def _counted(host: Host) -> None:
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("salt", ["3006", "3007", "3008"])
 def test_empty_lists_are_refreshed_once(fresh: Host, salt: str) -> None:
     before = refreshes(fresh)
@@ -101,6 +102,7 @@ def test_empty_lists_are_refreshed_once(fresh: Host, salt: str) -> None:
     assert fresh.read("/var/log/apt/calls") == ""
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("salt", ["3006", "3007", "3008"])
 def test_an_archive_that_does_not_answer(fresh: Host, salt: str) -> None:
     before = installed(fresh)
@@ -115,6 +117,7 @@ def test_an_archive_that_does_not_answer(fresh: Host, salt: str) -> None:
     assert run.ok, run
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("salt", ["3006", "3007", "3008"])
 def test_lists_that_name_a_version_which_is_gone(fresh: Host, theirs: Archive, salt: str) -> None:
     publish(theirs, fresh.image, "1.90-1")
@@ -172,6 +175,7 @@ def test_another_program_has_the_lock(fresh: Host) -> None:
     assert run.ok, run
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("moment", ["half-installed nginx-common", "half-configured nginx-common"])
 def test_an_installation_that_was_killed(fresh: Host, moment: str) -> None:
     script = f"""

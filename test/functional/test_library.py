@@ -41,6 +41,7 @@ print(json.dumps([name for name in minion.functions if "_nud" in name]))
 """
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("salt", ["3006", "3007", "3008"])
 def test_a_process_that_has_read_an_older_library_reads_the_newer_one(host, salt):
     host.run("rm", "-rf", "/root/tree", "/root/cache")

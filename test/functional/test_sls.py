@@ -125,6 +125,7 @@ def upgrade(host):
     host.write(sls, host.read(sls) + "\n'the new state':\n  brand_new.works:\n    - name: new\n")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("checkout", ["3006", "3007", "3008"], indirect=True)
 def test_an_upgrade_right_after_a_run_brings_all_of_its_modules(host, checkout):
     before = host.apply("nginx_uwsgi_django.pillar", pillar=PILLAR, salt=checkout, cold=True)
@@ -145,6 +146,7 @@ def test_an_upgrade_right_after_a_run_brings_all_of_its_modules(host, checkout):
     assert host.apply("nginx_uwsgi_django.pillar", pillar=PILLAR, salt=checkout).ok
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("checkout", ["3006", "3008"], indirect=True)
 def test_a_checkout_with_a_module_missing_is_one_sentence(host, checkout):
     host.run(f"rm {CHECKOUT}/_modules/uwsgi_socket.py")

@@ -58,6 +58,7 @@ def bare(ubuntu_host: UbuntuHost) -> UbuntuHost:
     return ubuntu_host
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("repo", ["ppa", "nginx.org"])
 @pytest.mark.parametrize("test", [True, False])
 def test_a_source_without_the_suite_is_refused(
@@ -75,6 +76,7 @@ def test_a_source_without_the_suite_is_refused(
     assert rows(bare, "/etc/apt") == before and nginx(bare) == ""
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("salt", ["3006", "3007", "3008"])
 def test_without_a_word_nginx_comes_from_the_distribution(
     bare: UbuntuHost, stable: Archive, salt: str
