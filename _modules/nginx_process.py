@@ -170,10 +170,15 @@ def _masters(shown: dict[str, str]) -> tuple[int | None, int | None]:
     number is in the pid file.  Killed in the middle, it stays like that.
     """
     text = shown.get("MainPID", "0")
-    main = int(text) if text.isdigit() and int(text) and _stat(int(text)) else None
+    main = int(text) if text.isdigit() and int(text) else None
     if main is None:
         return None, None
     new = _read_pid(shown.get("PIDFile") or "")
+    if not _stat(main):
+        # The old master has just ended, and systemd has not yet gone over to the one in the pid file.
+        if new is not None and (seen := _stat(new)) and seen[0] == "nginx" and _workers(new):
+            return new, None
+        return None, None
     if new is not None and new != main:
         seen = _stat(new)
         if seen and seen[0] == "nginx" and seen[1] == main and _workers(new):

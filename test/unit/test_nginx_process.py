@@ -322,3 +322,30 @@ def test_the_note_is_whole(host: Host) -> None:
     host.note()
     text = pathlib.Path(host.m._NOTE).read_text()
     assert json.loads(text)["master"] == [10, 1000]
+
+
+@pytest.mark.parametrize(
+    ("main", "alive", "found"),
+    [
+        # systemd's main process; its child, to which it gave its workers; the child once the old
+        # one has ended, which systemd notices a moment later; a stopped nginx and its old pid file.
+        ("10", {10: ("nginx", 1)}, 10),
+        ("10", {10: ("nginx", 1), 20: ("nginx", 10)}, 20),
+        ("10", {20: ("nginx", 1)}, 20),
+        ("10", {20: ("python3", 1)}, None),
+        ("10", {}, None),
+        ("0", {20: ("nginx", 1)}, None),
+    ],
+)
+def test_the_master_is_found_at_each_moment_of_a_takeover(
+    host: Host,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    main: str,
+    alive: dict[int, tuple[str, int]],
+    found: int | None,
+) -> None:
+    (tmp_path / "pid").write_text("20\n")
+    stats = {pid: (name, parent, 1000) for pid, (name, parent) in alive.items()}
+    monkeypatch.setattr(host.m, "_stat", stats.get)
+    assert host.m.pid({"MainPID": main, "PIDFile": str(tmp_path / "pid")}) == found
