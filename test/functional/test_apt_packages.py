@@ -138,6 +138,7 @@ def test_good_lists_are_not_refreshed(fresh: Host) -> None:
     assert refreshes(fresh) == before
 
 
+@pytest.mark.long
 def test_a_version_that_is_gone_and_an_archive_that_is_down(fresh: Host, theirs: Archive) -> None:
     know(fresh, theirs)
     fresh.run("apt-get -q update")
@@ -155,6 +156,7 @@ def test_a_version_that_is_gone_and_an_archive_that_is_down(fresh: Host, theirs:
     assert apply(fresh).ok
 
 
+@pytest.mark.long
 def test_a_source_that_fails_and_is_not_needed(fresh: Host, theirs: Archive) -> None:
     know(fresh, theirs)
     fresh.run(f"sed -i s/bookworm/warty/ {THEIRS}")

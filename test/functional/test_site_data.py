@@ -166,6 +166,7 @@ def test_uploads_beside_the_releases_are_kept_with_the_sites_data(host, changed)
     unchanged(host, *STEPS, "django_release.live")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [

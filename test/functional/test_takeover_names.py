@@ -91,6 +91,7 @@ def test_a_port_of_our_own_site_is_not_closed_without_a_word(server: Host) -> No
     assert tree(server) == before
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("path", ["conf.d/a.conf", "sites-enabled/a"])
 def test_a_name_that_another_file_has_is_red_in_every_run(server: Host, path: str) -> None:
     server.write(

@@ -39,7 +39,12 @@ PLACES = {
     f"https://{NAME}:8443": "127.0.0.1:8443",
     f"https://{NAME}:8444": "[::1]:8444",
 }
-ON_EACH = pytest.mark.parametrize("host", ["bookworm", "trixie"], indirect=True, scope="module")
+ON_EACH = pytest.mark.parametrize(
+    "host",
+    ["bookworm", pytest.param("trixie", marks=pytest.mark.long)],
+    indirect=True,
+    scope="module",
+)
 _SAYS = re.compile(r"^\s*uwsgi_param\s+HTTP_HOST\s.*$", re.MULTILINE)
 
 
