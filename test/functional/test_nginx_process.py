@@ -186,6 +186,7 @@ def test_a_broken_tree_is_red_every_time(host: Host, salt: Salt, settled: dict[i
     assert current(salt)["result"] is True
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("between", "tests", "told"),
     [

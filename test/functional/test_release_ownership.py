@@ -77,6 +77,7 @@ def test_only_releases_that_the_formula_made_are_pruned(host):
     assert host.salt_call("django_release.stored", "mysite") == [second]
 
 
+@pytest.mark.long
 def test_what_failed_goes_before_the_next_release_is_copied(host):
     host.set_pillar(pillar(keep=1))
     live = deploy(host)
@@ -103,6 +104,7 @@ def test_what_failed_goes_before_the_next_release_is_copied(host):
     assert host.run(f"ls {venvs}").stdout.split() == kept
 
 
+@pytest.mark.long
 def test_a_full_disk_is_told_with_what_takes_the_room(host):
     host.run("mkdir /srv/full; mount -t tmpfs -o size=24k,mode=755 tmpfs /srv/full")
     try:

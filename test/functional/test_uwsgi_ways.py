@@ -148,7 +148,7 @@ def test_lazy_apps_may_be_said_in_the_pillar_too(up):
 CLOSED = {"proc", "netlink", "jit", "resources", "devices", "media", "beside"}
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["proc", "netlink", "jit", "resources", "devices"])
 def test_the_sandbox_is_wider_by_name(up, name):
     running(up, sandbox={"allow": [name]})
