@@ -34,9 +34,9 @@ _REFUSED = (
     (r"l|listen", "systemd makes the socket: see socket:backlog"),
     (r"d|daemonize2?", "systemd keeps uWSGI in the foreground"),
     (
-        # All of them send SIGHUP to the master, which executes itself anew: under pyuwsgi there is no
-        # program of its own to execute, and it ends (core/uwsgi.c, uwsgi_reload()).
-        r"touch-reload|(?:brutal-)?fs-(?:brutal-)?reload|(?:py|python)-auto-?reload(?:-ignore)?",
+        # The master executes itself anew: under pyuwsgi there is no program of its own to execute, and it
+        # ends (core/uwsgi.c, uwsgi_reload()).
+        r"touch-reload",
         "it ends pyuwsgi, and nothing is checked before: call uwsgi_generation.reload, which loses no "
         "request",
     ),

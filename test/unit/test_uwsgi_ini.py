@@ -126,7 +126,6 @@ def test_values_that_cannot_be_carried_are_refused(value):
         {"ini": "/x"},
         {"hook-master-start": "unix_signal:15 reload"},
         {"touch-reload": "/srv/a/reload"},
-        {"py-auto-reload": 2},
         {"touch-workers-reload": "$(HOME)"},
         {"a b": "1"},
         {"a\nb": "1"},
