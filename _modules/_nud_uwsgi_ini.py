@@ -14,6 +14,10 @@ from salt.exceptions import SaltInvocationError
 # The mark in front of what is added at the end of a project's own ini.
 _MARK = "# Added by nginx_uwsgi_django"
 
+# The header of an answer that names the generation. nginx hides it from visitors, and shows it to the
+# host's own requests (site_visit).
+GENERATION = "X-Uwsgi-Generation"
+
 # One graceful way to stop: without this line uWSGI takes SIGTERM for "reload brutally"
 # (core/master.c of 2.0.31); with it, requests in flight are finished first.
 _GRACEFUL = "unix_signal:15 gracefully_kill_them_all"
@@ -235,6 +239,7 @@ def render(
     plugin: str | None = None,
     own: str | None = None,
     own_path: str | None = None,
+    digest: str | None = None,
 ) -> str:
     """
     The ini of a generation, whole.
@@ -256,6 +261,8 @@ def render(
         the text of the project's own ini, instead of lines made from the pillar
     own_path
         the path that this text came from: what ``%d`` and its like in it stand for
+    digest
+        the generation, which each answer then names in a header
 
     Returns text. The same arguments give the same text.
 
@@ -273,6 +280,8 @@ def render(
     fixed.append(("socket", socket or site["socket"]["path"]))
     if stats:
         fixed.append(("stats", stats))
+    if digest:
+        fixed.append(("add-header", f"{GENERATION}: {digest}"))
     if uwsgi.get("log", {}).get("to") == "file":
         # The journal has the time itself.
         fixed.append(("log-date", True))
@@ -433,7 +442,7 @@ def _project(
     while lines and not lines[-1].strip():
         lines.pop()
     # Said several times, options like plugin and hook-… add up; these are the project's own.
-    said -= {"hook-master-start", "plugin"}
+    said -= {"add-header", "hook-master-start", "plugin"}
     if place is not None:
         lines.insert(place, f"socket = {escape(socket)}")
         said.add("socket")

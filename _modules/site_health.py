@@ -4,8 +4,9 @@ Whether a site is healthy, as its visitors see it.
 Two questions make the answer. The site's uWSGI is asked for the health path on its own socket. nginx
 is asked for the same path at every address where it listens for the site's visitors: by HTTPS with
 the site's name where the pillar has ``tls``, by plain HTTP where visitors are served by plain HTTP.
-A good answer does not count where another server of nginx has the site's name
-(:py:func:`nginx_tree.shadowed <_modules.nginx_tree.shadowed>`).
+A good answer counts only if the site's own server in nginx and a running generation of the site gave
+it: both name themselves to a request of the host itself. Where another server of nginx has the site's
+name, :py:func:`nginx_tree.shadowed <_modules.nginx_tree.shadowed>` says which.
 ``nginx_uwsgi_django.status`` and ``report``, the gate of a rollout and ``bin/apply`` all ask here;
 what an answer means is said in :py:mod:`site_visit <_modules.site_visit>`.
 
@@ -21,7 +22,7 @@ from typing import Any
 import salt.utils.network
 from salt.exceptions import SaltInvocationError
 
-from _nud import uwsgi_protocol
+from _nud import durable_file, uwsgi_ini, uwsgi_protocol
 
 __virtualname__ = "site_health"
 
@@ -193,7 +194,10 @@ def ask(
     if only is not None:
         wanted = set(only)
         sites = {name: site for name, site in sites.items() if name in wanted}
-    active = set(_running(sites) if running is None else running)
+    units = _units(sites)
+    active = {name for name, states in units.items() if "active" in states.values()}
+    if running is not None:
+        active = set(running)
     up = [name for name in sites if name in active]
     began = time.monotonic()
     questions = [__salt__["uwsgi_generation.question"](name) for name in up]
@@ -205,7 +209,11 @@ def ask(
         name: (answer.get("error") or answer["status"], _inside(name, answer))
         for name, answer in zip(up, told, strict=True)
     }
-    asked = [(name, visit) for name in sites for visit in _visits(name, sites[name])]
+    asked = [
+        (name, {**visit, "proof": _proof(name, sites[name], units[name])})
+        for name in sites
+        for visit in _visits(name, sites[name])
+    ]
     left = None if patience is None else patience - (time.monotonic() - began)
     answers = __salt__["site_visit.together"]([visit for _, visit in asked], _AT_ONCE, left)
     by_site: dict[str, list[dict[str, Any]]] = {name: [] for name in sites}
@@ -217,11 +225,11 @@ def ask(
         shown = next((answer for answer in mine if not answer["healthy"]), mine[0])
         uwsgi, wrong = inside.get(name, (None, "no generation of uWSGI runs"))
         why = wrong
+        if not why and name in shadowed:
+            # Whatever the answer is, it is another server's.
+            why = f"nginx: {shadowed[name][0]}"
         if not why and not shown["healthy"]:
             why = f"nginx: {shown['url']} for {shown['host']} {shown['why']}"
-        if not why and name in shadowed:
-            # The answer is good, and another server's.
-            why = f"nginx: {shadowed[name][0]}"
         found[name] = {
             "healthy": why is None,
             "why": why,
@@ -233,16 +241,35 @@ def ask(
     return found
 
 
-def _running(sites: Iterable[str]) -> list[str]:
-    units = [f"uwsgi-{name}@*.service" for name in sites]
+def _units(sites: Iterable[str]) -> dict[str, dict[str, str]]:
+    """By site the digests of its generations that run, or start or stop, with systemd's word."""
+    found: dict[str, dict[str, str]] = {name: {} for name in sites}
+    units = [f"uwsgi-{name}@*.service" for name in found]
     shown = __salt__["systemd_unit.show"](units, ["ActiveState"]) if units else {}
-    up = {
-        match[1]
-        for unit, properties in shown.items()
-        if properties["ActiveState"] == "active"
-        and (match := re.fullmatch(r"uwsgi-(.+)@[0-9a-f]+\.service", unit))
-    }
-    return sorted(up)
+    for unit, properties in shown.items():
+        match = re.fullmatch(r"uwsgi-(.+)@([0-9a-f]+)\.service", unit)
+        if match and properties["ActiveState"] not in ("inactive", "failed"):
+            found[match[1]][match[2]] = properties["ActiveState"]
+    return found
+
+
+def _proof(name: str, site: dict[str, Any], generations: Iterable[str]) -> dict[str, Any] | None:
+    """Who is to answer for a site; None where its file in nginx's tree does not say who does."""
+    lookup = __salt__["site_pillar.settings"]()["lookup"]
+    text = durable_file.read(f"{lookup['nginx_dir']}/sites-available/{name}.conf") or b""
+    # A template of the operator's, or a file from before this version, which stays until the site's
+    # release is live. An add_header in a location of the snippet takes away all others there.
+    if b"add_header X-Nginx-Uwsgi-Django " not in text or "add_header" in (site["snippet"] or ""):
+        return None
+    # As nginx's $server_name has it (ngx_http_core_server_name).
+    server = site["server_names"][0].lower().removeprefix(".")
+    inis = [
+        durable_file.read(f"{lookup['uwsgi_dir']}/{name}/{digest}.ini") or b""
+        for digest in generations
+    ]
+    # A rollback may have brought back a generation from before this version.
+    named = all(uwsgi_ini.GENERATION.encode() in text for text in inis)
+    return {"server": server, "generations": sorted(generations) if named else None}
 
 
 def _inside(name: str, answer: dict[str, Any]) -> str | None:

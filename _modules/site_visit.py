@@ -26,6 +26,10 @@ A visit is a dictionary:
 ``closed``
     the answers by which nginx closes the site to visitors because the pillar says so; each with
     ``status``, ``header``, ``value`` and ``means``
+``proof``
+    optional: who is to answer: ``server``, the first name of the site's server in nginx, and
+    ``generations``, the digests of the uWSGI generations that may answer (None: any). The templates
+    show both to a request of the host itself that asks for them.
 
 .. versionadded:: 0.1.0
 """
@@ -41,6 +45,9 @@ from typing import Any
 __virtualname__ = "site_visit"
 
 _PORTS = {"http": 80, "https": 443}
+# The header by which a request asks who answers, and by which the site's server in nginx says it
+# (http.conf.jinja).
+_PROOF = "X-Nginx-Uwsgi-Django"
 # Between two requests of one watcher, in seconds.
 _PAUSE = 0.2
 
@@ -121,7 +128,7 @@ def fault(visit: dict[str, Any], status: int, headers: Mapping[str, str]) -> str
 
     Returns a part of a sentence ("is answered with 500, not one of 200"); None when the answer is right. A redirect
     from plain HTTP to the site's own HTTPS is right where HTTPS is spoken, and says nothing about
-    the application.
+    the application. A good answer of another server or process than ``proof`` names is not right.
 
     CLI Example:
 
@@ -129,6 +136,10 @@ def fault(visit: dict[str, Any], status: int, headers: Mapping[str, str]) -> str
 
         salt '*' site_visit.fault '{"url": "http://127.0.0.1/", "host": "www.example.org", "status": [200], "names": [], "secure_ports": [], "balanced": false, "secure": false, "closed": []}' 500 '{}'
     """
+    return _wrong_answer(visit, status, headers) or _wrong_server(visit, headers)
+
+
+def _wrong_answer(visit: dict[str, Any], status: int, headers: Mapping[str, str]) -> str | None:
     if _closed(visit, status, headers):
         return None
     if 300 <= status < 400 and headers.get("location"):
@@ -139,6 +150,33 @@ def fault(visit: dict[str, Any], status: int, headers: Mapping[str, str]) -> str
         return None
     expected = ", ".join(f"{one}" for one in visit["status"])
     return f"is answered with {status}, not one of {expected}"
+
+
+def _wrong_server(visit: dict[str, Any], headers: Mapping[str, str]) -> str | None:
+    """Whether the answer came from elsewhere than the site's server and its generations."""
+    proof = visit.get("proof")
+    if not proof:
+        return None
+    said = headers.get(_PROOF.lower())
+    if said is None:
+        return "is answered by another server than the one that nginx has for the site"
+    server, *rest = said.split("; ")
+    if server != proof["server"]:
+        return f"is answered by the server of {server}"
+    told = dict(word.partition("=")[::2] for word in rest)
+    # nginx may answer itself: a static file, a redirect of the pillar, maintenance.
+    if proof["generations"] is None or not told["upstream"]:
+        return None
+    if not told["generation"]:
+        return (
+            "is answered by a process on the site's socket that is no uWSGI generation of the site"
+        )
+    if told["generation"] not in proof["generations"]:
+        running = ", ".join(proof["generations"]) or "none"
+        return (
+            f"is answered by the uWSGI generation {told['generation']}, and systemd runs {running}"
+        )
+    return None
 
 
 def _closed(visit: dict[str, Any], status: int, headers: Mapping[str, str]) -> str | None:
@@ -196,6 +234,7 @@ def ask(visit: dict[str, Any], patience: float | None = None) -> dict[str, Any]:
             headers={
                 "Host": _netloc(visit),
                 "User-Agent": "nginx_uwsgi_django",
+                **({_PROOF: "proof"} if visit.get("proof") else {}),
                 **visit.get("headers", {}),
             },
         )

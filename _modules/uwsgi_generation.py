@@ -439,6 +439,7 @@ def _wanted(name: str) -> dict[str, Any]:
         plugin=plugin,
         own=own,
         own_path=own_path,
+        digest=_DIGEST,
     )
     environment = environment_file(__salt__["django_release.environment"](name))
     unit = _unit_text(site, venv, release, _DIGEST)

@@ -1,5 +1,6 @@
 """Whether a site is healthy as its visitors see it, on a real host: every form of listen, TLS, a load balancer."""
 
+import http.client
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -163,6 +164,63 @@ def test_what_visitors_by_https_get_is_not_hidden_by_the_redirect(web: tuple[Hos
     status = salt.call("nginx_uwsgi_django.status")["sites"]["probe"]
     assert (status["healthy"], status["status"]) == (False, 503)
     assert "answered with 503" in salt.call("rollout_host.look")["sites"]["probe"]["why"]
+
+
+STOLEN = """
+import os, socketserver
+class One(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.request.recv(65536)
+        self.wfile.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\none")
+path = "/run/uwsgi/probe.sock"
+os.rename(path, path + ".held")
+server = socketserver.ThreadingUnixStreamServer(path, One)
+os.chmod(path, 0o666)
+server.serve_forever()
+"""
+
+
+def test_a_good_answer_of_another_process_or_server_is_red(web: tuple[Host, Salt]) -> None:
+    host, salt = web
+    assert serve(host, salt, pillar())["healthy"] is True
+    page = host.run("curl", "-si", "-H", f"Host: {NAME}", "http://127.0.0.1/").stdout.lower()
+    assert "generation" not in page and "x-nginx-uwsgi-django" not in page
+    asked = ("curl", "-si", "-H", f"Host: {NAME}", "-H", "X-Nginx-Uwsgi-Django: proof")
+    page = host.run(*asked, "http://127.0.0.1/").stdout.lower()
+    digest = salt.call("nginx_uwsgi_django.status")["sites"]["probe"]["generation"]
+    assert f"x-nginx-uwsgi-django: {NAME}; generation={digest}; upstream=200" in page
+    # Others than the host itself are not told.
+    there = http.client.HTTPConnection(host.address, timeout=30)
+    there.request("GET", "/", headers={"Host": NAME, "X-Nginx-Uwsgi-Django": "proof"})
+    answer = there.getresponse()
+    assert (answer.status, answer.getheader("X-Nginx-Uwsgi-Django")) == (200, None)
+    there.close()
+    # Another program on the path of the site's socket: nginx and the socket both answer 200.
+    host.write("/root/stolen.py", STOLEN)
+    host.run("systemd-run --unit=stolen python3 /root/stolen.py; sleep 1")
+    try:
+        health = salt.call("site_health.ask")["probe"]
+        assert (health["uwsgi"], health["status"], health["healthy"]) == (200, 200, False), health
+        assert "a process on the site's socket that is no uWSGI generation" in health["why"]
+    finally:
+        host.run("systemctl stop stolen; mv /run/uwsgi/probe.sock.held /run/uwsgi/probe.sock")
+    assert salt.call("site_health.ask")["probe"]["healthy"] is True
+    # Another server, where no directive of nginx says so: the packets go elsewhere.
+    other = "server { listen 8081; return 200; }\n"
+    host.write("/etc/nginx/conf.d/other.conf", other)
+    host.install("nftables")
+    host.run(
+        "nginx -s reload; nft add table ip nat; "
+        "nft 'add chain ip nat output { type nat hook output priority -100; }'; "
+        "nft add rule ip nat output tcp dport 80 redirect to :8081; sleep 1"
+    )
+    try:
+        health = salt.call("site_health.ask")["probe"]
+        assert "is answered by another server than the one that nginx has" in health["why"], health
+        assert salt.call("nginx_uwsgi_django.report")["verdict"] == "error"
+    finally:
+        host.run("nft delete table ip nat; rm /etc/nginx/conf.d/other.conf; nginx -s reload")
+    assert salt.call("site_health.ask")["probe"]["healthy"] is True
 
 
 def test_a_certificate_of_another_name_is_told_and_the_site_is_healthy(

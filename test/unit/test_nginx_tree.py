@@ -410,7 +410,9 @@ def test_the_site_file(tree: Tree) -> None:
         ("charset", "utf-8"),
         ("client_max_body_size", "128M"),
         ("uwsgi_hide_header", "X-Content-Type-Options"),
+        ("uwsgi_hide_header", "X-Uwsgi-Generation"),
         ("add_header", "X-Content-Type-Options", "nosniff", "always"),
+        ("add_header", "X-Nginx-Uwsgi-Django", "$nginx_uwsgi_django_proof", "always"),
         ("location", "/"),
     ]
     location = next(one for one in server["block"] if one["directive"] == "location")
@@ -1106,6 +1108,15 @@ def test_the_common_file_is_plain(tree: Tree) -> None:
         ("map", "$host $http_host", "$nginx_uwsgi_django_host"),
         ("default", "$host"),
         (r"~*^([^ ]+) (\1\.?(?::[0-9]+)?)$", "$2"),
+        ("map", "$http_x_nginx_uwsgi_django", "$nginx_uwsgi_django_proof"),
+        ("default", ""),
+        ("proof", "$nginx_uwsgi_django_answered"),
+        ("map", "$remote_addr $server_addr", "$nginx_uwsgi_django_answered"),
+        ("default", ""),
+        (
+            r"~^([^ ]+) \1$",
+            "$server_name; generation=$upstream_http_x_uwsgi_generation; upstream=$upstream_status",
+        ),
     ]
     record = re.search("^# Found here before: (.*)$", path.read_text(), re.MULTILINE)
     assert record and json.loads(record.group(1))["user"] == ["www-data"]

@@ -22,7 +22,14 @@ HEAD = [
     ["keepalive_timeout", "20s"],
 ]
 NOSNIFF = ["add_header", "X-Content-Type-Options", "nosniff", "always"]
-HEADERS = [["uwsgi_hide_header", "X-Content-Type-Options"], NOSNIFF]
+PROOF = ["add_header", "X-Nginx-Uwsgi-Django", "$nginx_uwsgi_django_proof", "always"]
+ANSWERED = "$server_name; generation=$upstream_http_x_uwsgi_generation; upstream=$upstream_status"
+HEADERS = [
+    ["uwsgi_hide_header", "X-Content-Type-Options"],
+    ["uwsgi_hide_header", "X-Uwsgi-Generation"],
+    NOSNIFF,
+    PROOF,
+]
 APPLICATION = [
     ["include", "uwsgi_params"],
     ["uwsgi_param", "HTTP_HOST", "$nginx_uwsgi_django_host"],
@@ -63,6 +70,7 @@ FEATURES: dict[str, tuple[dict[str, Any], list[Any]]] = {
                         [
                             ["internal"],
                             NOSNIFF,
+                            PROOF,
                             ["add_header", "Retry-After", "600", "always"],
                             ["return", "503"],
                         ],
@@ -212,6 +220,18 @@ def test_what_all_sites_share_is_this_tree(tmp_path: pathlib.Path) -> None:
             "$host $http_host",
             "$nginx_uwsgi_django_host",
             [["default", "$host"], [r"~*^([^ ]+) (\1\.?(?::[0-9]+)?)$", "$2"]],
+        ],
+        [
+            "map",
+            "$http_x_nginx_uwsgi_django",
+            "$nginx_uwsgi_django_proof",
+            [["default", ""], ["proof", "$nginx_uwsgi_django_answered"]],
+        ],
+        [
+            "map",
+            "$remote_addr $server_addr",
+            "$nginx_uwsgi_django_answered",
+            [["default", ""], [r"~^([^ ]+) \1$", ANSWERED]],
         ],
         ["log_format", "timed", "escape=default", "$remote_addr $request_time"],
     ]

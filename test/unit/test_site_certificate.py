@@ -30,7 +30,8 @@ def pair(name: str = NAME, days: int = 30) -> tuple[str, str]:
 
 
 PAIR = pair()
-PLAIN_HEADERS = [["X-Content-Type-Options", "nosniff", "always"]]
+PROOF = ["X-Nginx-Uwsgi-Django", "$nginx_uwsgi_django_proof", "always"]
+PLAIN_HEADERS = [["X-Content-Type-Options", "nosniff", "always"], PROOF]
 
 
 def loaded(tmp_path: pathlib.Path, version: str = "1.26.3", **site: Any) -> Modules:
@@ -217,10 +218,13 @@ def test_a_promise_is_made_once_and_the_pillars_own_words_go_first(tmp_path: pat
     tls = {"certificate": "/x", "key": "/y"}
     _, encrypted = servers(loaded(tmp_path, tls=tls), tmp_path)
     promise = ["Strict-Transport-Security", "max-age=63072000", "always"]
-    assert words(encrypted, "add_header") == [*PLAIN_HEADERS, promise]
+    assert words(encrypted, "add_header") == [PLAIN_HEADERS[0], promise, PROOF]
     own = {"strict-transport-security": "max-age=5"}
     _, encrypted = servers(loaded(tmp_path, tls=tls, headers=own), tmp_path)
-    assert words(encrypted, "add_header") == [["strict-transport-security", "max-age=5", "always"]]
+    assert words(encrypted, "add_header") == [
+        ["strict-transport-security", "max-age=5", "always"],
+        PROOF,
+    ]
 
 
 def test_behind_a_load_balancer_that_ended_tls_nothing_is_redirected_for_ever(

@@ -92,6 +92,39 @@ def test_a_503_that_the_pillar_wants_is_told_from_a_broken_one():
     assert "answered with 503" in (site_visit.fault(visit(), 503, {"retry-after": "600"}) or "")
 
 
+OURS = {"proof": {"server": NAME, "generations": ["0a1b2c3d4e5f"]}}
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (None, "another server than the one that nginx has for the site"),
+        ("b.example.org; generation=; upstream=", "the server of b.example.org"),
+        (f"{NAME}; generation=; upstream=200", "no uWSGI generation of the site"),
+        (
+            f"{NAME}; generation=ffffffffffff; upstream=200",
+            "generation ffffffffffff, and systemd runs 0a1b2c3d4e5f",
+        ),
+        (f"{NAME}; generation=0a1b2c3d4e5f; upstream=200", None),
+        # nginx's own answer: a static page, or a redirect of the pillar.
+        (f"{NAME}; generation=; upstream=", None),
+    ],
+)
+def test_a_good_answer_counts_if_the_site_gave_it(said, words):
+    headers = {"x-nginx-uwsgi-django": said} if said else {}
+    why = site_visit.fault(visit(**OURS), 200, headers)
+    assert (why is None) if words is None else why and words in why
+    # An answer that is wrong in itself is told as that.
+    assert "500" in str(site_visit.fault(visit(**OURS), 500, headers))
+    assert site_visit.fault(visit(), 200, headers) is None
+
+
+def test_a_generation_from_before_does_not_name_itself():
+    asked = visit(proof={"server": NAME, "generations": None})
+    headers = {"x-nginx-uwsgi-django": f"{NAME}; generation=; upstream=200"}
+    assert site_visit.fault(asked, 200, headers) is None
+
+
 @contextlib.contextmanager
 def serving(status: int, **headers: str) -> Any:
     class Handler(http.server.BaseHTTPRequestHandler):

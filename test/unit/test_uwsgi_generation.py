@@ -482,7 +482,7 @@ def test_an_upgrade_of_the_formula_changes_no_generation(made, tmp_path):
         for key, text in {**texts, "parts": " ".join(wanted["parts"])}.items()
     }
     assert found == {
-        "ini": "6c5690bd3c3b",
+        "ini": "56071e3ba7c4",
         "unit": "7ea9dca15755",
         "environment": "e6039579833c",
         "parts": "18514745b030",

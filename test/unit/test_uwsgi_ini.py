@@ -55,6 +55,15 @@ def test_what_a_generation_stands_on():
     assert "die-on-term" not in said and "plugin" not in said
 
 
+def test_each_answer_names_its_generation():
+    line = "add-header = X-Uwsgi-Generation: 0a1b2c3d4e5f"
+    assert line in uwsgi_ini.render(SITE, "/srv/a", digest="0a1b2c3d4e5f").splitlines()
+    own = "[uwsgi]\nadd-header = X-Frame-Options: DENY\n"
+    text = uwsgi_ini.render(SITE, "/srv/a", own=own, digest="0a1b2c3d4e5f")
+    assert line in text and "add-header = X-Frame-Options: DENY" in text
+    assert line in uwsgi_ini.preflight(text, "/run/private.sock")
+
+
 def test_a_plugin_is_loaded_before_an_option_of_its_own_is_said():
     said = [key for key, _ in options(uwsgi_ini.render(SITE, "/srv/a", "/v", plugin="python3"))]
     assert said.index("plugin") < said.index("home") < said.index("module")
