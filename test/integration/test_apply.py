@@ -117,6 +117,27 @@ def test_a_second_run_changes_nothing_and_says_so(applied):
     assert " answers (200 " in outcome.stdout
 
 
+def test_a_dry_run_is_a_plan_with_diffs_by_site_and_a_count(applied):
+    host, _ = applied
+    text = (FORMULA / "pillar.example").read_text()
+    host.write("/root/other.sls", text.replace("body_size: 128M", "body_size: 7M"))
+    before = host.read("/etc/nginx/sites-available/mysite.conf")
+    plan = host.run(APPLY, "--test", "/root/other.sls", timeout=120).stdout
+    head, _, plan = plan.partition("\n\nnginx\n")
+    assert plan.startswith("  ~ its tree is the one of the pillar\n")
+    assert "-    client_max_body_size 128M;" in plan and "+    client_max_body_size 7M;" in plan
+    assert "\n  ~ it runs what is on disk\n" in plan
+    assert re.search(r"^Nothing was changed. Of \d+ states 2 would act: 2 change\.$", plan, re.M)
+    assert host.read("/etc/nginx/sites-available/mysite.conf") == before
+    assert "nothing to change" in host.run(APPLY, "--test", timeout=120).stdout
+    # One fault, and not a line for each state that it keeps from running.
+    host.write("/etc/nginx/conf.d/broken.conf", "no_such_directive on;\n")
+    refused = host.run(APPLY, "--test", "/root/other.sls", check=False, timeout=120)
+    host.run("rm", "/etc/nginx/conf.d/broken.conf")
+    assert refused.returncode == 1
+    assert refused.stdout.count("FAILED") == 1 and "no_such_directive" in refused.stdout
+
+
 def test_a_pillar_with_errors_is_told_by_its_path(applied):
     host, _ = applied
     host.write(
