@@ -332,12 +332,14 @@ def _says(tree: Any, path: tuple[str, ...]) -> bool:
     return True
 
 
-def show(name: str | None = None) -> dict:
+def show(name: str | None = None, defaults: bool = False) -> dict:
     """
-    The settings in force and where each comes from, without secrets.
+    The settings that are not a fixed default, and where each comes from, without secrets.
 
     name
         one site's name; without it, everything
+    defaults
+        with the settings that are a fixed default
 
     Returns a mapping from pillar path to ``value`` and ``origin``: ``default``, ``platform``
     (a default that the os_family, os or osfinger
@@ -351,6 +353,7 @@ def show(name: str | None = None) -> dict:
     .. code-block:: bash
 
         salt '*' site_pillar.show mysite
+        salt '*' site_pillar.show mysite defaults=True
 
     .. versionadded:: 0.1.0
     """
@@ -360,6 +363,8 @@ def show(name: str | None = None) -> dict:
     shown: dict[str, dict] = {}
 
     def add(path: tuple[str, ...], node: contract_schema.Node, value: Any, origin: str) -> None:
+        if origin == "default" and not defaults:
+            return
         secret = node.hides and not node.private and value not in (None, {}, [])
         shown[":".join(path)] = {
             "value": _MASK if secret else copy.deepcopy(value),

@@ -147,7 +147,8 @@ PAGE = """\
 
 Everything stands under `nginx_uwsgi_django`. The whole pillar is checked before anything changes; a
 run with an error in it changes nothing. `salt '*' site_pillar.check` lists the errors of a pillar,
-`salt '*' site_pillar.show` the settings in force and where each comes from, with secrets masked.
+`salt '*' site_pillar.show` the settings that are not a default and where each comes from, with secrets
+masked (`defaults=True` adds the defaults).
 
 ## Rules
 

@@ -219,7 +219,7 @@ def test_pillar_files_merge_as_salts_do_and_show_tells_where_each_value_is_from(
     assert (shop["health"]["status"], blog["health"]["status"]) == ([404], [200])
     assert blog["server_names"] == ["all.example.org"]
     assert (blog["project"]["settings"], blog["uwsgi"]["processes"]) == ("shop.settings", 4)
-    shown = host.salt_call("site_pillar.show")
+    shown = host.salt_call("site_pillar.show", defaults=True)
     assert SECRET not in repr(shown)
     for path, value, origin in (
         ("lookup:nginx_package", "nginx-full", "lookup"),

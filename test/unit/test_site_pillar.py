@@ -1271,7 +1271,7 @@ def test_show_says_where_each_value_comes_from_and_masks_secrets(use):
         lookup={"uwsgi_dir": "/etc/uwsgi2"},
         nginx={"user": "web"},
     )
-    shown = use(pillar, UBUNTU).show()
+    shown = use(pillar, UBUNTU).show(defaults=True)
     assert SECRET not in repr(shown)
     assert shown["sites:mysite:project:env:KEY"] == {"value": "**********", "origin": "site"}
     assert shown["sites:mysite:charset"] == {"value": "koi8-r", "origin": "site_defaults"}
@@ -1286,8 +1286,16 @@ def test_show_says_where_each_value_comes_from_and_masks_secrets(use):
     assert shown["lookup:uwsgi_dir"]["origin"] == "lookup"
     assert shown["lookup:repos:nginx.org:uris"]["origin"] == "platform"
     assert shown["lookup:nginx_dir"]["origin"] == "default"
-    one = site_pillar.show("mysite")
+    one = site_pillar.show("mysite", defaults=True)
     assert one == {path: value for path, value in shown.items() if path.startswith("sites:")}
+    # What an operator wants to see: one row in five.
+    assert site_pillar.show() == {
+        path: row for path, row in shown.items() if row["origin"] != "default"
+    }
+    assert site_pillar.show("mysite") == {
+        path: row for path, row in one.items() if row["origin"] != "default"
+    }
+    assert len(site_pillar.show()) < len(shown) / 4
     with pytest.raises(CommandExecutionError):
         site_pillar.show("other")
 
