@@ -387,6 +387,9 @@ def _tell(ret: dict[str, Any], begun: dict[str, list[dict[str, Any]]]) -> list[s
     failed = []
     ret["sub_state_run"] = []
     for site, report in begun.items():
+        for each in report:
+            if each["unreached"]:
+                each["comment"] += f"\nNot reached: {'; '.join(each['unreached'])}"
         ret["sub_state_run"] += report
         changed = [each["label"] for each in report if each["changes"]]
         if changed:
@@ -415,10 +418,16 @@ def _run(
 ) -> list[dict[str, Any]]:
     """
     One site's states, each as Salt's `sub_state_run` takes it, after those that are reported.
+
+    A state that needs one that failed is not reported itself: the one that failed names it.
     """
     hooked = __salt__["django_site.hooked"](site)
     report = list(report)
-    bad = [each["label"] for each in report if each["result"] is False]
+    # What failed or was not reached, and the report of the state that is to blame.
+    bad: dict[str, dict[str, Any]] = {}
+    for each in report:
+        if each["result"] is False:
+            bad.update(dict.fromkeys((each["label"], *each["unreached"]), each))
     for step in steps:
         if step.points and not hooked:
             continue
@@ -426,40 +435,40 @@ def _run(
         unready = [label for label in step.first if label in bad]
         began = time.monotonic()
         now = datetime.datetime.now()
-        if unready and not missing and not __salt__["uwsgi_generation.serves"](site):
-            told = _unopened(site, unready)
-        elif missing:
-            told = {
-                "result": False,
-                "changes": {},
-                "comment": _requisite_failed(site, missing),
-            }
+        told: dict[str, Any] | None
+        cause = None
+        if missing:
+            told, cause = None, bad[missing[0]]
+        elif unready and not __salt__["uwsgi_generation.serves"](site):
+            told, cause = _closed(site), bad[unready[0]]
         else:
             told = _called(site, step)
-        took = round((time.monotonic() - began) * 1000, 3)
-        if told["result"] is False:
-            bad.append(step.label)
-        report.append(_reported(site, step, told, now, took))
+        if told is not None:
+            took = round((time.monotonic() - began) * 1000, 3)
+            report.append(_reported(site, step, told, now, took))
+            if told["result"] is False:
+                bad[step.label] = cause or report[-1]
+        elif cause is not None:
+            cause["unreached"].append(step.label)
+            bad[step.label] = cause
     return report
 
 
-def _requisite_failed(site: str, labels: Sequence[str]) -> str:
-    return "One or more requisite failed: " + ", ".join(f"{site}: {label}" for label in labels)
-
-
-def _unopened(site: str, labels: Sequence[str]) -> dict[str, Any]:
-    """The socket of a site of which no generation is up, and none is about to be, is not open."""
-    told: dict[str, Any] = {
-        "result": False,
-        "changes": {},
-        "comment": _requisite_failed(site, labels),
-    }
-    if not __opts__["test"]:
-        try:
-            if __salt__["uwsgi_generation.close"](site):
-                told["changes"] = {"listening": {"old": True, "new": False}}
-        except CommandExecutionError as error:
-            told["comment"] += f"; its socket is still open: {error}"
+def _closed(site: str) -> dict[str, Any] | None:
+    """
+    The socket of a site of which no generation is up, and none is about to be, is not open; None
+    where it was not.
+    """
+    told: dict[str, Any] = {"result": False, "changes": {}}
+    if __opts__["test"]:
+        return None
+    try:
+        if not __salt__["uwsgi_generation.close"](site):
+            return None
+        told["changes"] = {"listening": {"old": True, "new": False}}
+        told["comment"] = "closed: no generation of the site reads it"
+    except CommandExecutionError as error:
+        told["comment"] = f"still open, and no generation of the site reads it: {error}"
     return told
 
 
@@ -474,6 +483,7 @@ def _reported(
         "result": told["result"],
         "changes": told["changes"],
         "comment": told["comment"],
+        "unreached": [],
         "duration": took,
         "start_time": began.time().isoformat(),
     }

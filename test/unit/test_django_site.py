@@ -95,3 +95,67 @@ def test_what_was_done_before_systemd_fell_silent_is_told(modules, monkeypatch):
     assert ret["result"] is False and last == []
     assert "not done within 90 s" in ret["comment"]
     assert {state["name"] for state in ret["sub_state_run"]} == {"one", "two"}
+
+
+def report_of(m, close, **answers):
+    """What is reported of a site that no generation serves, by label."""
+    project = {"wsgi": "a.wsgi:app", "settings": "a.settings", "hooks": {"before_switch": [["x"]]}}
+    sites = {"one": {"server_names": ["one.example.org"], "project": project}}
+    m.opts["pillar"].update({"nginx_uwsgi_django": {"sites": sites}})
+    m.salt["systemd_unit.needs_reload"] = lambda units: False
+    m.salt["systemd_unit.reload_later"] = contextlib.nullcontext
+    m.salt["django_site.look"] = lambda served: {"one": None}
+    m.salt["django_site.remarks"] = lambda name: []
+    m.salt["uwsgi_generation.serves"] = lambda name: False
+    m.salt["uwsgi_generation.close"] = close
+    module = m.states.django_site
+    for step in module._STEPS:
+        answer = {"result": True, "changes": {}, "comment": "", **answers.get(step.function, {})}
+        module.__states__[step.function] = lambda name, answer=answer, **_: dict(answer)
+    return {each["label"]: each for each in module.current("sites")["sub_state_run"]}
+
+
+def test_what_was_not_reached_is_named_by_its_cause_and_not_reported(modules):
+    told = report_of(
+        modules(),
+        lambda name: False,
+        **{
+            "python_venv.built": {"result": False, "comment": "no such package"},
+            "uwsgi_log.kept": {"result": False, "comment": "no room"},
+        },
+    )
+    assert {label: each["comment"] for label, each in told.items() if not each["result"]} == {
+        "the virtual environment is built": "no such package\n"
+        "Not reached: the hooks between build and migrate have run; the release is checked and its "
+        "database and static files are prepared; the hooks after migrate have run; the hooks before "
+        "the switch have run",
+        "what uWSGI writes is kept": "no room\n"
+        "Not reached: systemd holds the socket; uWSGI runs the desired generation; current is the "
+        "release that is served; the hooks after the switch have run; its companions run",
+    }
+    assert list(told)[-2:] == ["the virtual environment is built", "what uWSGI writes is kept"]
+
+
+def test_a_socket_that_is_closed_is_reported_and_not_to_blame(modules):
+    failure = {"django_release.prepared": {"result": False, "comment": "it does not migrate"}}
+    cause = "the release is checked and its database and static files are prepared"
+    told = report_of(modules(), lambda name: True, **failure)
+    assert told["systemd holds the socket"]["changes"] == {"listening": {"old": True, "new": False}}
+    assert told["systemd holds the socket"]["comment"] == (
+        "closed: no generation of the site reads it"
+    )
+    assert told[cause]["comment"].endswith(
+        "current is the release that is served; the hooks after "
+        "the switch have run; its companions run"
+    )
+
+    def silent(name):
+        raise CommandExecutionError("systemctl stop was not done within 90 s")
+
+    told = report_of(modules(), silent, **failure)
+    assert told["systemd holds the socket"]["comment"] == (
+        "still open, and no generation of the site reads it: systemctl stop was not done within 90 s"
+    )
+    # A dry run changes nothing.
+    told = report_of(modules(test=True), silent, **failure)
+    assert "systemd holds the socket" not in told
