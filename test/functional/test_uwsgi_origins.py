@@ -137,3 +137,30 @@ def test_the_distributions_plugin_may_be_loaded_into_a_given_binary(applied: Hos
         "state.single", "uwsgi_generation.running", "distribution", test=True, pillar=changed
     ).values()
     assert done["result"] is None, done["comment"]
+
+
+def test_it_is_compiled_on_a_bare_debian_14(forky_host: Host) -> None:
+    """Without a compiler, headers or a cache; the project's requirements pin uWSGI, too."""
+    host, source = forky_host, "/srv/salt/mysite"
+    assert not host.run("command -v cc gcc python3-config", check=False).stdout
+    host.run(f"mkdir -p /srv/salt && cp -r /srv/formula/examples/mysite {source}")
+    host.run(f"echo 'uWSGI==2.0.31' >> {source}/requirements.txt")
+    pillar = copy.deepcopy(PILLAR)
+    sites = pillar["nginx_uwsgi_django"]["sites"] = {
+        "compiled": pillar["nginx_uwsgi_django"]["sites"]["compiled"]
+    }
+    sites["compiled"]["project"]["source"] = {"salt": "salt://mysite"}
+    run = host.apply(pillar=pillar, cold=True, timeout=1200)
+    assert run.ok, run.failed
+    status, _, body = host.get("/", "compiled.compute.amazonaws.com")
+    assert status == 200 and b"The install worked successfully!" in body
+    told = host.salt_call("uwsgi_generation.status", "compiled")
+    started = host.run("systemctl", "show", "-P", "ExecStart", told["unit"]).stdout
+    (program,) = host.run(f"ls {ORIGINS['compiled'][1]}").stdout.split()
+    assert f"path={program} ;" in started
+    again = host.apply(pillar=pillar)
+    assert again.ok and again.changed == [], again
+    # What came for the build goes with the formula.
+    clean = host.apply("nginx_uwsgi_django.clean", pillar=pillar)
+    assert clean.ok, clean.failed
+    assert not host.run("command -v cc gcc python3-config", check=False).stdout
