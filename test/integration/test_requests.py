@@ -1,6 +1,6 @@
 """
 What reaches Django of a request: a browser's form, with its Origin, through every kind of listen
-(Django compares it with the Host), and all that nginx takes.
+(Django compares it with the Host), and all that nginx takes; and how the two agree on a key for TLS.
 """
 
 import copy
@@ -168,3 +168,17 @@ def test_behind_a_load_balancer_too(applied):
             *("-F", f"csrfmiddlewaretoken={token[1]}", "-F", "message=hello", f"{plain}/entries/"),
         ).stdout
         assert status == "302", origin
+
+
+@ON_EACH
+def test_the_key_exchange_is_left_to_openssl(applied):
+    """A list in nginx's configuration turns off the groups that it does not name."""
+
+    def agreed(*words: str) -> str:
+        command = ("openssl", "s_client", "-brief", "-connect", "127.0.0.1:443", *words)
+        return applied.run("sh", "-c", 'exec "$@" 2>&1 </dev/null', "sh", *command).stdout
+
+    assert "TLSv1.3" in agreed("-groups", "P-521")
+    if applied.release != "bookworm":
+        # OpenSSL 3.5 and newer prefer it, as current browsers do.
+        assert "X25519MLKEM768" in agreed()
