@@ -79,9 +79,9 @@ def _site_keys() -> dict[str, Node]:
             "a list with at least one name",
             least=1,
             unique=True,
-            description="The names that the site answers to. `ec2:public-hostname`, "
-            "`ec2:public-ipv4`, `ec2:local-hostname` and `ec2:local-ipv4` are the instance's own; "
-            "one that it does not have, or any of them off EC2, adds no name.",
+            description="The host names of the site. `ec2:public-hostname`, `ec2:public-ipv4`, "
+            "`ec2:local-hostname` and `ec2:local-ipv4` stand for the names of the EC2 instance. A "
+            "name that the instance does not have is left out; outside EC2 all four are.",
             example=["www.example.org", "*.example.org"],
         ),
         "redirect_from": List(
@@ -97,14 +97,14 @@ def _site_keys() -> dict[str, Node]:
             "a list of names",
             unique=True,
             default=[],
-            description="Names whose requests are redirected to the same path under the first of "
-            "server_names. A certificate by ACME is for them too.",
+            description="Names that nginx redirects to the first of `server_names`, with the same "
+            "path. An ACME certificate includes them.",
             example=["example.org"],
         ),
         "listen": listen_list(
             [80],
-            "Where nginx listens for the site: ports, or quoted texts with address and port. "
-            "`default_server` after a port makes the site answer for every other name too.",
+            "Ports, or quoted addresses with a port, where nginx listens for the site. "
+            "`default_server` after a port makes the site answer requests for unknown names too.",
             [80, "[::]:80"],
         ),
         "charset": Text(
@@ -112,7 +112,7 @@ def _site_keys() -> dict[str, Node]:
             r"[A-Za-z0-9][A-Za-z0-9._-]*",
             most=40,
             default="utf-8",
-            description="The charset in the Content-Type of texts.",
+            description="The charset that nginx adds to the Content-Type of text responses.",
             example="utf-8",
         ),
         "client_max_body_size": Plain(
@@ -135,9 +135,8 @@ def _site_keys() -> dict[str, Node]:
                     PATH,
                     most=107,  # sun_path of unix(7), less its closing NUL
                     default=Derived("/run/uwsgi/SITE.sock"),
-                    description="The socket between nginx and uWSGI; systemd holds it. In /tmp, "
-                    "where anybody may put a socket of that name first, it works and every run "
-                    "calls it insecure.",
+                    description="The path of the socket. systemd creates it. A path in /tmp works, "
+                    "but every run warns: any user could create a socket with that name first.",
                     example="/run/uwsgi/mysite.sock",
                     refuse=(SYSTEM_SOCKET_PLACES,),
                 ),
@@ -146,8 +145,8 @@ def _site_keys() -> dict[str, Node]:
                     ACCOUNT,
                     most=32,
                     default="root",
-                    description="The socket's owner. While nginx goes over to another nginx:user, "
-                    "its old user takes the owner's place.",
+                    description="The socket's owner. While a change of `nginx:user` is in "
+                    "progress, the old nginx user owns the socket.",
                     example="deploy",
                 ),
                 "group": Text(
@@ -155,8 +154,8 @@ def _site_keys() -> dict[str, Node]:
                     ACCOUNT,
                     most=32,
                     default=Derived("the primary group of nginx:user"),
-                    description="The socket's group: one that nginx's user is in, unless the "
-                    "owner or the mode lets nginx connect.",
+                    description="The socket's group. nginx's user must be a member, unless the "
+                    "owner or the mode already lets nginx connect.",
                     example="deploy",
                     refuse=(
                         ("users|nogroup", "anybody may be in it, and who can connect runs code"),
@@ -166,9 +165,9 @@ def _site_keys() -> dict[str, Node]:
                     "a quoted octal mode, like '0660'",
                     r"0?[0-7]{3}",
                     default="0660",
-                    description="The socket's mode, quoted. Who can write to a uWSGI socket runs "
-                    "code as the site's user: with '0666' that is everybody on the host, and every "
-                    "run calls it insecure.",
+                    description="The socket's mode, quoted. Any user who can write to the socket "
+                    "can run code as the site's user. With '0666' that is every user of the host, "
+                    "and every run warns.",
                     example="0660",
                     mode=True,
                     advice=(
@@ -180,7 +179,7 @@ def _site_keys() -> dict[str, Node]:
                     1,
                     65535,
                     default=4096,
-                    description="Connections that may wait for a free worker.",
+                    description="How many connections may wait in the socket for a free worker.",
                     example=1024,
                 ),
             },
@@ -193,7 +192,7 @@ def _site_keys() -> dict[str, Node]:
                     r"/[A-Za-z0-9._~/?&=+,:@-]*",
                     most=1024,
                     default="/",
-                    description="What is asked for to see whether the site works.",
+                    description="The path of the health request.",
                     example="/health/",
                 ),
                 "status": List(
@@ -202,7 +201,7 @@ def _site_keys() -> dict[str, Node]:
                     least=1,
                     unique=True,
                     default=[200, 301, 302],
-                    description="The answers that mean yes.",
+                    description="Status codes that count as healthy.",
                     example=[200],
                 ),
                 "host": Text(
@@ -213,8 +212,8 @@ def _site_keys() -> dict[str, Node]:
                         "the first of server_names, where '*.example.org' becomes "
                         "health.example.org"
                     ),
-                    description="The Host header of the question; Django's ALLOWED_HOSTS has to "
-                    "allow it.",
+                    description="The Host header of the health request. Django's ALLOWED_HOSTS "
+                    "must contain it.",
                     example="www.example.org",
                 ),
                 "timeout": Number(
@@ -222,11 +221,12 @@ def _site_keys() -> dict[str, Node]:
                     1,
                     3600,
                     default=30,
-                    description="Seconds until no answer is a no.",
+                    description="Seconds to wait for a response before the check fails.",
                     example=10,
                 ),
             },
-            description="How a new generation proves that it works, before any request reaches it.",
+            description="The health request, which a new generation must answer before users' "
+            "requests reach it.",
         ),
         "tls": tls_keys(),
     }
@@ -234,14 +234,14 @@ def _site_keys() -> dict[str, Node]:
 
 DEFAULTS_OF_SITES = Mapping(
     _site_keys(),
-    description="Values for every site that does not say otherwise: mappings are merged, anything "
-    "else is replaced by the site's own.",
+    description="Defaults for all sites. A site's own value replaces the default; mappings are "
+    "merged key by key.",
 )
 SITE = Mapping(
     {
         "absent": Switch(
             default=False,
-            description="true removes the site from the host; nothing else is needed then.",
+            description="true: remove the site from the host. Such a site needs no other key.",
         ),
         **DEFAULTS_OF_SITES.keys,
     },
@@ -265,19 +265,18 @@ PILLAR = Mapping(
         "lookup": lookup_keys(),
         "purge": Switch(
             default=False,
-            description="true also removes sites that the formula made and the pillar no longer "
-            "names, but not their data; otherwise such a site stays as it is and is reported, and "
-            "a site goes only by `absent: true`.",
+            description="true: remove orphaned sites, which the formula deployed and the pillar no "
+            "longer names; their data stays. false: report them and leave them as they are.",
         ),
         "clean": Mapping(
             {
                 "data": Switch(
                     default=False,
-                    description="true: removing a site by `absent`, or all by "
-                    "`nginx_uwsgi_django.clean`, removes its releases, database and uploads too.",
+                    description="true: `absent: true` and `nginx_uwsgi_django.clean` also delete "
+                    "the site's releases, database and uploads. false: these stay on the host.",
                 ),
             },
-            description="What a removal removes.",
+            description="How much a removal deletes.",
         ),
         "schedule": Mapping(
             {
@@ -287,8 +286,8 @@ PILLAR = Mapping(
                     10080,
                     nullable=True,
                     default=None,
-                    description="A masterless host applies the formula to itself by a timer, this "
-                    "long after it was set and after each run; null: it does not.",
+                    description="Minutes from the end of one automatic run to the start of the "
+                    "next. null: no automatic runs.",
                     example=60,
                 ),
                 "splay": Number(
@@ -296,12 +295,12 @@ PILLAR = Mapping(
                     0,
                     1440,
                     default=10,
-                    description="Each run is put off by a random time up to this many minutes, so "
-                    "that hosts do not all run at once.",
+                    description="Each run starts later by a random time of up to this many "
+                    "minutes, so that the hosts of a fleet do not all run at once.",
                     example=30,
                 ),
             },
-            description="Runs that nobody starts.",
+            description="Automatic runs by a systemd timer. Only for masterless hosts.",
         ),
         "nginx": Mapping(
             {
@@ -309,10 +308,10 @@ PILLAR = Mapping(
                     f"{', '.join(('auto', *SOURCES))} or distro",
                     choices=("auto", *SOURCES, "distro"),
                     default=Derived("auto on Ubuntu, distro elsewhere"),
-                    description="Where nginx comes from: the PPA of `ppa` (Ubuntu only), nginx.org, "
-                    "or the distribution. auto stays with the source that nginx is from; on a host "
-                    "without nginx it takes the PPA where that has the release, else the "
-                    "distribution.",
+                    description="The package source of nginx: `ppa` (Ubuntu only, see "
+                    "`nginx:ppa`), `nginx.org`, or `distro`, the distribution. `auto` keeps the "
+                    "source of the installed nginx. On a host without nginx, `auto` takes the PPA "
+                    "if it has packages for the Ubuntu release, else the distribution.",
                     example="nginx.org",
                 ),
                 "ppa": Text(
@@ -320,8 +319,9 @@ PILLAR = Mapping(
                     r"[a-z0-9][a-z0-9.+-]*/[a-z0-9][a-z0-9.+-]*",
                     most=256,
                     default=STABLE,
-                    description="The PPA of `repo: ppa`. Any but nginx/stable needs its keys in "
-                    "`lookup:repos:ppa:fingerprints`; `deb822_source.ppa OWNER/NAME` prints them.",
+                    description="The PPA that `repo: ppa` uses. Any PPA other than nginx/stable "
+                    "also needs its keys in `lookup:repos:ppa:fingerprints`; `deb822_source.ppa "
+                    "OWNER/NAME` prints them.",
                     example="ondrej/nginx",
                 ),
                 "user": Text(
@@ -329,7 +329,8 @@ PILLAR = Mapping(
                     ACCOUNT,
                     most=32,
                     default="deploy",
-                    description="The user of nginx's workers; created when missing.",
+                    description="The user that nginx's worker processes run as. The formula "
+                    "creates it if it does not exist.",
                     example="www-data",
                     refuse=(("root", "nginx's workers would be root"),),
                 ),
@@ -342,15 +343,17 @@ PILLAR = Mapping(
                     "a list of what may go",
                     unique=True,
                     default=[],
-                    description="Addresses and names that nginx answers now and may stop answering. "
-                    "A run that would end any other changes nothing of nginx, and prints the line to write here.",
+                    description="Addresses and names that nginx answers today and that the formula "
+                    "may remove. If a run would remove any other, it leaves nginx unchanged and "
+                    "prints the line to add here.",
                     example=["listen *:443", "name old.example.org on *:80"],
                 ),
                 "catch_all": Switch(
                     nullable=True,
                     default=None,
-                    description="Close the connection of a request whose Host is no site's name; "
-                    "null does so where nginx has more sites of the formula's than one. Not on an address where a site is the default_server, or has the name _.",
+                    description="Close connections whose Host header matches no site. null: on "
+                    "when the formula manages two or more sites. Ignored on addresses where a site "
+                    "is `default_server` or is named `_`.",
                     example=True,
                 ),
                 "health": Mapping(
@@ -359,14 +362,15 @@ PILLAR = Mapping(
                             "a path that begins with /",
                             r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~@+-]+)+/?",
                             most=256,
-                            description="The path.",
+                            description="The path that load balancers ask for.",
                             example="/-/health",
                         ),
                         "site": Text(
                             "the name of a site",
                             r"[a-z][a-z0-9_-]{0,30}",
                             default=Derived("the first of the sites"),
-                            description="The site that is asked where the Host is no site's.",
+                            description="The site that answers health requests whose Host header "
+                            "matches no site.",
                             example="mysite",
                         ),
                         "drain": Number(
@@ -374,18 +378,20 @@ PILLAR = Mapping(
                             0,
                             900,
                             default=0,
-                            description="How long a shutdown of the host waits, with 503 as the "
-                            "answer and every other request served: as long as the load balancer "
-                            "needs to notice. 0: not at all.",
+                            description="Seconds that a shutdown of the host is delayed. During "
+                            "that time health requests are answered with 503 and all other "
+                            "requests are served as usual. Set it to the time that the load "
+                            "balancer needs to notice. 0: no delay.",
                             example=30,
                         ),
                     },
                     required=("path",),
                     nullable=True,
                     default=None,
-                    description="A path for load balancers, answered for any Host: the site's "
-                    "health:path is asked with its health:host. While "
-                    "/run/nginx_uwsgi_django/drain is there, the answer is 503.",
+                    description="A health path for load balancers, which works with any Host "
+                    "header. nginx passes the request to the site's `health:path` with the site's "
+                    "`health:host`. While the host is drained (the file "
+                    "/run/nginx_uwsgi_django/drain exists), the answer is 503.",
                     example={"path": "/-/health"},
                 ),
                 "timeouts": Mapping(
@@ -396,7 +402,8 @@ PILLAR = Mapping(
                             86400,
                             nullable=True,
                             default=None,
-                            description="Seconds that a client has for a request's head.",
+                            description="Seconds a client may take to send the request line and "
+                            "headers.",
                             example=15,
                         ),
                         "keepalive": Number(
@@ -405,13 +412,15 @@ PILLAR = Mapping(
                             86400,
                             nullable=True,
                             default=None,
-                            description="Seconds that an idle connection is kept; 0: none is.",
+                            description="Seconds that nginx keeps an idle connection open. 0: "
+                            "close it after each response.",
                             example=30,
                         ),
                     },
-                    description="How long nginx waits for a request. It knows the site only after "
-                    "a request's head: what counts is the default server's word, in force where "
-                    "that is one of the formula's. null is as nginx.conf says.",
+                    description="How long nginx waits for a client. These apply before nginx knows "
+                    "the site, so nginx uses the default server's values: the keys have no effect "
+                    "on addresses where the default server is not the formula's. null: the value "
+                    "in nginx.conf.",
                 ),
                 "log_formats": Table(
                     Text(
@@ -426,14 +435,14 @@ PILLAR = Mapping(
                                 "one line of text with nginx's variables",
                                 r"[^\x00-\x1f\x7f\ud800-\udfff]+",
                                 most=4000,
-                                description="The line.",
+                                description="The log line, with nginx's variables.",
                                 example='$remote_addr "$request" $status',
                             ),
                             "escape": Text(
                                 "default, json or none",
                                 choices=("default", "json", "none"),
                                 default="default",
-                                description="How the variables' values are written.",
+                                description="How nginx escapes the variables' values.",
                                 example="json",
                             ),
                         },
@@ -441,7 +450,7 @@ PILLAR = Mapping(
                     ),
                     "a mapping of formats",
                     default={},
-                    description="Formats for the sites' access_log, by name.",
+                    description="Log formats by name, for `access_log:format` of the sites.",
                     example={
                         "json": {
                             "escape": "json",
@@ -450,18 +459,19 @@ PILLAR = Mapping(
                     },
                 ),
                 "snippet": snippet_key(
-                    "at the level of http", "map $http_x_kind $kind { default 0; }\n"
+                    "into the http block", "map $http_x_kind $kind { default 0; }\n"
                 ),
                 "socket": Switch(
                     default=True,
-                    description="systemd holds nginx's listening sockets, so that a restart or an "
-                    "upgrade of its package refuses no connection. Addresses with `reuseport` are "
-                    "not held; one that nginx has bound by itself is taken over when nginx is "
-                    "started next. While nginx is stopped, clients wait instead of being refused, "
-                    "and nobody else can have the port: false, where that is not wanted.",
+                    description="systemd holds nginx's listening sockets, so that no connection is "
+                    "refused while nginx restarts or its package is upgraded. Addresses with "
+                    "`reuseport` are excluded. On a host where nginx already runs, this takes "
+                    "effect at the next start of nginx. While nginx is stopped, clients wait and "
+                    "the port stays in use; set false if another program needs the port or a load "
+                    "balancer must see the refusal.",
                 ),
             },
-            description="nginx as a whole.",
+            description="Settings of nginx for the whole host.",
         ),
         "ec2": Mapping(
             {
@@ -471,13 +481,14 @@ PILLAR = Mapping(
                     most=256,
                     nullable=True,
                     default=None,
-                    description="Where an instance asks what it is, always by IMDSv2; null is "
-                    "EC2's own IPv4 address, asked only where the firmware says EC2.",
+                    description="The URL of the instance metadata service, which is used with "
+                    "IMDSv2 only. null: 169.254.169.254, on hosts whose firmware identifies them "
+                    "as EC2.",
                     example="http://[fd00:ec2::254]",
                 ),
                 "ingress": INGRESS,
             },
-            description="The host as an EC2 instance.",
+            description="Settings for EC2 instances.",
         ),
         "rollout": Mapping(
             {
@@ -486,8 +497,8 @@ PILLAR = Mapping(
                     0,
                     3600,
                     default=10,
-                    description="How long a host is watched before it is changed and after; 0 "
-                    "leaves the comparison out.",
+                    description="Seconds that a host is observed before and again after the "
+                    "change. 0: do not compare.",
                     example=60,
                 ),
                 "errors": Number(
@@ -495,7 +506,8 @@ PILLAR = Mapping(
                     0,
                     100,
                     default=1,
-                    description="How many more of 100 requests may fail after than before.",
+                    description="By how many percentage points the share of failed requests may "
+                    "rise.",
                     example=0,
                 ),
                 "slower": Number(
@@ -503,8 +515,8 @@ PILLAR = Mapping(
                     0,
                     10000,
                     default=100,
-                    description="By how many per cent a request may take longer after than before; "
-                    "a quarter of a second always may be.",
+                    description="By how many per cent the response time may rise. An increase of "
+                    "up to 0.25 seconds is always accepted.",
                     example=50,
                 ),
                 "memory": Number(
@@ -512,12 +524,13 @@ PILLAR = Mapping(
                     0,
                     10000,
                     default=100,
-                    description="By how many per cent the memory of a site's uWSGI may be larger after "
-                    "than before; 128 MiB always may be.",
+                    description="By how many per cent the memory of a site's uWSGI may grow. "
+                    "Growth of up to 128 MiB is always accepted.",
                     example=50,
                 ),
             },
-            description="What `salt-run rollout.apply` demands of a host that it has changed.",
+            description="The limits that a changed host must stay within during `salt-run "
+            "rollout.apply`.",
         ),
         "acme": acme_keys(),
         "site_defaults": DEFAULTS_OF_SITES,
@@ -527,8 +540,8 @@ PILLAR = Mapping(
             "a mapping of sites by name, with at least one",
             least=1,
             default=REQUIRED,
-            description="The sites, by name. The name becomes that of the unit (uwsgi-NAME), the "
-            "nginx file, the user and the paths, unless they say otherwise.",
+            description="The sites, by name. The name is used for the units (`uwsgi-NAME`) and the "
+            "nginx file, and by default for the user and the paths.",
         ),
     },
     required=("sites",),

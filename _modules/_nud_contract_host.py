@@ -24,7 +24,7 @@ def _repository(default: dict[str, Any], description: str) -> Mapping:
                 "an http, https or file URL without a user, a password or a query",
                 _URL,
                 default=default["uris"],
-                description="Where the packages are.",
+                description="The URL of the repository.",
                 example="https://mirror.example.org/nginx/ubuntu",
             ),
             "suites": Text(
@@ -32,7 +32,7 @@ def _repository(default: dict[str, Any], description: str) -> Mapping:
                 r"[A-Za-z0-9][A-Za-z0-9._/-]*",
                 nullable=True,
                 default=None,
-                description="The suite; null is the release's codename.",
+                description="The suite. null: the codename of the host's release.",
                 example="noble",
             ),
             "components": List(
@@ -41,7 +41,7 @@ def _repository(default: dict[str, Any], description: str) -> Mapping:
                 least=1,
                 unique=True,
                 default=default["components"],
-                description="The components.",
+                description="The components of the repository.",
                 example=default["components"],
             ),
             "fingerprints": List(
@@ -53,7 +53,8 @@ def _repository(default: dict[str, Any], description: str) -> Mapping:
                 least=1,
                 unique=True,
                 default=default["fingerprints"],
-                description="The keys that may sign it, by full fingerprint; no other is accepted.",
+                description="Full fingerprints of the keys that may sign the repository. Other "
+                "keys are rejected.",
                 example=default["fingerprints"][:1],
             ),
             "key": Text(
@@ -61,8 +62,8 @@ def _repository(default: dict[str, Any], description: str) -> Mapping:
                 rf"(?:https?|file)://[A-Za-z0-9._~:/?=&%+\[\]-]+|salt:/{PATH}|{PATH}",
                 default=default["key"],
                 nullable=True,
-                description="Where the keys are fetched from; the fingerprints are checked. null: "
-                "each by its fingerprint from keyserver.ubuntu.com.",
+                description="Where to download the keys. Their fingerprints are checked. null: "
+                "download each key from keyserver.ubuntu.com.",
                 example="salt://keys/nginx.asc",
             ),
         },
@@ -132,29 +133,34 @@ def lookup_keys() -> Mapping:
     package = r"[a-z0-9][a-z0-9.+-]+"
     return Mapping(
         {
-            "nginx_dir": path_key("nginx's configuration.", default="/etc/nginx"),
+            "nginx_dir": path_key("The directory of nginx's configuration.", default="/etc/nginx"),
             "nginx_package": Text(
                 "the name of a Debian package",
                 package,
                 default="nginx",
-                description="The package that is nginx.",
+                description="The Debian package of nginx.",
                 example="nginx-full",
             ),
             "nginx_service": Text(
                 "the name of a unit without .service",
                 r"[A-Za-z0-9][A-Za-z0-9_.-]*",
                 default="nginx",
-                description="nginx's systemd unit.",
+                description="The systemd unit of nginx.",
             ),
-            "uwsgi_dir": path_key("The sites' uWSGI configuration.", default="/etc/uwsgi"),
+            "uwsgi_dir": path_key(
+                "The directory of the sites' uWSGI configuration.", default="/etc/uwsgi"
+            ),
             "uwsgi_log_dir": path_key(
-                "The log files of the sites' uWSGI.", default="/var/log/uwsgi"
+                "The directory of the sites' uWSGI log files.", default="/var/log/uwsgi"
             ),
             "state_dir": path_key(
-                "What the formula keeps on the host: virtual environments, staged trees.",
+                "The directory of the formula's own files, such as virtual environments and "
+                "records.",
                 default="/var/lib/nginx_uwsgi_django",
             ),
-            "unit_dir": path_key("Where systemd units are written.", default="/etc/systemd/system"),
+            "unit_dir": path_key(
+                "The directory that systemd units are written to.", default="/etc/systemd/system"
+            ),
             "repos": Mapping(
                 {
                     kind: _repository(source, f"The source of `nginx:repo: {kind}`.")
@@ -163,7 +169,7 @@ def lookup_keys() -> Mapping:
                 description="The package sources that `nginx:repo` chooses from.",
             ),
         },
-        description="The platform's names and paths; rarely needed.",
+        description="Names and paths of the platform. Rarely needed.",
     )
 
 
@@ -174,13 +180,14 @@ def _ingress() -> Mapping:
                 "a minion's ID",
                 r"[A-Za-z0-9][A-Za-z0-9._@-]*",
                 most=253,
-                description="The one minion that keeps the group; all others leave it alone.",
+                description="The ID of the one minion that manages the group. All other minions "
+                "leave it alone.",
                 example="web1",
             ),
             "group": Text(
                 "a security group's ID, like sg-0123456789abcdef0",
                 r"sg-[0-9a-f]{8,17}",
-                description="The security group.",
+                description="The ID of the security group.",
                 example="sg-0123456789abcdef0",
             ),
             "region": Text(
@@ -188,7 +195,7 @@ def _ingress() -> Mapping:
                 r"[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}",
                 nullable=True,
                 default=None,
-                description="Where the group is; null is the instance's own region.",
+                description="The region of the group. null: the region of the instance.",
                 example="eu-central-1",
                 advice=((r".*[0-9][a-z]", "that is an availability zone; leave its letter out"),),
             ),
@@ -198,7 +205,7 @@ def _ingress() -> Mapping:
                 least=1,
                 unique=True,
                 default=[80, 443],
-                description="The TCP ports that are let in.",
+                description="The TCP ports to open.",
                 example=[443],
             ),
             "ranges": List(
@@ -207,7 +214,7 @@ def _ingress() -> Mapping:
                 least=1,
                 unique=True,
                 default=["0.0.0.0/0", "::/0"],
-                description="From where, IPv4 and IPv6; by default from everywhere.",
+                description="The IPv4 and IPv6 networks that may connect.",
                 example=["192.0.2.0/24", "2001:db8::/32"],
             ),
             "description": Text(
@@ -216,7 +223,7 @@ def _ingress() -> Mapping:
                 r"[A-Za-z0-9._:/()#,@\[\]+=&;{}!$*-])?",
                 most=255,
                 default="Django sites (nginx_uwsgi_django)",
-                description="What each rule says of itself in AWS's console.",
+                description="The description of each rule in the AWS console.",
                 example="public web",
             ),
             "endpoint": Text(
@@ -225,14 +232,15 @@ def _ingress() -> Mapping:
                 most=256,
                 nullable=True,
                 default=None,
-                description="Where the API of EC2 is asked; null is the region's own.",
+                description="The URL of the EC2 API. null: the public endpoint of the region.",
                 example="https://vpce-0123456789abcdef0.ec2.eu-central-1.vpce.amazonaws.com",
             ),
         },
         required=("minion", "group"),
         nullable=True,
         default=None,
-        description="Ingress rules of a security group, see docs/ec2.md; null: nobody asks AWS.",
+        description="Manage the ingress rules of a security group, see ec2.md. null: the formula "
+        "does not contact AWS.",
         example={"minion": "web1", "group": "sg-0123456789abcdef0"},
     )
 

@@ -46,7 +46,7 @@ def _login(what: str) -> dict[str, Node]:
             most=256,
             nullable=True,
             default=None,
-            description=f"The user's name {what}.",
+            description=f"The user name {what}.",
             example="deploy",
         ),
         "password": Text(
@@ -89,8 +89,8 @@ def _source() -> Mapping:
                         "a branch, a tag or a full hash",
                         r"(?![/.])(?:(?!\.\.|//|/\.|\.lock(?:/|$))[A-Za-z0-9._/+-])+(?<![./])",
                         most=256,
-                        description="What of it is the release: a branch, a tag, or the full hash "
-                        "of a commit, which alone is the same for ever.",
+                        description="The branch, the tag or the full commit hash to deploy. Only a "
+                        "full hash always names the same code.",
                         example="v1.4.2",
                         refuse=((r"-.*", "git would take it for an option"),),
                     ),
@@ -102,8 +102,8 @@ def _source() -> Mapping:
                         nullable=True,
                         default=None,
                         secret=True,
-                        description="The deploy key of a private repository, for ssh. It is in no "
-                        "file of the host's at any time.",
+                        description="The deploy key for a private repository over ssh. The formula "
+                        "never writes it to a file.",
                         advice=((r"[^\n]*", "write it after a | so that its lines are kept"),),
                     ),
                     "host_keys": List(
@@ -116,8 +116,8 @@ def _source() -> Mapping:
                         "a list of lines",
                         unique=True,
                         default=[],
-                        description="The keys of the ssh server, as `ssh-keyscan` prints them; no "
-                        "other is accepted.",
+                        description="The host keys of the ssh server, as `ssh-keyscan` prints "
+                        "them. Other keys are rejected.",
                         example=[
                             "github.com ssh-ed25519 "
                             "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
@@ -126,8 +126,8 @@ def _source() -> Mapping:
                     **_login("for https"),
                 },
                 required=("url", "revision"),
-                description="A repository of git's. Submodules and files kept by LFS are not "
-                "followed; `project:exclude` leaves files out.",
+                description="A git repository. Submodules and Git LFS files are not fetched. "
+                "`project:exclude` leaves files out of the release.",
             ),
             "archive": Mapping(
                 {
@@ -136,7 +136,7 @@ def _source() -> Mapping:
                         rf"(?:https?|file)://[A-Za-z0-9._~:/?=&%+,-]+|salt:/{PATH}",
                         most=1024,
                         private=True,
-                        description="A tar archive, plain or compressed by gzip, bzip2 or xz, or a "
+                        description="The URL of a tar archive (plain, gzip, bzip2 or xz) or of a "
                         "zip archive.",
                         example="https://ci.example.org/mysite-1.4.2.tar.gz",
                         advice=(
@@ -149,33 +149,34 @@ def _source() -> Mapping:
                     "sha256": Text(
                         "64 digits 0-9 and a-f",
                         r"[0-9a-f]{64}",
-                        description="The checksum of the archive; another file is refused.",
+                        description="The SHA-256 checksum of the archive. A file with another "
+                        "checksum is rejected.",
                         example="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
                         advice=((r"[0-9a-fA-F]{64}", "write it in small letters"),),
                     ),
                     "strip": Switch(
                         default=True,
-                        description="Where all of the archive is in one directory, take what is "
-                        "in that.",
+                        description="true: if the archive contains a single top-level directory, "
+                        "use the contents of that directory.",
                     ),
                     **_login("for http and https"),
                 },
                 required=("url", "sha256"),
-                description="An archive.",
+                description="A tar or zip archive.",
             ),
             "salt": Text(
                 "a directory on Salt's file server, like salt://examples/mysite",
                 rf"salt:/{PATH}(?:\?saltenv=[A-Za-z0-9._-]+)?",
-                description="A directory on Salt's file server; `?saltenv=...` after it "
-                "names another environment than the run's.",
+                description="A directory on Salt's file server. Add `?saltenv=NAME` to read it "
+                "from another Salt environment than the one of the run.",
                 example="salt://examples/mysite",
             ),
         },
         one=True,
         nullable=True,
         default=None,
-        description="Where releases come from, one of the three; null when somebody puts the tree "
-        "there.",
+        description="The source of the releases: exactly one of `git`, `archive` and `salt`. null: "
+        "you copy the project to `project:path` yourself.",
         example={"salt": "salt://examples/mysite"},
     )
 
@@ -222,13 +223,15 @@ def _hooks() -> Mapping:
                 1,
                 86400,
                 default=600,
-                description="Seconds until a command that has not ended has failed.",
+                description="Seconds a command may take. After that it is stopped and counts as "
+                "failed.",
                 example=60,
             ),
         },
-        description="Commands at the steps of a release, each a list of words, run by no shell: as "
-        "the site's user, with the site's environment, in the release. One that fails stops the "
-        "run, and what serves goes on serving. See [releases.md](releases.md).",
+        description="Commands that run at the steps of a release. Each command is a list of words "
+        "and runs without a shell, as the site's user, with the site's environment, in the "
+        "release's directory. If a command fails, the run stops and the live release stays live. "
+        "See [releases.md](releases.md).",
     )
 
 
@@ -236,8 +239,8 @@ def project_keys() -> Mapping:
     return Mapping(
         {
             "path": path_key(
-                "Without a source: the project's tree, put there by somebody. With a source: the "
-                "directory that holds releases, current and shared.",
+                "With a source: the directory that contains `releases`, `current` and `shared`. "
+                "Without a source: the directory that you copied the project to.",
                 default=Derived("/srv/SITE"),
                 example="/srv/mysite",
                 refuse=(SYSTEM_PLACES, OPEN_PLACES),
@@ -248,8 +251,9 @@ def project_keys() -> Mapping:
                 r"[0-9a-f]{12}",
                 nullable=True,
                 default=None,
-                description="A release that is on the host, to stay with instead of what the "
-                "source has (a rollback that lasts); see `django_release.releases`.",
+                description="Pin a release that is on the host; the source is ignored while the "
+                "key is set. `django_release.releases` lists the IDs. null: deploy what the source "
+                "has.",
                 example="4f2a9c01d7e3",
             ),
             "keep": Number(
@@ -257,14 +261,15 @@ def project_keys() -> Mapping:
                 1,
                 100,
                 default=5,
-                description="Releases that were live last and stay for a way back, the live one "
-                "among them. Another one stays as long as a process runs from it.",
+                description="How many of the releases that were live last stay on the host for a "
+                "rollback, the live one included. A release that a process still runs from is "
+                "never removed.",
                 example=10,
             ),
             "wsgi": Text(
                 "module:callable",
                 rf"{DOTTED}:{DOTTED}",
-                description="The WSGI application: a Python module and the name in it.",
+                description="The WSGI application, as `module:name`.",
                 example="mysite.wsgi:application",
                 advice=(
                     (
@@ -293,8 +298,9 @@ def project_keys() -> Mapping:
                 most=1024,
                 nullable=True,
                 default=Derived("requirements.txt; null where venv is given"),
-                description="What the project needs: a requirements file for pip, a pyproject.toml, "
-                "or a uv.lock with a pyproject.toml beside it; null when it needs nothing.",
+                description="The file that lists the project's dependencies: a pip requirements "
+                "file, a pyproject.toml, or a uv.lock next to a pyproject.toml. null: no "
+                "dependencies.",
                 example="requirements.txt",
             ),
             "packages": List(
@@ -307,13 +313,13 @@ def project_keys() -> Mapping:
                 "a list of names of Debian packages",
                 unique=True,
                 default=[],
-                description="Debian packages that the project needs besides Python's, e.g. to build "
-                "its requirements; installed before its environment is built, and removed by "
-                "clean where the formula brought them.",
+                description="Debian packages that the project needs, for example to build its "
+                "dependencies. They are installed before the virtual environment is built. `clean` "
+                "removes those that the formula installed.",
                 example=["libpq-dev", "gcc", "gettext"],
             ),
-            "extras": _names("Optional dependencies of the pyproject.toml that are installed too."),
-            "groups": _names("Dependency groups of the pyproject.toml that are installed too."),
+            "extras": _names("Optional dependencies (extras) of the pyproject.toml to install."),
+            "groups": _names("Dependency groups of the pyproject.toml to install."),
             "indexes": List(
                 Mapping(
                     {
@@ -322,7 +328,7 @@ def project_keys() -> Mapping:
                             r"(?:https?|file)://[A-Za-z0-9._~:/%+,=\[\]-]+",
                             most=1024,
                             private=True,
-                            description="The index.",
+                            description="The URL of the index.",
                             example="https://pypi.example.org/simple/",
                             advice=(
                                 (
@@ -338,8 +344,9 @@ def project_keys() -> Mapping:
                 "a list of indexes",
                 nullable=True,
                 default=[],
-                description="Package indexes, instead of those that the host's own pip.conf names; "
-                "pip treats them all alike. null: none, all comes from `wheels`.",
+                description="Package indexes that replace those in the host's pip.conf. pip gives "
+                "all of them the same priority. An empty list: use pip.conf. null: use no index, "
+                "only `wheels`.",
                 example=[{"url": "https://pypi.example.org/simple/"}],
             ),
             "wheels": List(
@@ -347,7 +354,7 @@ def project_keys() -> Mapping:
                 "a list of directories",
                 unique=True,
                 default=[],
-                description="Directories with wheels that pip looks in as well.",
+                description="Directories where pip also looks for wheels.",
                 example=["/srv/wheels"],
             ),
             "env": Table(
@@ -370,7 +377,8 @@ def project_keys() -> Mapping:
                 Text("text on one line", ONE_LINE, most=65536, secret=True),
                 "a mapping of names and texts",
                 description="Environment variables of the application and of its management "
-                "commands. The place for secrets: never in a diff, a log or a job cache.",
+                "commands. Put secrets here: the values never appear in a diff, a log or the job "
+                "cache.",
                 example={"SECRET_KEY": "..."},
                 secret=True,
             ),
@@ -379,8 +387,8 @@ def project_keys() -> Mapping:
                 ACCOUNT,
                 most=32,
                 default=Derived("the site's name"),
-                description="The system user that the application runs as; created when missing. "
-                "Each site has its own, and it is not nginx's.",
+                description="The system user that the application runs as. The formula creates it "
+                "if it does not exist. Each site needs its own user, which must not be nginx's.",
                 example="mysite",
                 refuse=(RESERVED_ACCOUNT,),
             ),
@@ -389,19 +397,20 @@ def project_keys() -> Mapping:
                 ACCOUNT,
                 most=32,
                 default=Derived("the user's name"),
-                description="The user's primary group; created when missing. It is not nginx's.",
+                description="The user's primary group. The formula creates it if it does not "
+                "exist. It must not be nginx's group.",
                 example="mysite",
                 refuse=(RESERVED_ACCOUNT, RESERVED_GROUP),
             ),
             "python": path_key(
-                "The interpreter that the virtual environment is made with; of pyenv's, the one in "
-                "versions and not the shim.",
+                "The Python interpreter of the virtual environment. With pyenv, name the "
+                "interpreter in `versions`, not the shim.",
                 default="/usr/bin/python3",
                 example="/opt/pyenv/versions/3.12.9/bin/python",
             ),
             "venv": path_key(
-                "A virtual environment that the operator keeps (pyenv, for example); null: the "
-                "formula makes its own.",
+                "A virtual environment that you maintain yourself, for example with pyenv. The "
+                "formula installs nothing into it. null: the formula builds one.",
                 nullable=True,
                 default=None,
                 example="/home/deploy/.pyenv/versions/mysite",
@@ -413,14 +422,15 @@ def project_keys() -> Mapping:
                         r"/(?:(?!\.\.?/)[A-Za-z0-9._~@-]+/)+",
                         most=256,
                         default="/static/",
-                        description="Where nginx serves the collected files; Django's STATIC_URL.",
+                        description="The URL path of the static files; the same as Django's "
+                        "STATIC_URL.",
                         example="/assets/",
                         advice=((r"/.*[^/]", "add a / at the end"), (r"[^/].*", "begin with a /")),
                     ),
                     "collect": Switch(
                         default=True,
-                        description="Run collectstatic for a release of a project that has the "
-                        "app django.contrib.staticfiles; STATIC_ROOT has to be set then.",
+                        description="Run `collectstatic` once per release, if the project uses "
+                        "`django.contrib.staticfiles`. The project must then set STATIC_ROOT.",
                     ),
                 },
                 description="Static files.",
@@ -432,29 +442,30 @@ def project_keys() -> Mapping:
                         choices=("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"),
                         nullable=True,
                         default="ERROR",
-                        description="The level from which on what `manage.py check --deploy` says "
-                        "is a failure; null is `manage.py check` without --deploy.",
+                        description="The lowest level of `manage.py check --deploy` that fails the "
+                        "release. null: run `manage.py check` without `--deploy`.",
                         example="WARNING",
                     ),
                     "migrations": Switch(
                         default=False,
-                        description="A model that no migration makes so is a failure "
-                        "(`makemigrations --check`).",
+                        description="Fail if a model change has no migration (`makemigrations "
+                        "--check`).",
                     ),
                     "hosts": Switch(
                         default=True,
-                        description="A server name, or the health host, that ALLOWED_HOSTS "
-                        "refuses is a failure.",
+                        description="Fail if ALLOWED_HOSTS does not allow one of the server names "
+                        "or `health:host`.",
                     ),
                     "data": Switch(
                         default=True,
-                        description="A SQLite database or a MEDIA_ROOT that the site's user cannot "
-                        "write is a failure, and so is a new, empty database where the source "
-                        "brings one or another was in use before.",
+                        description="Fail if the site's user cannot write to a SQLite database or "
+                        "to MEDIA_ROOT. Fail also if the release would start with a new, empty "
+                        "database although the source contains one or another one was in use "
+                        "before.",
                     ),
                 },
-                description="What a release has to pass before it gets any request, besides the "
-                "import of its WSGI application.",
+                description="Checks that a release must pass before it receives requests. The WSGI "
+                "application must always be importable.",
             ),
             "migrate": Plain(
                 Switch(),
@@ -472,9 +483,9 @@ def project_keys() -> Mapping:
                 ),
                 says="true, false, or a mapping with the host that migrates",
                 default=True,
-                description="Run migrate when the plan is not empty. `{host: MINION_ID}`: only "
-                "there; elsewhere a release whose migrations are missing is refused until that "
-                "host has run. false: never, somebody else does.",
+                description="true: run `migrate` when migrations are pending. `{host: MINION_ID}`: "
+                "run it on that host only; the other hosts refuse a release with pending "
+                "migrations until that host has applied them. false: never run it.",
                 example={"host": "web1.example.org"},
             ),
             "hooks": _hooks(),
@@ -487,8 +498,8 @@ def project_keys() -> Mapping:
                 "a list of globs",
                 unique=True,
                 default=[],
-                description="Files of the project that a release does not consist of, such as "
-                "uploads and a database beside the code.",
+                description="Files to leave out of the release, such as uploads or a database next "
+                "to the code.",
                 example=["media/*", "db.sqlite3"],
             ),
         },

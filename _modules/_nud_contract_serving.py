@@ -63,8 +63,8 @@ def snippet_key(where: str, example: str) -> Text:
         nullable=True,
         default=None,
         refuse=(_SNIPPET_REFUSED,),
-        description=f"Raw lines of nginx's configuration, put {where} as they are: nginx is their "
-        "judge. They have to be whole: no brace and no quote may be left open or be one too many.",
+        description=f"Raw nginx configuration, inserted {where}. nginx tests it before it goes live. "
+        "Braces and quotes must be balanced.",
         example=example,
     )
 
@@ -94,7 +94,7 @@ def _log_path(description: str, example: str, nullable: bool = True) -> Text:
         r"/var/log/nginx/[A-Za-z0-9_][A-Za-z0-9._-]*\.log",
         most=255,
         nullable=nullable,
-        description=f"{description} In nginx's own directory, where it is rotated.",
+        description=f"{description} It is in nginx's log directory, where logrotate rotates it.",
         example=f"/var/log/nginx/{example}",
     )
 
@@ -112,7 +112,7 @@ def serving_keys() -> dict[str, Node]:
                         "a path, or a path that ends with /* for all below it",
                         rf"{path}|/(?:(?!\.\.?/)[A-Za-z0-9._~@+-]+/)+\*",
                         most=1024,
-                        description="The path, exactly; with /* at its end, all that is below.",
+                        description="The exact path, or with /* at the end every path below it.",
                         example="/blog/*",
                     ),
                     "to": Text(
@@ -120,14 +120,15 @@ def serving_keys() -> dict[str, Node]:
                         rf"(?:https?://{HOST}(?::{PORT})?)?/(?!(?:[^?]*/)?\.\.?(?:/|$))"
                         r"[A-Za-z0-9._~/?&=%+@-]*\*?",
                         most=1024,
-                        description="Where to; with /* at its end, followed by what /* stood for.",
+                        description="The target path or URL. A /* at the end is replaced by what "
+                        "/* in `from` matched.",
                         example="/articles/*",
                     ),
                     "status": Text(
                         "301, 302, 307 or 308, quoted",
                         choices=("301", "302", "307", "308"),
                         default="301",
-                        description="The answer's status; 307 and 308 keep a POST a POST.",
+                        description="The status code. With 307 and 308 a POST stays a POST.",
                         example="308",
                     ),
                 },
@@ -135,7 +136,8 @@ def serving_keys() -> dict[str, Node]:
             ),
             "a list of redirects",
             default=[],
-            description="Paths that nginx answers with another; a query is kept.",
+            description="Paths that nginx redirects to another path or URL. The query string is "
+            "kept.",
             example=[{"from": "/blog/*", "to": "/articles/*"}],
         ),
         "files": List(
@@ -145,11 +147,13 @@ def serving_keys() -> dict[str, Node]:
                         "a path that begins and ends with /, or that of one file",
                         r"/(?:(?!\.\.?/)[A-Za-z0-9._~@-]+/)*(?!\.)[A-Za-z0-9._~@-]*",
                         most=256,
-                        description="Where the files appear; without / at the end, one file.",
+                        description="The URL path of the files. Without a / at the end it is the "
+                        "path of one file.",
                         example="/media/",
                     ),
                     "path": path_key(
-                        "The directory, or the file, on the host. nginx follows no link there.",
+                        "The directory or file on the host. nginx does not follow symbolic links "
+                        "in it.",
                         example="/srv/mysite/shared/media",
                         refuse=(SYSTEM_PLACES, OPEN_PLACES),
                     ),
@@ -158,8 +162,9 @@ def serving_keys() -> dict[str, Node]:
                         r"404|app|[A-Za-z0-9_][A-Za-z0-9._-]*",
                         most=256,
                         default="404",
-                        description="What answers where there is no such file: `'404'`, `app` (the "
-                        "application) or a file of the directory, such as index.html.",
+                        description="The response if the file does not exist: `'404'`, `app` (pass "
+                        "the request to Django) or the name of a file in the directory, such as "
+                        "index.html.",
                         example="app",
                     ),
                     "expires": Text(
@@ -167,7 +172,7 @@ def serving_keys() -> dict[str, Node]:
                         r"-?[0-9]{1,9}[smhdwMy]?|max|epoch|'?off",
                         nullable=True,
                         default=None,
-                        description="How long a browser may keep them.",
+                        description="How long browsers may cache the files.",
                         example="30d",
                     ),
                 },
@@ -175,8 +180,8 @@ def serving_keys() -> dict[str, Node]:
             ),
             "a list of locations of files",
             default=[],
-            description="Files that nginx serves itself, such as uploads. Hidden files, databases "
-            "of SQLite, Python's files and backups are never among them.",
+            description="Files that nginx serves without Django, such as uploads. nginx never "
+            "serves hidden files, SQLite databases, Python files and backups from there.",
             example=[{"url": "/media/", "path": "/srv/mysite/shared/media"}],
         ),
         "headers": Table(
@@ -200,49 +205,53 @@ def serving_keys() -> dict[str, Node]:
             ),
             "a mapping of headers",
             default={"X-Content-Type-Options": "nosniff"},
-            description="Headers of every answer, of static files too, in the place of the "
-            "application's own of that name.",
+            description="Headers that nginx adds to every response, static files included. They "
+            "replace the application's headers of the same name.",
             example={"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"},
         ),
         "gzip": Switch(
             nullable=True,
             default=None,
-            description="true compresses texts, false nothing, null is as nginx.conf says. With "
-            "TLS, a page that shows both a secret and what the visitor sent is then open to BREACH.",
+            description="true: compress text responses. false: compress nothing. null: the value "
+            "in nginx.conf. With TLS, compression exposes pages that contain both a secret and "
+            "user input to the BREACH attack.",
             example=True,
         ),
         "timeouts": Mapping(
             {
                 "body": Number(
                     "seconds from 1 to 86400",
-                    description="Seconds between two pieces of a request's body.",
+                    description="Seconds to wait between two reads of a request body.",
                     example=30,
                     **seconds,  # type: ignore[arg-type]
                 ),
                 "send": Number(
                     "seconds from 1 to 86400",
-                    description="Seconds between two pieces of an answer that a client takes.",
+                    description="Seconds to wait between two writes of a response to the client.",
                     example=30,
                     **seconds,  # type: ignore[arg-type]
                 ),
                 "app": Number(
                     "seconds from 1 to 86400",
-                    description="Seconds that the application may be silent.",
+                    description="Seconds to wait for the application between two reads of its "
+                    "response.",
                     example=120,
                     **seconds,  # type: ignore[arg-type]
                 ),
             },
-            description="How long nginx waits; null is nginx's own 60 s.",
+            description="How long nginx waits for the client and for the application. null: "
+            "nginx's default, 60 seconds.",
         ),
         "upload_buffering": Switch(
             default=True,
-            description="false passes an upload on while it arrives: a slow client then holds a "
-            "worker for as long.",
+            description="true: nginx receives an upload completely before it passes it to a "
+            "worker. false: it passes the data on as it arrives, so a slow client occupies a "
+            "worker for that time.",
         ),
         "maintenance": Mapping(
             {
                 "page": path_key(
-                    "A page of HTML on the host, shown instead of nginx's own 503.",
+                    "An HTML file on the host, shown instead of nginx's own 503 page.",
                     nullable=True,
                     default=None,
                     example="/var/www/maintenance.html",
@@ -253,18 +262,18 @@ def serving_keys() -> dict[str, Node]:
                     1,
                     86400,
                     default=600,
-                    description="After how many seconds a client may ask again (Retry-After).",
+                    description="The Retry-After header, in seconds.",
                     example=3600,
                 ),
                 "except": _networks(
-                    "Who is let through all the same, such as those who are at work.",
+                    "Client addresses that still reach the site, for example your own.",
                     ["203.0.113.7", "2001:db8::/32"],
                 ),
             },
             nullable=True,
             default=None,
-            description="Answer everything with 503 while it is there (`{}` does), but for "
-            "nginx:health and ACME. null: the site is open.",
+            description="Maintenance mode: answer every request with 503, except for "
+            "`nginx:health` and ACME. `{}` is enough to turn it on. null: off.",
             example={"retry_after": 3600, "except": ["203.0.113.7"]},
         ),
         "basic_auth": Mapping(
@@ -274,7 +283,7 @@ def serving_keys() -> dict[str, Node]:
                     r"[\x20\x21\x23\x25-\x26\x28-\x5b\x5d-\x7e]+",
                     most=200,
                     default="Restricted",
-                    description="What a browser shows when it asks.",
+                    description="The text that the browser shows in its password dialog.",
                     example="Staging",
                 ),
                 "users": Table(
@@ -289,17 +298,17 @@ def serving_keys() -> dict[str, Node]:
                     "a mapping with at least one user",
                     least=1,
                     default=REQUIRED,
-                    description="The hashes of the passwords, by user. Only nginx and root read the "
-                    "file, and no diff shows it.",
+                    description="Password hashes by user name. Only nginx and root can read the "
+                    "file on the host, and no diff shows it.",
                     example={"ann": "$6$saltsalt$" + "x" * 86},
                 ),
-                "except": _networks("Who is not asked.", ["10.0.0.0/8"]),
+                "except": _networks("Client addresses that need no password.", ["10.0.0.0/8"]),
             },
             required=("users",),
             nullable=True,
             default=None,
-            description="nginx asks for a name and a password first; ACME and nginx:health are "
-            "not asked.",
+            description="Protect the site with HTTP basic authentication. `nginx:health` and ACME "
+            "stay open.",
             example={"users": {"ann": "$6$saltsalt$" + "x" * 86}},
         ),
         "rate_limits": List(
@@ -309,13 +318,13 @@ def serving_keys() -> dict[str, Node]:
                         "a path; with / at its end all that is below, too",
                         path,
                         most=256,
-                        description="What is limited; `/` is the application as a whole.",
+                        description="The path to limit. `/` is the whole application.",
                         example="/accounts/login/",
                     ),
                     "rate": Text(
                         "a number per second (5r/s) or minute (10r/m)",
                         r"[1-9][0-9]{0,5}r/[sm]",
-                        description="Requests of one client's address.",
+                        description="The allowed rate per client address.",
                         example="10r/m",
                     ),
                     "burst": Number(
@@ -323,7 +332,7 @@ def serving_keys() -> dict[str, Node]:
                         0,
                         100000,
                         default=0,
-                        description="How many may come at once above that.",
+                        description="How many requests above the rate are accepted in a burst.",
                         example=5,
                     ),
                 },
@@ -331,49 +340,50 @@ def serving_keys() -> dict[str, Node]:
             ),
             "a list of limits",
             default=[],
-            description="How often one address may ask the application; more is answered with 429. "
-            "Of several paths the longest counts.",
+            description="Rate limits per client address. Requests above the limit are answered "
+            "with 429. If several paths match, the longest one applies.",
             example=[{"path": "/accounts/login/", "rate": "10r/m", "burst": 5}],
         ),
         "access_log": Mapping(
             {
-                "path": _log_path("The file; null: none is written.", "mysite.access.log"),
+                "path": _log_path("The path of the log. null: write no log.", "mysite.access.log"),
                 "format": Text(
                     "combined or the name of one of nginx:log_formats",
                     FORMAT_NAME,
                     most=64,
                     default="combined",
-                    description="Its format.",
+                    description="The name of the log format.",
                     example="json",
                 ),
             },
             required=("path",),
             nullable=True,
             default=None,
-            description="The log of requests; null: where nginx.conf says.",
+            description="The access log of the site. null: the log that nginx.conf names.",
             example={"path": "/var/log/nginx/mysite.access.log", "format": "json"},
         ),
         "error_log": Mapping(
             {
-                "path": _log_path("The file.", "mysite.error.log", nullable=False),
+                "path": _log_path("The path of the log.", "mysite.error.log", nullable=False),
                 "level": Text(
                     "a level of nginx's",
                     choices=("info", "notice", "warn", "error", "crit", "alert", "emerg"),
                     default="error",
-                    description="From which level on.",
+                    description="The lowest level that is logged.",
                     example="warn",
                 ),
             },
             required=("path",),
             nullable=True,
             default=None,
-            description="nginx's log of errors of the site; null: where nginx.conf says.",
+            description="The error log of the site. null: the log that nginx.conf names.",
             example={"path": "/var/log/nginx/mysite.error.log"},
         ),
         "load_balancer": Mapping(
             {
                 "addresses": _networks(
-                    "Whom nginx believes what the request's headers say.",
+                    "Trusted proxies. nginx accepts `header` and X-Forwarded-Proto from these "
+                    "addresses only.",
                     ["10.0.0.0/16"],
                     least=1,
                 ),
@@ -382,15 +392,16 @@ def serving_keys() -> dict[str, Node]:
                     r"[A-Za-z][A-Za-z0-9-]*",
                     most=64,
                     default="X-Forwarded-For",
-                    description="The header with the client's address.",
+                    description="The header that contains the client's address.",
                     example="X-Real-IP",
                 ),
             },
             required=("addresses",),
             nullable=True,
             default=None,
-            description="A load balancer in front: the client's address, and by X-Forwarded-Proto "
-            "whether it came by HTTPS, are what it says. From anybody else neither is believed.",
+            description="A load balancer in front of nginx. nginx takes the client's address and "
+            "the scheme (X-Forwarded-Proto) from its headers, and ignores these headers from all "
+            "other clients.",
             example={"addresses": ["10.0.0.0/16"]},
         ),
         "snippet": snippet_key(

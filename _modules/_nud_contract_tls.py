@@ -25,8 +25,9 @@ def tls_keys() -> Mapping:
                     (r"[\s\S]*PRIVATE KEY[\s\S]*", "the private key goes to tls:key"),
                     (r"[\s\S]*-----BEGIN[\s\S]*", "CERTIFICATE blocks alone, without other text"),
                 ),
-                description="The certificate with its chain, the site's own first: a PEM file that "
-                "somebody keeps on the host, or the text itself. With it goes `tls:key`.",
+                description="The certificate with its chain, the site's certificate first: the "
+                "path of a PEM file that you maintain on the host, or the PEM text. Needs "
+                "`tls:key`.",
                 example="/etc/ssl/private/www.example.org.pem",
             ),
             "key": Text(
@@ -46,15 +47,16 @@ def tls_keys() -> Mapping:
                         "one PRIVATE KEY block alone, without other text",
                     ),
                 ),
-                description="The certificate's private key, as path or text like `tls:certificate`. "
-                "The text is kept in a file that root alone reads, and shown nowhere.",
+                description="The private key of the certificate, as a path or as PEM text. The "
+                "text is stored in a file that only root can read, and never shown.",
                 example="/etc/ssl/private/www.example.org.pem",
             ),
             "acme": Switch(
                 default=False,
-                description="true: the certificate is asked for, and renewed, by ACME (Let's "
-                "Encrypt, for example) with certbot: see `acme`. Until the first one arrives nginx "
-                "has a self-signed one, and plain HTTP is not redirected.",
+                description="true: get and renew the certificate by ACME, for example from Let's "
+                "Encrypt, with certbot. See `acme`. Until the first certificate arrives, nginx "
+                "keeps the certificate that it has for the site's names or uses a self-signed one, "
+                "and does not redirect HTTP.",
             ),
             "listen": listen_list(
                 Derived(
@@ -65,21 +67,21 @@ def tls_keys() -> Mapping:
             ),
             "redirect": Switch(
                 default=True,
-                description="What is asked for by plain HTTP is redirected to HTTPS.",
+                description="Redirect HTTP requests to HTTPS.",
             ),
             "hsts": Number(
                 "a number of seconds; 0 is none",
                 0,
                 2**31 - 1,
                 default=63072000,
-                description="How long browsers are to ask for HTTPS alone "
-                "(Strict-Transport-Security), where `tls:redirect` is on. Two years, as Mozilla "
-                "recommends: a site that may have to go back to plain HTTP says 0.",
+                description="Seconds for which browsers use HTTPS only (Strict-Transport-Security "
+                "header). Sent only if `tls:redirect` is on. The default is two years, as Mozilla "
+                "recommends. Set 0 if the site may return to HTTP.",
                 example=300,
             ),
         },
-        description="TLS, at the intermediate level of Mozilla's recommendations. A site has it "
-        "when it has a certificate and a key, or `acme: true`.",
+        description="TLS with Mozilla's intermediate configuration. It is on if the site has a "
+        "certificate and a key, or `acme: true`.",
     )
 
 
@@ -93,32 +95,33 @@ def acme_keys() -> Mapping:
                 nullable=True,
                 default=None,
                 refuse=((r"-.*", "certbot would take it for an option"),),
-                description="Where the certificate authority writes to; null: it has no address.",
+                description="Contact address for the ACME account. null: register without an "
+                "address.",
                 example="ops@example.org",
             ),
             "terms_agreed": Switch(
                 default=False,
-                description="true: the authority's terms of service have been read and agreed to. "
-                "Nothing is asked for without it.",
+                description="true: you agree to the authority's terms of service. No certificate "
+                "is requested without it.",
             ),
             "directory": Text(
                 "the https URL of an ACME directory",
                 r"https://[A-Za-z0-9._~:/\[\]-]+",
                 most=1024,
                 default="https://acme-v02.api.letsencrypt.org/directory",
-                description="The authority. Another one than that of the certificate on the host: "
-                "a new certificate is asked for.",
+                description="The ACME directory URL of the authority. If it changes, new "
+                "certificates are requested.",
                 example="https://acme-staging-v02.api.letsencrypt.org/directory",
             ),
             "ca": path_key(
-                "Certificates (PEM) that the ACME server's own is checked with, where the system's "
-                "do not do; certbot's timer, too, then trusts these alone.",
+                "A PEM file with root certificates for the connection to the ACME server, instead "
+                "of the system's. Renewals by certbot's timer use it too.",
                 nullable=True,
                 default=None,
                 example="/etc/ssl/certs/company-root.pem",
             ),
         },
-        description="The account for the sites with `tls:acme: true`.",
+        description="The ACME account of all sites with `tls:acme: true`.",
     )
 
 

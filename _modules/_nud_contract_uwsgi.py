@@ -57,7 +57,7 @@ def _limits() -> Table:
             as_text=True,
         ),
         "a mapping of systemd's resource limits",
-        description="Resource limits of the units, by systemd's names.",
+        description="Resource limits of the systemd units, by systemd's names.",
         example={"MemoryMax": "512M", "LimitNOFILE": 4096},
     )
 
@@ -83,13 +83,13 @@ def uwsgi_keys() -> Mapping:
                 most=256,
                 nullable=True,
                 default=Derived("pyuwsgi==2.0.30.post1; null where binary is given"),
-                description="Where uWSGI comes from: a requirement for pip (`pyuwsgi==...` is "
-                "ready-made, `uwsgi==...` compiles), or `distro` for the distribution's "
-                "uwsgi-core and uwsgi-plugin-python3.",
+                description="The uWSGI to install: a pip requirement (`pyuwsgi==...` is a prebuilt "
+                "wheel, `uwsgi==...` is compiled), or `distro` for the Debian packages uwsgi-core "
+                "and uwsgi-plugin-python3.",
                 example="uwsgi==2.0.31",
             ),
             "binary": path_key(
-                "A uwsgi executable that the operator keeps.",
+                "A uwsgi executable that you maintain yourself.",
                 nullable=True,
                 default=None,
                 example="/home/deploy/.pyenv/versions/uwsgi-env/bin/uwsgi",
@@ -100,8 +100,9 @@ def uwsgi_keys() -> Mapping:
                 most=1024,
                 nullable=True,
                 default=None,
-                description="The project's own uWSGI ini, inside the project. Its order and "
-                "comments are kept; its http lines go and the socket's lines come in.",
+                description="The project's own uWSGI ini file, as a path inside the project. Order "
+                "and comments are kept. Lines for the socket, the http server and other things "
+                "that systemd or the pillar control are dropped; see uwsgi.md.",
                 example=".config/uwsgi/mysite.ini",
             ),
             "processes": Number(
@@ -109,7 +110,7 @@ def uwsgi_keys() -> Mapping:
                 1,
                 1024,
                 default=2,
-                description="Worker processes.",
+                description="The number of worker processes.",
                 example=4,
             ),
             "threads": Number(
@@ -117,7 +118,7 @@ def uwsgi_keys() -> Mapping:
                 1,
                 1024,
                 default=1,
-                description="Threads in each worker.",
+                description="The number of threads per worker process.",
                 example=2,
             ),
             "options": Table(
@@ -132,8 +133,9 @@ def uwsgi_keys() -> Mapping:
                     says="text on one line, a whole number, true, false, or a list of them",
                 ),
                 "a mapping of uWSGI options",
-                description="More uWSGI options, by their long names; a list repeats the option. "
-                "What the formula sets itself, or would break what it promises, is refused.",
+                description="More uWSGI options, by their long names. A list repeats the option. "
+                "Options that the formula sets itself or that would break a promise of the formula "
+                "are refused.",
                 example={"harakiri": 30, "lazy-apps": True},
             ),
             "params": Table(
@@ -158,9 +160,9 @@ def uwsgi_keys() -> Mapping:
                 Text("text on one line, with nginx's variables", ONE_LINE, most=1024),
                 "a mapping of names and texts",
                 default={},
-                description="More parameters that nginx passes with each request "
-                "(`uwsgi_param`). Django has them in `request.META`; what begins with `HTTP_` comes in the "
-                "place of the client's own header. nginx's variables are replaced.",
+                description="More parameters that nginx passes with each request (`uwsgi_param`). "
+                "They appear in `request.META`. A name that begins with `HTTP_` replaces the "
+                "client's header. Values may contain nginx's variables.",
                 example={"HTTP_X_REQUEST_ID": "$request_id"},
             ),
             "sandbox": Mapping(
@@ -173,12 +175,11 @@ def uwsgi_keys() -> Mapping:
                         "a list of what the sandbox closes",
                         unique=True,
                         default=[],
-                        description="What the site's processes may do beyond their sandbox: `proc` "
-                        "(the host's figures in /proc, which psutil reads), `netlink` (interfaces and "
-                        "routes), `jit` (memory that is written and executed: callbacks of cffi and "
-                        "ctypes, PYTHON_JIT, numba), `resources` (priorities and processor "
-                        "affinity), `devices` (graphics processors and other devices). See "
-                        "isolation.md.",
+                        description="Parts of the sandbox to turn off: `proc` (read the host's "
+                        "statistics in /proc, as psutil does), `netlink` (list network interfaces "
+                        "and routes), `jit` (execute generated code: callbacks of cffi and ctypes, "
+                        "PYTHON_JIT, numba), `resources` (change priorities and CPU affinity), "
+                        "`devices` (use graphics cards and other devices). See isolation.md.",
                         example=["proc", "netlink"],
                     ),
                     "writable": List(
@@ -186,12 +187,13 @@ def uwsgi_keys() -> Mapping:
                         "a list of absolute paths of directories",
                         unique=True,
                         default=[],
-                        description="More directories that the site's processes may write to, as "
-                        "far as permissions let them: uploads on another disk, for example.",
+                        description="More directories that the site's processes may write to, for "
+                        "example for uploads on another disk. File permissions still apply.",
                         example=["/mnt/efs/media"],
                     ),
                 },
-                description="Where the sandbox of the site's processes (isolation.md) is wider.",
+                description="Exceptions from the sandbox of the site's processes. See "
+                "isolation.md.",
             ),
             "log": Mapping(
                 {
@@ -199,9 +201,9 @@ def uwsgi_keys() -> Mapping:
                         "journal or file",
                         choices=("journal", "file"),
                         default="journal",
-                        description="Where uWSGI and the project write: the journal, or "
-                        "`/var/log/uwsgi/SITE/SITE.log`, the site's user's and readable for "
-                        "the group adm.",
+                        description="Where the output of uWSGI and of the project goes: to the "
+                        "journal, or to `/var/log/uwsgi/SITE/SITE.log`, which the site's user owns "
+                        "and the group adm can read.",
                         example="file",
                     ),
                     "keep": Number(
@@ -209,29 +211,29 @@ def uwsgi_keys() -> Mapping:
                         1,
                         3650,
                         default=14,
-                        description="Rotated files that logrotate keeps, one a day.",
+                        description="How many rotated log files logrotate keeps. It rotates daily.",
                         example=30,
                     ),
                 },
-                description="What becomes of what uWSGI and the project write.",
+                description="The log of uWSGI and the project.",
             ),
             "start_timeout": Number(
                 "seconds from 1 to 3600",
                 **seconds,
                 default=60,
-                description="Seconds until a start that is not ready has failed.",
+                description="Seconds a new generation may take to start.",
                 example=120,
             ),
             "stop_timeout": Number(
                 "seconds from 1 to 3600",
                 **seconds,
                 default=60,
-                description="Seconds that an old generation has to finish its requests.",
+                description="Seconds an old generation may take to finish its requests.",
                 example=120,
             ),
             "limits": _limits(),
         },
-        description="The uWSGI instance.",
+        description="Settings of the site's uWSGI.",
     )
 
 
@@ -251,10 +253,11 @@ def companion_keys() -> Table:
                         least=1,
                     ),
                     says="a command on one line, or a list of words",
-                    description="What runs, in the release: a program of the virtual environment, "
-                    "`manage.py` with a command, a path in the project or an absolute one. A text "
-                    "is taken apart at its blanks, with a shell's quotes; no shell is involved. "
-                    "Everybody on the host can read it: secrets belong in project:env.",
+                    description="The command, which runs in the release's directory: a program of "
+                    "the virtual environment, `manage.py` with a command, a path in the project, "
+                    "or an absolute path. A text is split into words like a shell command, but no "
+                    "shell runs. All users of the host can see the command, so put secrets into "
+                    "`project:env`.",
                     example="celery -A mysite worker --loglevel info",
                 ),
                 "schedule": Text(
@@ -263,7 +266,8 @@ def companion_keys() -> Table:
                     most=256,
                     nullable=True,
                     default=None,
-                    description="When it runs, and then ends by itself; null: all the time.",
+                    description="When to run the command, which then ends on its own. null: the "
+                    "command runs permanently.",
                     example="*-*-* 03:30:00",
                 ),
                 "settle": Number(
@@ -271,7 +275,7 @@ def companion_keys() -> Table:
                     1,
                     3600,
                     default=5,
-                    description="Seconds that it has to run before it counts as up.",
+                    description="Seconds the command must run before it counts as started.",
                     example=15,
                 ),
                 "time_limit": Number(
@@ -280,15 +284,15 @@ def companion_keys() -> Table:
                     604800,
                     nullable=True,
                     default=None,
-                    description="Seconds after which a scheduled one is stopped; null: it takes as "
-                    "long as it takes.",
+                    description="Seconds a scheduled run may take before it is stopped. null: no "
+                    "limit.",
                     example=3600,
                 ),
                 "stop_signal": Text(
                     "the name of a signal",
                     choices=("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2"),
                     default="SIGTERM",
-                    description="What asks it to finish its work and end.",
+                    description="The signal that tells the command to finish its work and end.",
                     example="SIGINT",
                 ),
                 "stop_timeout": Number(
@@ -296,7 +300,8 @@ def companion_keys() -> Table:
                     1,
                     3600,
                     default=60,
-                    description="Seconds that it has for that; then it is killed.",
+                    description="Seconds to wait after the stop signal before the command is "
+                    "killed.",
                     example=300,
                 ),
                 "limits": _limits(),
@@ -304,10 +309,10 @@ def companion_keys() -> Table:
             required=("command",),
         ),
         "a mapping of names and companions",
-        description="What else runs for the site, of the same release, with the same user, "
-        "environment and sandbox as its uWSGI: workers and timers, as django-SITE.NAME.service. "
-        "Each has `command` and perhaps `schedule`, `settle`, `time_limit`, `stop_signal`, "
-        "`stop_timeout` and `limits`; see companions.md.",
+        description="Workers and scheduled commands of the site, such as Celery. Each runs as "
+        "`django-SITE.NAME.service` from the live release, with the user, environment and sandbox "
+        "of the site's uWSGI. `command` is required; `schedule`, `settle`, `time_limit`, "
+        "`stop_signal`, `stop_timeout` and `limits` are optional. See companions.md.",
         example={"worker": {"command": "celery -A mysite worker"}},
     )
 

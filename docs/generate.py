@@ -145,38 +145,47 @@ PAGE = """\
 
 <!-- Made by {command} from _modules/_nud_contract*.py: edit that, and run it again. -->
 
-Everything stands under `nginx_uwsgi_django`. The whole pillar is checked before anything changes; a
-run with an error in it changes nothing. `salt '*' site_pillar.check` lists the errors of a pillar,
-`salt '*' site_pillar.show` the settings that are not a default and where each comes from, with secrets
-masked (`defaults=True` adds the defaults).
+All keys stand under `nginx_uwsgi_django`. The formula checks the whole pillar before it changes
+anything. If there is an error, the run changes nothing.
+
+```console
+# salt '*' site_pillar.check      the errors of a pillar
+# salt '*' site_pillar.show       the settings that are not a default, and where each comes from; secrets masked
+# salt '*' site_pillar.show defaults=True
+```
 
 ## Rules
 
-- **All errors at once.** Each names its pillar path, what was found with its YAML type, what was
-  expected and, where one is near, the key that was meant.
-- **Unknown keys are errors**, and so are values of another type: `'4'` is no number, `yes` is no
-  text.
-- **Nothing is removed by accident.** A pillar without the key, or without sites, is an error. A
-  site goes by `absent: true` (nothing else is needed then), or by leaving it out with
-  `purge: true`; without either it stays as it is, and every run says so. Data stays: only
-  `absent: true`, or `nginx_uwsgi_django.clean`, with `clean:data` on removes it.
-- **Merging.** Salt merges the pillar's files as it always does. `site_defaults` lies under each
-  site: mappings are merged key by key, anything else is replaced by the site's own; `null`, where
-  it is allowed, takes a default away. `lookup` lies over the platform's values, which the
-  `os_family`, `os` and `osfinger` grains choose.
-- **Secrets** belong in `project:env`. No error, diff, log or job cache shows their values.
-- **Paths** are absolute and normalised, of letters, digits and `._@+-`.
-- What takes more than one value to see is checked too: a server name twice on one address and port,
-  two sites on one socket, path or user, one project inside another, two `default_server`s, site
-  names that differ in `-` and `_` alone, a site that runs as nginx's user, a certificate without
-  its key, the PPA on Debian, a system that is not Debian or Ubuntu; and on the host: a site whose
-  unit would hide somebody else's, that would run as an account of the system's, or whose releases
-  root would write where others than root can change the way.
+- **All errors at once.** Each error names its pillar path, the value with its YAML type, the
+  expected value and, for a misspelt key, the key that was probably meant.
+- **Unknown keys are errors.** So are values of the wrong type: `'4'` is not a number, `yes` is not
+  a text.
+- **Nothing is removed by accident.** A pillar without `nginx_uwsgi_django`, or without sites, is an
+  error. To remove a site, set `absent: true`, or take it out of the pillar and set `purge: true`.
+  Otherwise the site stays, and every run reports it. Data is deleted only if `clean:data` is true
+  and the site is `absent: true` or `nginx_uwsgi_django.clean` is applied.
+- **Merging.** Salt merges the pillar files as usual. `site_defaults` gives the defaults of every
+  site: mappings are merged key by key, any other value is replaced by the site's own. `null`, where
+  it is allowed, removes a default. `lookup` overrides the values of the platform, which Salt's
+  grains `os_family`, `os` and `osfinger` select.
+- **Secrets** belong in `project:env`. Their values appear in no error, diff, log or job cache.
+- **Paths** are absolute and normalised, and contain only letters, digits and `._@+-`.
 
-On EC2 `server_names` takes the instance's own names, `ec2:public-hostname` for example: see
+The check also compares values with each other and with the host. Errors are:
+
+- one server name twice on the same address and port, or two `default_server`s;
+- two sites with the same socket, path or user, or one project inside another;
+- site names that differ only in `-` and `_`;
+- a site that runs as nginx's user, or as an account of the system;
+- a certificate without its key;
+- the PPA on Debian, and a system that is neither Debian nor Ubuntu;
+- a site whose unit would replace a unit of another program;
+- releases below a directory that users other than root can change.
+
+On EC2, `server_names` accepts the names of the instance, such as `ec2:public-hostname`: see
 [ec2.md](ec2.md).
 
-`site_pillar.show` has the origin of each value:
+`site_pillar.show` shows the origin of each value:
 
 ```
 sites:mysite:uwsgi:processes:
@@ -197,8 +206,8 @@ On Debian:
 
 ## What YAML makes of it
 
-Salt reads YAML 1.1, which takes some plain words for something else. Each of these is an error that
-says so, where it is not what the key wants:
+Salt reads YAML 1.1, where some plain words have another meaning. If the result does not fit the key,
+the error says so:
 
 | written | read as | write |
 | --- | --- | --- |
@@ -227,31 +236,32 @@ Neovim, Emacs, …) put this into the pillar file's first line, with the path of
 `sites` is a mapping of sites by name. `site_defaults` takes all keys of a site but `absent`.
 
 A name is {site_name}.
-It becomes that of the unit (`uwsgi-NAME`), of the nginx file, and by default of the user, the
-project's path and the socket.
+The units (`uwsgi-NAME`) and the nginx file carry it. By default it is also the name of the user, of
+the directory in `/srv` and of the socket.
 
 {top}
 ## A site
 
-`server_names`, `project:wsgi` and `project:settings` are required of every site that is not absent;
-they may stand in `site_defaults`.
+Every site that is not absent needs `server_names`, `project:wsgi` and `project:settings`. They may
+come from `site_defaults`.
 
 {site}
-## Names that no site, and no site's user, may have
+## Reserved names
 
-Because {reserved_why}, or because another service's units would have the name:
+A site and its user must not have a name of this list, because {reserved_why}, or because units of
+another service have the name:
 
 {reserved}
 
-and `systemd-…`, `_…`, `app`, `emperor`, `…-preflight`; a site and a group also none of
+and `systemd-…`, `_…`, `app`, `emperor`, `…-preflight`. Also reserved for a site and its group:
 
 {groups}
 
 ## uWSGI options that are refused
 
-`uwsgi:options` takes any other option by its long name. A value may hold no newline, no `%`, no
-`$(` and no `@(`, which uWSGI would replace (`@(exec://…)` runs a command). The patterns match the
-whole name.
+`uwsgi:options` takes any other option by its long name. A value must not contain a newline, `%`,
+`$(` or `@(`, because uWSGI would replace them (`@(exec://…)` runs a command). The patterns match
+the whole name.
 
 {options}
 ## lookup
