@@ -506,8 +506,7 @@ PILLAR = Mapping(
                     0,
                     100,
                     default=1,
-                    description="By how many percentage points the share of failed requests may "
-                    "rise.",
+                    description="The allowed increase of failed requests, in percentage points.",
                     example=0,
                 ),
                 "slower": Number(
@@ -515,8 +514,8 @@ PILLAR = Mapping(
                     0,
                     10000,
                     default=100,
-                    description="By how many per cent the response time may rise. An increase of "
-                    "up to 0.25 seconds is always accepted.",
+                    description="The allowed increase of the response time, in per cent. An "
+                    "increase of up to 0.25 seconds is always accepted.",
                     example=50,
                 ),
                 "memory": Number(
@@ -524,7 +523,7 @@ PILLAR = Mapping(
                     0,
                     10000,
                     default=100,
-                    description="By how many per cent the memory of a site's uWSGI may grow. "
+                    description="The allowed growth of the memory of a site's uWSGI, in per cent. "
                     "Growth of up to 128 MiB is always accepted.",
                     example=50,
                 ),

@@ -261,9 +261,9 @@ def project_keys() -> Mapping:
                 1,
                 100,
                 default=5,
-                description="How many of the releases that were live last stay on the host for a "
-                "rollback, the live one included. A release that a process still runs from is "
-                "never removed.",
+                description="The number of releases that stay on the host for a rollback, the live "
+                "one included. Only releases that went live count. A release that a process still "
+                "runs from is never removed.",
                 example=10,
             ),
             "wsgi": Text(
@@ -433,7 +433,7 @@ def project_keys() -> Mapping:
                         "`django.contrib.staticfiles`. The project must then set STATIC_ROOT.",
                     ),
                 },
-                description="Static files.",
+                description="How static files are collected and served.",
             ),
             "check": Mapping(
                 {

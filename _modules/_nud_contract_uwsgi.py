@@ -161,7 +161,7 @@ def uwsgi_keys() -> Mapping:
                 "a mapping of names and texts",
                 default={},
                 description="More parameters that nginx passes with each request (`uwsgi_param`). "
-                "They appear in `request.META`. A name that begins with `HTTP_` replaces the "
+                "Django shows them in `request.META`. A name that begins with `HTTP_` replaces the "
                 "client's header. Values may contain nginx's variables.",
                 example={"HTTP_X_REQUEST_ID": "$request_id"},
             ),
