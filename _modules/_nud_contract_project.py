@@ -196,9 +196,9 @@ def _hooks() -> Mapping:
     """Commands at the steps of a release, see release_hook."""
     steps = {
         "fetch": "the release is copied to the host",
-        "build": "its virtual environment is built",
+        "build": "the virtual environment is built",
         "migrate": "migrations are applied",
-        "switch": "uWSGI runs another release",
+        "switch": "another release goes live",
     }
     points = {
         f"{when}_{step}": List(
