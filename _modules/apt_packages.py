@@ -20,13 +20,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file
+from _nud import apt, durable_file
 
 __virtualname__ = "apt_packages"
 
@@ -43,7 +42,6 @@ _LOCKED = re.compile(
 )
 # What apt says after a dpkg that was killed.
 _INTERRUPTED = "dpkg was interrupted"
-_KEEP = ("--force-confdef", "--force-confold")
 
 
 def __virtual__() -> str | tuple[bool, str]:
@@ -55,79 +53,22 @@ def __virtual__() -> str | tuple[bool, str]:
 # --- running apt -------------------------------------------------------------------------------
 
 
-def environment() -> dict[str, str]:
-    """
-    The environment that apt and dpkg are run in: of Salt's own only its proxies.
-
-    Returns the variables by name.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' apt_packages.environment
-    """
-    names = ("http_proxy", "https_proxy", "no_proxy")
-    proxies = {key: value for key, value in os.environ.items() if key.lower() in names}
-    return {
-        **proxies,
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "LC_ALL": "C",
-        "DEBIAN_FRONTEND": "noninteractive",
-        "APT_LISTBUGS_FRONTEND": "none",
-        "APT_LISTCHANGES_FRONTEND": "none",
-        # It would restart the services of the sites.
-        "NEEDRESTART_SUSPEND": "1",
-    }
-
-
-class _Refused(CommandExecutionError):
-    """apt has failed; ``output`` is all that it said."""
-
-    def __init__(self, message: str, output: str = "") -> None:
-        super().__init__(message)
-        self.output = output
-
-
-def _words(output: str, lines: int = 12) -> str:
-    """What apt says about a failure."""
-    told = [line.strip() for line in output.splitlines()]
-    # Their list precedes "E: Unable to correct problems".
-    unmet = [line for line in told if re.match(r"\S+ : (Pre)?Depends: |Depends: ", line)]
-    bad = [line for line in told if line.startswith(("Err:", "E:", "W:", "dpkg:"))]
-    return "\n".join(([*unmet, *bad] or [line for line in told if line])[-lines:])
-
-
 def _run(command: list[str], what: str, timeout: int) -> str:
     """
-    A program that waits for the locks of another one; raises _Refused with the program's own words.
+    A program that waits for the locks of another one; raises Refused with the program's own words.
     """
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
-        try:
-            result = subprocess.run(
-                command,
-                cwd="/",
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise _Refused(f"{what}: not done within {timeout} s") from None
+        result = apt.run(command, what, timeout)
         if not result.returncode:
             return result.stdout
+        told = apt.complaints(result.stdout)
         # `apt-get update` does not wait for the lock of the lists, whatever DPkg::Lock::Timeout is.
         if not _LOCKED.search(result.stdout):
-            raise _Refused(f"{what}:\n{_words(result.stdout)}", result.stdout)
+            raise apt.Refused(f"{what}:\n{told}", result.stdout)
         if time.monotonic() > deadline:
-            raise _Refused(
-                f"{what}: another program has held the lock for {_LOCK_TIMEOUT} s:\n"
-                f"{_words(result.stdout)}",
+            raise apt.Refused(
+                f"{what}: another program has held the lock for {_LOCK_TIMEOUT} s:\n{told}",
                 result.stdout,
             )
         time.sleep(1)
@@ -135,7 +76,7 @@ def _run(command: list[str], what: str, timeout: int) -> str:
 
 def _apt(*words: str, timeout: int = _INSTALL_TIMEOUT) -> str:
     options = ["DPkg::Lock::Timeout=0", "Dpkg::Use-Pty=0", "Acquire::Retries=2"]
-    options += [f"Dpkg::Options::={option}" for option in _KEEP]
+    options += [f"Dpkg::Options::={option}" for option in apt.KEEP]
     command = ["apt-get", "-q", "-y", *(word for option in options for word in ("-o", option))]
     return _run([*command, *words], "apt-get " + " ".join(words), timeout)
 
@@ -159,10 +100,10 @@ def refresh() -> str:
     __context__[_REFRESHED] = True
     try:
         output = _apt("update", timeout=_UPDATE_TIMEOUT)
-    except _Refused as error:
+    except apt.Refused as error:
         return str(error)
     # apt ends with 0 when it falls back to lists that it has.
-    return _words(output) if re.search(r"^(Err:|W:)", output, re.MULTILINE) else ""
+    return apt.complaints(output) if re.search(r"^(Err:|W:)", output, re.MULTILINE) else ""
 
 
 def refreshed() -> bool:
@@ -239,14 +180,7 @@ def forget() -> None:
 
 def _planned(*words: str) -> tuple[dict[str, str], list[str]]:
     """What apt would do: the version of each package that comes, and the packages that go."""
-    comes, goes = {}, []
-    for line in _apt("--simulate", *words).splitlines():
-        step = re.match(r"(Inst|Remv) (\S+) (?:\[\S+\] )?(?:\((\S+))?", line)
-        if step and step[1] == "Inst":
-            comes[step[2].partition(":")[0]] = step[3]
-        elif step:
-            goes.append(step[2].partition(":")[0])
-    return comes, goes
+    return apt.planned(_apt("--simulate", *words))
 
 
 def _fetched(names: list[str]) -> dict[str, str]:
@@ -254,12 +188,12 @@ def _fetched(names: list[str]) -> dict[str, str]:
     comes, _ = _planned("install", *names)
     try:
         _apt("--download-only", "install", *names)
-    except _Refused as error:
+    except apt.Refused as error:
         if _INTERRUPTED not in error.output:
             raise
         # By a run of ours, or by the operator: either way the advice is apt's own.
         _run(
-            ["dpkg", "--configure", "--pending", *_KEEP],
+            ["dpkg", "--configure", "--pending", *apt.KEEP],
             "dpkg --configure --pending",
             _INSTALL_TIMEOUT,
         )
@@ -290,13 +224,13 @@ def install(names: list[str]) -> dict[str, Any]:
     warnings = []
     try:
         comes = _fetched(names)
-    except _Refused:
+    except apt.Refused:
         if refreshed():
             raise
         failed = refresh()
         try:
             comes = _fetched(names)
-        except _Refused as error:
+        except apt.Refused as error:
             told = f"\nThe lists were refreshed before, where apt said:\n{failed}" if failed else ""
             raise CommandExecutionError(f"{error}{told}") from error
         if failed:
@@ -356,19 +290,7 @@ def removable() -> list[str]:
 
 def _automatic() -> set[str]:
     """The packages that came along with others."""
-    result = subprocess.run(
-        ["apt-mark", "showauto"],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=60,
-        check=False,
-    )
-    if result.returncode:
-        raise CommandExecutionError(f"apt-mark showauto: {result.stderr.strip()}")
-    return {line.partition(":")[0] for line in result.stdout.splitlines()}
+    return {line.partition(":")[0] for line in apt.ask("apt-mark", "showauto").splitlines()}
 
 
 def remove() -> dict[str, dict[str, str]]:

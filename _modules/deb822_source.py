@@ -30,7 +30,6 @@ import os
 import re
 import shutil
 import ssl
-import subprocess
 import tempfile
 import time
 import urllib.error
@@ -42,7 +41,7 @@ from typing import Any
 import salt.utils.http
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file
+from _nud import apt, durable_file
 
 __virtualname__ = "deb822_source"
 
@@ -384,22 +383,9 @@ def _wanted(kind: str, saltenv: str) -> dict[str, bytes]:
 
 def _update(configuration: str) -> None:
     """``apt-get update`` with a configuration file; raises with apt's own words."""
-    try:
-        result = subprocess.run(
-            ["apt-get", "--config-file", configuration, "-q", "update"],
-            env=__salt__["apt_packages.environment"](),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_UPDATE_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CommandExecutionError(
-            f"apt-get update was not done within {_UPDATE_TIMEOUT} s"
-        ) from None
-    output = result.stdout + result.stderr
+    command = ["apt-get", "--config-file", configuration, "-q", "update"]
+    result = apt.run(command, "apt-get update", _UPDATE_TIMEOUT)
+    output = result.stdout
     # Warnings that mean failure: a component that is not there is never more than one, and apt
     # before 2.3 knows no Error-Mode.
     failed = r"E:|Err:|W: (Failed to fetch|GPG error|Skipping acquire .* component )"
@@ -483,22 +469,8 @@ def _has_suite(repo: dict[str, Any]) -> bool:
     with tempfile.TemporaryDirectory(prefix=f"{_NAME}-apt-") as stage:
         options = ["-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=30"]
         options += ["-o", "Acquire::https::Timeout=30"]
-        try:
-            result = subprocess.run(
-                [_HELPER, *options, "download-file", address, os.path.join(stage, "InRelease")],
-                env=__salt__["apt_packages.environment"](),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-                timeout=_UPDATE_TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise CommandExecutionError(
-                f"{address}: no answer within {_UPDATE_TIMEOUT} s"
-            ) from None
+        command = [_HELPER, *options, "download-file", address, os.path.join(stage, "InRelease")]
+        result = apt.run(command, address, _UPDATE_TIMEOUT)
     if not result.returncode:
         return True
     words = [line.strip() for line in result.stdout.splitlines() if line.startswith("E:")]

@@ -9,13 +9,12 @@ know, and the question takes a process.
 
 import os
 import shutil
-import subprocess
 from typing import Any
-
-from salt.exceptions import CommandExecutionError
 
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
+
+from _nud import apt
 
 __virtualname__ = "dpkg_packages"
 
@@ -65,20 +64,8 @@ def on_host() -> dict[str, dict[str, Any]]:
 
 def _asked() -> dict[str, dict[str, Any]]:
     form = "${binary:Package}\\t${db:Status-Abbrev}\\t${Version}\\n"
-    result = subprocess.run(
-        ["dpkg-query", "--show", f"--showformat={form}"],
-        env=__salt__["apt_packages.environment"](),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=60,
-        check=False,
-    )
-    if result.returncode:
-        raise CommandExecutionError(f"dpkg-query: {result.stderr.strip()}")
     found = {}
-    for line in result.stdout.splitlines():
+    for line in apt.ask("dpkg-query", "--show", f"--showformat={form}").splitlines():
         name, status, version = line.split("\t")
         # dpkg-query(1): what is wanted, what is (n, c: no more than configuration files), errors.
         if status[1] not in "nc":

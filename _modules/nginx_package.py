@@ -29,14 +29,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file
+from _nud import apt, durable_file
 
 __virtualname__ = "nginx_package"
 
@@ -134,19 +133,6 @@ def forget() -> bool:
 # --- what dpkg and apt say ---------------------------------------------------------------------
 
 
-def _ask(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words,
-        env=__salt__["apt_packages.environment"](),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=60,
-        check=False,
-    )
-
-
 def _packages() -> dict[str, _Package]:
     """nginx's packages that are on the host, by name."""
     return {
@@ -158,12 +144,9 @@ def _packages() -> dict[str, _Package]:
 
 def _policy(names: list[str]) -> dict[str, list[_Row]]:
     """The versions that apt knows of packages, newest first."""
-    result = _ask("apt-cache", "policy", *names)
-    if result.returncode:
-        raise CommandExecutionError(f"apt-cache policy: {result.stderr.strip()}")
     found: dict[str, list[_Row]] = {}
     rows: list[_Row] = []
-    for line in result.stdout.splitlines():
+    for line in apt.ask("apt-cache", "policy", *names).splitlines():
         name = re.fullmatch(r"(\S+):", line)
         version = re.match(r" (?:\*\*\*|   ) (\S+) (-?\d+)", line)
         source = re.match(r" {7,}-?\d+ (\S+)", line)
@@ -257,7 +240,7 @@ def due() -> dict[str, Any]:
         if best is not None and best[0] in ours[name]:
             pins[name] = best[0]
     # Those that were not asked for by name come along as dependencies, and stay marked as such.
-    automatic = _ask("apt-mark", "showauto", *found).stdout.split()
+    automatic = apt.ask("apt-mark", "showauto", *found, check=False).split()
     return {
         "package": package,
         "kind": kind,
@@ -302,33 +285,12 @@ def _staged(pins: dict[str, str]) -> Iterator[str]:
 
 def _run(words: list[str], what: str, lines: int = 12) -> str:
     """A program that changes packages; raises with its last words."""
-    environment = {
-        **__salt__["apt_packages.environment"](),
-        _VARIABLE: "1",
-    }
-    try:
-        result = subprocess.run(
-            words,
-            cwd="/",
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_APT_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise CommandExecutionError(f"{what}: not done within {_APT_TIMEOUT} s") from None
+    result = apt.run(words, what, _APT_TIMEOUT, {_VARIABLE: "1"})
     if result.returncode:
         told = [line for line in result.stdout.splitlines() if line.startswith(("E:", "dpkg:"))]
         told = told or result.stdout.strip().splitlines()
         raise CommandExecutionError(f"{what}:\n" + "\n".join(told[-lines:]))
     return result.stdout
-
-
-_KEEP = ["--force-confdef", "--force-confold"]
 
 
 def _apt(stage: str, *words: str) -> str:
@@ -337,7 +299,7 @@ def _apt(stage: str, *words: str) -> str:
         f"Dir::Cache::archives={stage}/archives",
         f"DPkg::Lock::Timeout={_LOCK_TIMEOUT}",
         "Dpkg::Use-Pty=0",
-        *(f"Dpkg::Options::={option}" for option in _KEEP),
+        *(f"Dpkg::Options::={option}" for option in apt.KEEP),
     ]
     command = ["apt-get", "-q", "-y", "--allow-downgrades"]
     command += [word for option in options for word in ("-o", option)]
@@ -346,23 +308,16 @@ def _apt(stage: str, *words: str) -> str:
 
 def _planned(stage: str, names: list[str]) -> tuple[dict[str, str], list[str]]:
     """What apt would do: the new version of each package, and which would be removed."""
-    comes, goes = {}, []
-    for line in _apt(stage, "--simulate", "install", *names).splitlines():
-        words = re.match(r"(Inst|Remv) (\S+) (?:\[\S+\] )?(?:\((\S+))?", line)
-        if words and words[1] == "Inst":
-            comes[words[2]] = words[3]
-        elif words:
-            goes.append(words[2])
-    return comes, goes
+    return apt.planned(_apt(stage, "--simulate", "install", *names))
 
 
 def _modules_of(packages: list[str]) -> list[str]:
     """The paths in nginx's tree with which packages' modules are loaded."""
     folder = "modules-enabled"
     base = os.path.realpath(_settings()["lookup"]["nginx_dir"])
-    files = set(
-        _ask("dpkg-query", "--listfiles", *packages).stdout.splitlines() if packages else []
-    )
+    files: set[str] = set()
+    if packages:
+        files.update(apt.ask("dpkg-query", "--listfiles", *packages, check=False).splitlines())
     try:
         names = os.listdir(os.path.join(base, folder))
     except FileNotFoundError:
@@ -460,7 +415,7 @@ def settle() -> bool:
     with _guarded():
         while True:
             try:
-                _run(["dpkg", "--configure", "--pending", *_KEEP], "dpkg --configure")
+                _run(["dpkg", "--configure", "--pending", *apt.KEEP], "dpkg --configure")
                 break
             except CommandExecutionError as error:
                 # The dpkg of the killed run is at work still.
@@ -480,7 +435,7 @@ def settle() -> bool:
 
 def _interrupted() -> bool:
     """Whether dpkg has begun something that it has not finished."""
-    audit = _ask("dpkg", "--audit").stdout.strip()
+    audit = apt.ask("dpkg", "--audit", check=False).strip()
     journal = any(name.isdigit() for name in os.listdir("/var/lib/dpkg/updates"))
     return bool(audit) or journal
 

@@ -29,7 +29,6 @@ AGAINST = {
     ("django_release", "site_companion"),
     ("django_release", "release_hook"),
     ("django_release", "uwsgi_generation"),
-    ("dpkg_packages", "apt_packages"),
     ("nginx_process", "nginx_tree"),
     ("nginx_socket", "nginx_process"),
     ("nginx_site", "nginx_tree"),

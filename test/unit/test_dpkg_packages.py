@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from _nud import apt
+
 from ..modules import Modules
 
 ROWS = (
@@ -31,7 +33,8 @@ def dpkg(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     database = (str(tmp_path / "status"), str(tmp_path / "updates"))
     monkeypatch.setattr(m.dpkg_packages, "_DATABASE", database)
-    m.salt["apt_packages.environment"] = lambda: {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    path = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    monkeypatch.setattr(apt, "environment", lambda: path)
     return m.dpkg_packages
 
 
