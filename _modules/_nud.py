@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import _nud_contract_uwsgi as contract_uwsgi  # noqa: F401
     import _nud_durable_file as durable_file  # noqa: F401
     import _nud_nginx_language as nginx_language  # noqa: F401
+    import _nud_nginx_origin as nginx_origin  # noqa: F401
+    import _nud_openpgp as openpgp  # noqa: F401
     import _nud_pem_text as pem_text  # noqa: F401
     import _nud_process_pool as process_pool  # noqa: F401
     import _nud_systemd as systemd  # noqa: F401

@@ -21,8 +21,6 @@ own: a wrong address, suite or signature changes nothing on the host.
 .. versionadded:: 0.1.0
 """
 
-import base64
-import binascii
 import contextlib
 import hashlib
 import json
@@ -35,13 +33,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import salt.utils.http
 from salt.exceptions import CommandExecutionError
 
-from _nud import apt, durable_file
+from _nud import apt, durable_file, nginx_origin, openpgp
 
 __virtualname__ = "deb822_source"
 
@@ -70,125 +67,6 @@ def __virtual__() -> str | tuple[bool, str]:
 # --- keys --------------------------------------------------------------------------------------
 
 
-def _dearmoured(data: bytes) -> bytes:
-    """The packets of an OpenPGP file, whether it is ASCII-armoured or not."""
-    if b"-----BEGIN PGP" not in data:
-        return data
-    packets = b""
-    blocks = re.findall(
-        rb"^-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t\r]*\n(.*?)^-----END PGP PUBLIC KEY BLOCK-----",
-        data,
-        re.DOTALL | re.MULTILINE,
-    )
-    if not blocks or len(blocks) != data.count(b"-----BEGIN PGP"):
-        raise CommandExecutionError("the key file is not made of whole public key blocks")
-    for block in blocks:
-        # RFC 9580, 6.2: armour headers, an empty line, base64, perhaps "=" and a checksum.
-        text = re.sub(rb"[ \t\r]+$", b"", block, flags=re.MULTILINE)
-        head, separator, body = text.partition(b"\n\n")
-        if text.startswith(b"\n"):
-            body = text
-        elif not separator or not all(b": " in line for line in head.splitlines()):
-            raise CommandExecutionError("the key file's armour is malformed")
-        lines = body.split()
-        checksum = lines.pop()[1:] if lines and lines[-1].startswith(b"=") else None
-        try:
-            packet = base64.b64decode(b"".join(lines), validate=True)
-            stated = base64.b64decode(checksum, validate=True) if checksum else None
-        except binascii.Error as error:
-            raise CommandExecutionError(f"the key file's armour is malformed: {error}") from error
-        if stated is not None and stated != _crc24(packet).to_bytes(3, "big"):
-            raise CommandExecutionError("the key file is damaged: its checksum does not fit")
-        packets += packet
-    return packets
-
-
-def _crc24(data: bytes) -> int:
-    # RFC 9580, 6.1.1
-    crc = 0xB704CE
-    for byte in data:
-        crc ^= byte << 16
-        for _ in range(8):
-            crc <<= 1
-            if crc & 0x1000000:
-                crc ^= 0x1864CFB
-    return crc
-
-
-def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The packets of a key file: type and body (RFC 9580, 4.2)."""
-    position = 0
-    while position < len(data):
-        first = data[position]
-        if not first & 0x80:
-            raise CommandExecutionError("the key file is not OpenPGP data")
-        rest = data[position + 1 : position + 6].ljust(5, b"\0")
-        if first & 0x40:
-            kind = first & 0x3F
-            if rest[0] < 192:
-                size, head = rest[0], 2
-            elif rest[0] < 224:
-                size, head = ((rest[0] - 192) << 8) + rest[1] + 192, 3
-            elif rest[0] == 255:
-                size, head = int.from_bytes(rest[1:5], "big"), 6
-            else:
-                raise CommandExecutionError("the key file holds a packet of partial length")
-        else:
-            kind = (first >> 2) & 0x0F
-            octets = (1, 2, 4, 0)[first & 3]
-            if not octets:
-                raise CommandExecutionError("the key file holds a packet of unknown length")
-            size, head = int.from_bytes(rest[:octets], "big"), 1 + octets
-        body = data[position + head : position + head + size]
-        if len(body) != size:
-            raise CommandExecutionError("the key file is cut off")
-        yield kind, body
-        position += head + size
-
-
-# Signatures, marker, trust, user ids, subkeys, user attributes, padding: what a certificate holds.
-_OF_A_CERTIFICATE = {2, 10, 12, 13, 14, 17, 21}
-
-
-def _primary_keys(packets: bytes) -> list[str]:
-    found = []
-    for kind, body in _packets(packets):
-        if kind == 6:
-            version = body[0] if body else 0
-            if version == 4:
-                # RFC 9580, 5.5.4.2 (and RFC 4880, 12.2)
-                data = b"\x99" + len(body).to_bytes(2, "big") + body
-                found.append(hashlib.sha1(data, usedforsecurity=False).hexdigest().upper())
-            elif version == 6:
-                # RFC 9580, 5.5.4.3
-                data = b"\x9b" + len(body).to_bytes(4, "big") + body
-                found.append(hashlib.sha256(data).hexdigest().upper())
-            else:
-                raise CommandExecutionError(f"the key file holds a key of version {version}")
-        elif kind in (5, 7):
-            raise CommandExecutionError("the key file holds a secret key")
-        elif kind not in _OF_A_CERTIFICATE:
-            raise CommandExecutionError(f"the key file holds an OpenPGP packet of type {kind}")
-        elif not found and kind not in (10, 21):
-            raise CommandExecutionError("the key file does not begin with a key")
-    if not found:
-        raise CommandExecutionError("the key file holds no key")
-    return found
-
-
-def _weak(packets: bytes) -> list[str]:
-    """The fingerprints of primary keys that apt accepts no more, or soon will not."""
-    found = []
-    for kind, body in _packets(packets):
-        # RFC 9580, 5.5.2: version, time, algorithm (1 to 3: RSA; 17: DSA), the size of the modulus.
-        if kind == 6 and body[:1] == b"\x04":
-            bits = int.from_bytes(body[6:8], "big")
-            if body[5] == 17 or (body[5] in (1, 2, 3) and bits < 2048):
-                data = b"\x99" + len(body).to_bytes(2, "big") + body
-                found.append(hashlib.sha1(data, usedforsecurity=False).hexdigest().upper())
-    return found
-
-
 def fingerprints(path: str) -> list[str]:
     """
     The full fingerprints of the primary keys in a key file, computed without gpg.
@@ -208,7 +86,7 @@ def fingerprints(path: str) -> list[str]:
         salt '*' deb822_source.fingerprints /usr/share/keyrings/debian-archive-keyring.gpg
     """
     with open(path, "rb") as stream:
-        return _primary_keys(_dearmoured(stream.read()))
+        return openpgp.primary_keys(openpgp.dearmoured(stream.read()))
 
 
 def _checked(data: bytes, pinned: list[str], where: str) -> bytes:
@@ -219,8 +97,8 @@ def _checked(data: bytes, pinned: list[str], where: str) -> bytes:
     one that is signed by a key that is missing here does not get past apt.
     """
     try:
-        packets = _dearmoured(data)
-        found = _primary_keys(packets)
+        packets = openpgp.dearmoured(data)
+        found = openpgp.primary_keys(packets)
     except CommandExecutionError as error:
         raise CommandExecutionError(f"{where}: {error}") from error
     wanted = [fingerprint.upper() for fingerprint in pinned]
@@ -593,7 +471,7 @@ def ppa(name: str) -> dict[str, Any]:
     return {
         "ppa": f"https://launchpad.net/~{owner}/+archive/ubuntu/{short}",
         "fingerprints": [found],
-        "in_place": _primary_keys(_dearmoured(keyring)) if keyring else [],
+        "in_place": openpgp.primary_keys(openpgp.dearmoured(keyring)) if keyring else [],
         # https://discourse.ubuntu.com/t/42854
         "advice": (
             f"Compare it with the page of the PPA, and pin {found} alone: since August 2024 Launchpad "
@@ -630,7 +508,7 @@ def weak() -> list[str]:
     for kind in _repos():
         content = _existing(_paths(kind)[1])
         if content:
-            found += _weak(_dearmoured(content))
+            found += openpgp.weak(openpgp.dearmoured(content))
     return found
 
 
@@ -699,6 +577,17 @@ def due(name: str, saltenv: str = "base") -> dict[str, Any]:
     return _told(files, _others(kind))
 
 
+def _note_origin() -> None:
+    """
+    Note which source an installed nginx came from, before the source changes. A note that exists
+    stays: nginx is then still from the source that it names.
+    """
+    lookup = __salt__["site_pillar.settings"]()["lookup"]
+    installed = lookup["nginx_package"] in __salt__["dpkg_packages.on_host"]()
+    if installed and not nginx_origin.noted(lookup["state_dir"]):
+        nginx_origin.note(lookup["state_dir"], in_place())
+
+
 def _right(path: str, content: bytes) -> bool:
     return not durable_file.differs(path, content)
 
@@ -708,7 +597,7 @@ def _told(files: dict[str, bytes], superfluous: list[str]) -> dict[str, Any]:
         if content is None or not path.endswith(".gpg"):
             return None if content is None else content.decode("utf-8", "backslashreplace")
         try:
-            return f"(a keyring: {', '.join(_primary_keys(_dearmoured(content)))})"
+            return f"(a keyring: {', '.join(openpgp.primary_keys(openpgp.dearmoured(content)))})"
         except CommandExecutionError:
             return "(not a keyring)"
 
@@ -757,7 +646,7 @@ def apply(name: str, saltenv: str = "base", test: bool = False) -> dict[str, Any
     if test:
         return changes
     if in_place() != wanted(kind):
-        __salt__["nginx_package.leave"](in_place())
+        _note_origin()
     before = {path: _existing(path) for path in [*files, *superfluous]}
     try:
         for path, content in files.items():
@@ -805,5 +694,5 @@ def remove(name: str, test: bool = False) -> dict[str, Any]:
         # The sources before the keyrings that they name.
         for path in sorted(there, key=lambda path: not path.endswith(".sources")):
             durable_file.remove(path)
-        __salt__["nginx_package.forget"]()
+        nginx_origin.forget(__salt__["site_pillar.settings"]()["lookup"]["state_dir"])
     return changes

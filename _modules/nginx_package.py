@@ -25,7 +25,6 @@ newer or older, and nothing else is ever upgraded: a newer version of the same s
 
 import contextlib
 import fnmatch
-import json
 import os
 import re
 import shutil
@@ -35,7 +34,7 @@ from typing import Any, NamedTuple
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import apt, durable_file
+from _nud import apt, durable_file, nginx_origin
 
 __virtualname__ = "nginx_package"
 
@@ -78,56 +77,8 @@ def _settings() -> dict[str, Any]:
     return settings
 
 
-# --- the note of where nginx came from ---------------------------------------------------------
-
-
-def _note_path() -> str:
-    return os.path.join(_settings()["lookup"]["state_dir"], "nginx_package.json")
-
-
-def _note() -> dict[str, Any]:
-    content = durable_file.read(_note_path())
-    return json.loads(content) if content else {}
-
-
-def _write_note(origin: str, installing: bool) -> None:
-    durable_file.directory(os.path.dirname(_note_path()))
-    text = json.dumps({"from": origin, "installing": installing}, sort_keys=True)
-    durable_file.write(_note_path(), text + "\n")
-
-
-def leave(origin: str) -> None:
-    """
-    Note that nginx, where it is installed, came from a source that is about to be left.
-
-    origin
-        as :py:func:`deb822_source.in_place` says it
-
-    A note that is there stays: nginx is then still from the source that it names.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_package.leave distro
-    """
-    if not _note() and _settings()["lookup"]["nginx_package"] in _packages():
-        _write_note(origin, installing=False)
-
-
-def forget() -> bool:
-    """
-    Let nginx stay what it is, whichever source it came from.
-
-    Returns True when it was to follow another source.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_package.forget
-    """
-    return bool(durable_file.remove(_note_path()))
+def _state_dir() -> str:
+    return str(_settings()["lookup"]["state_dir"])
 
 
 # --- what dpkg and apt say ---------------------------------------------------------------------
@@ -203,7 +154,7 @@ def due() -> dict[str, Any]:
 
         salt '*' nginx_package.due
     """
-    note, settings = _note(), _settings()
+    note, settings = nginx_origin.noted(_state_dir()), _settings()
     if not note:
         return {}
     kind, package = __salt__["deb822_source.choice"]()["kind"], settings["lookup"]["nginx_package"]
@@ -255,7 +206,7 @@ def due() -> dict[str, Any]:
 
 
 def _stage() -> str:
-    return os.path.join(_settings()["lookup"]["state_dir"], ".nginx_package")
+    return os.path.join(_state_dir(), ".nginx_package")
 
 
 @contextlib.contextmanager
@@ -409,28 +360,32 @@ def settle() -> bool:
     _unguard()
     if os.path.lexists(_stage()):
         shutil.rmtree(_stage())
-    if not _note().get("installing") or not _interrupted():
+    if not nginx_origin.noted(_state_dir()).get("installing") or not _interrupted():
         return False
-    deadline = time.monotonic() + _LOCK_TIMEOUT
     with _guarded():
-        while True:
-            try:
-                _run(["dpkg", "--configure", "--pending", *apt.KEEP], "dpkg --configure")
-                break
-            except CommandExecutionError as error:
-                # The dpkg of the killed run is at work still.
-                if "lock" in f"{error}" and time.monotonic() < deadline:
-                    time.sleep(1)
-                elif "depend" in f"{error}":
-                    # One of them was not unpacked yet.
-                    break
-                else:
-                    raise
+        _configure()
         # With the pins, or apt would rather remove what is newer than what it would go back to.  And
         # with no names: what apt is asked for by name must not be broken.
         with _staged(due().get("pins", {})) as stage:
             _apt(stage, "--fix-broken", "install")
     return True
+
+
+def _configure() -> None:
+    """Configure what is unpacked; packages that need another one, not yet unpacked, wait."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while True:
+        try:
+            _run(["dpkg", "--configure", "--pending", *apt.KEEP], "dpkg --configure")
+            return
+        except CommandExecutionError as error:
+            # The dpkg of the killed run may still be at work.
+            locked = "lock" in f"{error}" and time.monotonic() < deadline
+            if not locked and "depend" in f"{error}":
+                return
+            if not locked:
+                raise
+            time.sleep(1)
 
 
 def _interrupted() -> bool:
@@ -470,7 +425,7 @@ def switch(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
         plan = due()
     if not plan:
         if not test:
-            forget()
+            nginx_origin.forget(_state_dir())
         return report
     try:
         return _switched(plan, report, saltenv, test)
@@ -536,7 +491,8 @@ def _switched(
         if plan["package"] in __salt__["apt_packages.recorded"]():
             present = __salt__["dpkg_packages.on_host"]()
             __salt__["apt_packages.record"]([name for name in comes if name not in present])
-        _write_note(_note()["from"], installing=True)
+        origin = nginx_origin.noted(_state_dir())["from"]
+        nginx_origin.note(_state_dir(), origin, installing=True)
         with _guarded():
             _apt(stage, "--no-download", "install", *plan["names"])
     rest = due()
@@ -544,5 +500,5 @@ def _switched(
         raise CommandExecutionError(
             f"{plan['package']} is {rest['old']} after apt-get, not {plan['new']}"
         )
-    forget()
+    nginx_origin.forget(_state_dir())
     return report

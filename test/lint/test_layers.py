@@ -25,7 +25,6 @@ LAYERS = {
 
 # Calls that lead to a layer above, or back to where they come from: each is to go.
 AGAINST = {
-    ("deb822_source", "nginx_package"),
     ("django_release", "site_companion"),
     ("django_release", "release_hook"),
     ("django_release", "uwsgi_generation"),

@@ -16,6 +16,8 @@ import pytest
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
+from _nud import openpgp
+
 from ..modules import Modules
 
 KEYRINGS = sorted(
@@ -111,7 +113,7 @@ def test_fingerprint_of_a_fresh_key(
     assert by_gpg(binary) == [fingerprint]
     assert source.fingerprints(str(binary)) == [fingerprint]
     assert source.fingerprints(str(armoured)) == [fingerprint]
-    assert source._dearmoured(armoured.read_bytes()) == binary.read_bytes()
+    assert openpgp.dearmoured(armoured.read_bytes()) == binary.read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,7 @@ def test_no_key_that_is_not_pinned(source: Any, gpg: Gpg, pair: tuple[str, str])
 
 def test_two_armoured_blocks_are_two_keys(source: Any, gpg: Gpg, pair: tuple[str, str]) -> None:
     text = b"".join(gpg("--armor", "--export", one) for one in pair)
-    assert source._primary_keys(source._dearmoured(text)) == list(pair)
+    assert openpgp.primary_keys(openpgp.dearmoured(text)) == list(pair)
     # A key hidden behind the one that is pinned.
     with pytest.raises(CommandExecutionError, match=f"not pinned: {pair[1]}"):
         source._checked(text, [pair[0]], "here")
@@ -145,7 +147,7 @@ def test_windows_line_ends_and_armour_headers(source: Any, gpg: Gpg, pair: tuple
     text = gpg("--armor", "--export", pair[0])
     headed = text.replace(b"BLOCK-----\n", b"BLOCK-----\nComment: from a keyserver\n", 1)
     for variant in (headed, text.replace(b"\n", b"\r\n"), headed.replace(b"\n", b"\r\n")):
-        assert source._primary_keys(source._dearmoured(variant)) == [pair[0]]
+        assert openpgp.primary_keys(openpgp.dearmoured(variant)) == [pair[0]]
 
 
 def _without_packets(key: bytes, count: int) -> bytes:
@@ -207,13 +209,13 @@ I8kWVkXU6vFOi+HWvv/ira7ofJu16NnoUkhclkUrk0mXubZvyl4GBg==
 -----END PGP PUBLIC KEY BLOCK-----
 """
     expected = "CB186C4F0609A697E4D52DFA6C722B0C1F1E27C18A56708F6525EC27BAD9ACC9"
-    assert source._primary_keys(source._dearmoured(text.encode())) == [expected]
+    assert openpgp.primary_keys(openpgp.dearmoured(text.encode())) == [expected]
 
 
 def test_crc24(source: Any) -> None:
     # The usual check value of CRC-24/OPENPGP.
-    assert source._crc24(b"123456789") == 0x21CF02
-    assert base64.b64encode(source._crc24(b"").to_bytes(3, "big")) == b"twTO"
+    assert openpgp.crc24(b"123456789") == 0x21CF02
+    assert base64.b64encode(openpgp.crc24(b"").to_bytes(3, "big")) == b"twTO"
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -270,7 +272,7 @@ def test_keys_that_apt_refuses_or_soon_will(source: Any, gpg: Gpg) -> None:
     keys = {name: gpg.key(f"{name} <weak@example.org>", name) for name in ("rsa1024", "dsa2048")}
     good = {name: gpg.key(f"{name} <good@example.org>", name) for name in ("rsa2048", "ed25519")}
     everything = gpg("--export", *keys.values(), *good.values())
-    assert sorted(source._weak(everything)) == sorted(keys.values())
+    assert sorted(openpgp.weak(everything)) == sorted(keys.values())
 
 
 FINGERPRINT = "4F4EA0AAE5267A6C" + "AB" * 12
