@@ -31,10 +31,15 @@ if TYPE_CHECKING:
     import _nud_contract_tls as contract_tls  # noqa: F401
     import _nud_contract_uwsgi as contract_uwsgi  # noqa: F401
     import _nud_durable_file as durable_file  # noqa: F401
+    import _nud_nginx_archive as nginx_archive  # noqa: F401
+    import _nud_nginx_files as nginx_files  # noqa: F401
     import _nud_nginx_language as nginx_language  # noqa: F401
     import _nud_nginx_origin as nginx_origin  # noqa: F401
+    import _nud_nginx_swap as nginx_swap  # noqa: F401
+    import _nud_nginx_user as nginx_user  # noqa: F401
     import _nud_openpgp as openpgp  # noqa: F401
     import _nud_pem_text as pem_text  # noqa: F401
+    import _nud_proc as proc  # noqa: F401
     import _nud_process_pool as process_pool  # noqa: F401
     import _nud_systemd as systemd  # noqa: F401
     import _nud_uwsgi_ini as uwsgi_ini  # noqa: F401

@@ -30,10 +30,7 @@ by :py:mod:`nginx_process <_modules.nginx_process>`, which finds it newer than t
 """
 
 import contextlib
-import ctypes
-import difflib
 import errno
-import fcntl
 import glob
 import grp
 import hashlib
@@ -50,31 +47,17 @@ import stat
 import struct
 import subprocess
 import tarfile
-import tempfile
-import time
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from typing import Any, NamedTuple
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file, nginx_language, pem_text
+from _nud import durable_file, nginx_archive, nginx_files, nginx_language, nginx_swap, nginx_user
 
 __virtualname__ = "nginx_tree"
 
 
-# What a directory of ours beside or inside the tree is called.  The dot keeps it out of nginx's
-# `include sites-enabled/*`: glob(3) does not match a leading dot.
-_STAGE = ".nginx_uwsgi_django-"
-
-
-# The first words of a file that is the formula's.  A file without them is somebody else's.
-_MARKER = b"Managed by the Salt formula nginx_uwsgi_django"
-
-
-_COMMON = "conf.d/nginx_uwsgi_django.conf"
-
-
-# What the formula found and will give back: one JSON object in a comment of _COMMON, so that it
+# What the formula found and will give back: one JSON object in a comment of nginx_files.COMMON, so that it
 # comes and goes in the same transaction as what it speaks of.
 _RECORD = "# Found here before: "
 
@@ -91,10 +74,6 @@ _ACCEPTED = "nginx_tree.accepted"
 _HELD = "nginx_tree.held"
 
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-
-
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C"}
 
@@ -102,7 +81,6 @@ _ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C"}
 # `nginx -t` reads files and resolves the names of upstreams; a name server that does not answer
 # costs it up to half a minute.
 _TEST_TIMEOUT = 120
-_LOCK_TIMEOUT = 120
 
 
 # Runs in the private mount namespace.  "staged" tells nginx's own failure from one before it.  Few
@@ -122,86 +100,8 @@ exec "$nginx" -t "$@"
 """.replace("MODULES", _MODULES)
 
 
-class Wanted(NamedTuple):
-    """What is to be at a path of the tree: a file, a link, a directory, or nothing."""
-
-    kind: str  # "file", "link", "directory", "absent"
-    contents: bytes = b""
-    target: str = ""
-    # Not for a diff, a log or a report.
-    secret: bool = False
-    # Mode and group of a file of root's; None leaves a file that is there what it has.
-    access: tuple[int, int] | None = None
-
-
-class _Raced(Exception):
-    """Somebody else wrote to the tree while it was being changed."""
-
-
 def __virtual__() -> str:
     return __virtualname__
-
-
-def _with_user(text: str, arguments: list[str]) -> tuple[str, list[str] | None]:
-    """
-    nginx.conf with this ``user`` directive and every other byte as it was.
-
-    Returns the text and the arguments that were there (None: no such directive).
-    """
-    for directive in nginx_language.directives(text):
-        if directive.depth == 0 and directive.words[0] == "user":
-            before = list(directive.words[1:])
-            if _user_meaning(before) == _user_meaning(arguments):
-                return text, before
-            new = " ".join(nginx_language.quote(argument) for argument in arguments)
-            if len(directive.spans) == 1:
-                end = directive.spans[0][1]
-                return text[:end] + " " + new + text[end:], before
-            start, end = directive.spans[1][0], directive.spans[-1][1]
-            return text[:start] + new + text[end:], before
-    line = "user " + " ".join(nginx_language.quote(argument) for argument in arguments) + ";"
-    newline = "\r\n" if "\r\n" in text else "\n"
-    # The packages of nginx.org's source tarball ship "#user  nobody;": the place people look at.
-    commented = re.search(r"^[ \t]*#[ \t]*user[ \t][^\n]*\n?", text, re.MULTILINE)
-    if commented:
-        place = commented.end()
-        gap = "" if commented.group().endswith("\n") else newline
-        return text[:place] + gap + line + newline + text[place:], None
-    return line + newline + text, None
-
-
-def _without_user(text: str) -> str:
-    """nginx.conf without the line that :py:func:`_with_user` added."""
-    for directive in nginx_language.directives(text):
-        if directive.depth == 0 and directive.words[0] == "user":
-            start, end = directive.spans[0][0], directive.end
-            rest = re.match(r"[ \t]*\r?\n", text[end:])
-            return text[:start] + text[end + (rest.end() if rest else 0) :]
-    return text
-
-
-def _user_meaning(arguments: list[str]) -> tuple[str, ...]:
-    # ngx_set_user(): without a second argument the group is the one of the user's own name.
-    return (arguments[0], arguments[0]) if len(arguments) == 1 else tuple(arguments)
-
-
-def user() -> list[str] | None:
-    """
-    The user that the main configuration on the disk gives to nginx's workers.
-
-    Returns a list of the user's name and the group's, as nginx takes the directive ``user``; None
-    where the file or the directive is missing.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_tree.user
-    """
-    for directive in nginx_language.directives(_text(_read(os.path.join(_base(), "nginx.conf")))):
-        if directive.depth == 0 and directive.words[0] == "user" and len(directive.words) > 1:
-            return list(_user_meaning(list(directive.words[1:])))
-    return None
 
 
 def temporary() -> list[str]:
@@ -223,7 +123,9 @@ def temporary() -> list[str]:
     found = {path for name, path in paths.items() if name.startswith("http-") and "temp" in name}
     for pattern in ("nginx.conf", "conf.d/*.conf", "sites-enabled/*"):
         for file in glob.glob(os.path.join(glob.escape(base), pattern)):
-            for directive in nginx_language.directives(_text(_read(os.path.realpath(file)))):
+            for directive in nginx_language.directives(
+                nginx_files.text_of(durable_file.read(os.path.realpath(file)))
+            ):
                 if directive.words[0].endswith("_temp_path") and len(directive.words) > 1:
                     found.add(directive.words[1])
     prefix = paths.get("prefix", "/usr/share/nginx")
@@ -245,29 +147,9 @@ def _shown() -> str:
     return str(_lookup()["nginx_dir"]).rstrip("/")
 
 
-def _read(path: str) -> bytes | None:
-    return durable_file.read(path)
-
-
-def _text(contents: bytes | None) -> str:
-    # surrogateescape: a stranger's bytes come back out as they went in.
-    return (contents or b"").decode("utf-8", "surrogateescape")
-
-
-def _owned(contents: bytes | None) -> bool:
-    # A page's comment begins in another way.
-    return (contents or b"").removeprefix(b"<!-- ").removeprefix(b"# ").startswith(_MARKER)
-
-
-def _user_arguments(user: str) -> list[str]:
-    try:
-        group = grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
-    except KeyError:
-        return [user]
-    return [user] if group == user else [user, group]
-
-
-def _foreseen(due: dict[str, Wanted], warnings: list[str]) -> dict[str, Wanted]:
+def _foreseen(
+    due: dict[str, nginx_files.Wanted], warnings: list[str]
+) -> dict[str, nginx_files.Wanted]:
     """
     What a dry run lets nginx judge.
 
@@ -285,7 +167,7 @@ def _foreseen(due: dict[str, Wanted], warnings: list[str]) -> dict[str, Wanted]:
 
 def _conffile_is_pristine(path: str) -> bool:
     """Whether a configuration file is byte by byte the one of its Debian package."""
-    contents = _read(path)
+    contents = durable_file.read(path)
     if contents is None:
         return False
     digest = hashlib.md5(contents, usedforsecurity=False).hexdigest()
@@ -297,7 +179,7 @@ def _conffile_is_pristine(path: str) -> bool:
 
 
 def _record(common: bytes | None) -> dict[str, Any]:
-    for line in _text(common).splitlines():
+    for line in nginx_files.text_of(common).splitlines():
         if line.startswith(_RECORD):
             try:
                 record = json.loads(line[len(_RECORD) :])
@@ -311,9 +193,11 @@ def _set_elsewhere(base: str, nginx_conf: list[nginx_language.Directive]) -> set
     """The http-level directives of nginx.conf and of the other files in conf.d."""
     found = {d.words[0] for d in nginx_conf if d.block == ("http",)}
     for path in glob.glob(os.path.join(glob.escape(base), "conf.d", "*.conf")):
-        if os.path.join(base, _COMMON) != path:
+        if os.path.join(base, nginx_files.COMMON) != path:
             found |= {
-                d.words[0] for d in nginx_language.directives(_text(_read(path))) if d.depth == 0
+                d.words[0]
+                for d in nginx_language.directives(nginx_files.text_of(durable_file.read(path)))
+                if d.depth == 0
             }
     return found
 
@@ -323,8 +207,10 @@ def _strangers(base: str, ours: set[str]) -> list[nginx_language.Directive]:
     found: list[nginx_language.Directive] = []
     for pattern in ("conf.d/*.conf", "sites-enabled/*"):
         for path in glob.glob(os.path.join(glob.escape(base), pattern)):
-            if path not in ours and path != os.path.join(base, _COMMON):
-                found += nginx_language.directives(_text(_read(os.path.realpath(path))))
+            if path not in ours and path != os.path.join(base, nginx_files.COMMON):
+                found += nginx_language.directives(
+                    nginx_files.text_of(durable_file.read(os.path.realpath(path)))
+                )
     return found
 
 
@@ -352,36 +238,7 @@ def _includes(directives: list[nginx_language.Directive], base: str, shown: str)
     return found
 
 
-def _link_target(base: str, path: str) -> str | None:
-    with contextlib.suppress(OSError):
-        return os.readlink(os.path.join(base, path))
-    return None
-
-
-def _points_at(base: str, shown: str, link: str, path: str) -> bool:
-    """Whether a link of the tree leads to a path of the tree, written in whichever way."""
-    target = _link_target(base, link)
-    if target is None:
-        return False
-    absolute = posixpath.normpath(posixpath.join(shown, posixpath.dirname(link), target))
-    wanted = posixpath.join(shown, path)
-    return absolute == wanted or os.path.realpath(absolute) == os.path.join(base, path)
-
-
-def _entries(base: str, directory: str) -> list[str]:
-    try:
-        names = sorted(os.listdir(os.path.join(base, directory)))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [f"{directory}/{name}" for name in names if not name.startswith(".")]
-
-
-def _is_secret(path: str) -> bool:
-    """Whether a file of ours that goes may hold secrets: its name is all that is left to ask."""
-    return not path.endswith((".conf", ".html"))
-
-
-def _wanted(text: str, secret: bool = False, mode: str = "", group: str = "") -> Wanted:
+def _wanted(text: str, secret: bool = False, mode: str = "", group: str = "") -> nginx_files.Wanted:
     """A file as :py:func:`nginx_site.files` describes it."""
     access = None
     if mode:
@@ -390,12 +247,12 @@ def _wanted(text: str, secret: bool = False, mode: str = "", group: str = "") ->
         except KeyError:
             gid = 0  # the group of a user that a dry run has not made
         access = (int(mode, 8), gid)
-    return Wanted("file", text.encode(), secret=secret, access=access)
+    return nginx_files.Wanted("file", text.encode(), secret=secret, access=access)
 
 
 def _plan(
     saltenv: str, version: str | None = None, held: Container[str] = ()
-) -> tuple[dict[str, Wanted], list[str]]:
+) -> tuple[dict[str, nginx_files.Wanted], list[str]]:
     """
     What is to be where, and which of the paths in sites-enabled are not the formula's.
 
@@ -410,7 +267,7 @@ def _plan(
 
 def _proven_plan(
     saltenv: str, version: str | None = None, unproven: bool = False
-) -> tuple[dict[str, Wanted], list[str], dict[str, str]]:
+) -> tuple[dict[str, nginx_files.Wanted], list[str], dict[str, str]]:
     """
     As :py:func:`_plan`, and the sites whose release is not live, with the reason: their part of the
     tree stays as it is.
@@ -422,7 +279,7 @@ def _proven_plan(
         whether the part of such a site changes all the same; no site is asked for then
     """
     plan, strangers = _plan(saltenv, version)
-    held = {} if unproven else _unproven_sites(_due(_base(), plan))
+    held = {} if unproven else _unproven_sites(nginx_files.outstanding(_base(), plan))
     if held:
         plan, strangers = _plan(saltenv, version, held)
     return plan, strangers, held
@@ -455,7 +312,9 @@ def _aside(path: str) -> str:
     return f"sites-available/{posixpath.basename(path)}{mark}{_ASIDE}"
 
 
-def _keep_aside(base: str, shown: str, plan: dict[str, Wanted], record: dict[str, Any]) -> None:
+def _keep_aside(
+    base: str, shown: str, plan: dict[str, nginx_files.Wanted], record: dict[str, Any]
+) -> None:
     """
     Plan to keep what is in the place of a site's file or link and is not the formula's, and record
     what it was.
@@ -468,27 +327,29 @@ def _keep_aside(base: str, shown: str, plan: dict[str, Wanted], record: dict[str
             "sites-enabled",
         ):
             continue
-        target = _link_target(base, path)
+        target = nginx_files.link_target(base, path)
         if target is not None:
             available = f"sites-available/{posixpath.basename(path)}"
-            ours = wanted.kind == "link" and _points_at(base, shown, path, available)
+            ours = wanted.kind == "link" and nginx_files.points_at(base, shown, path, available)
             # A link to a file that is kept aside comes back with it, as it was written.
             if not ours or available in new:
                 new.add(path)
                 record.setdefault("replaced", {}).setdefault(path, {"link": target})
-        elif os.path.isfile(full) and not _owned(contents := _read(full)):
+        elif os.path.isfile(full) and not nginx_files.is_owned(contents := durable_file.read(full)):
             seen = os.lstat(full)
             new.add(path)
             record.setdefault("replaced", {}).setdefault(path, {"file": _aside(path)})
-            plan[_aside(path)] = Wanted(
+            plan[_aside(path)] = nginx_files.Wanted(
                 "file",
                 contents or b"",
-                secret=_is_secret(path),
+                secret=nginx_files.is_secret(path),
                 access=(stat.S_IMODE(seen.st_mode), seen.st_gid),
             )
 
 
-def _give_back(base: str, plan: dict[str, Wanted], record: dict[str, Any], name: str = "") -> None:
+def _give_back(
+    base: str, plan: dict[str, nginx_files.Wanted], record: dict[str, Any], name: str = ""
+) -> None:
     """
     Plan to put back what was kept aside, where the plan takes away what the formula had put in its
     place; what is given back is struck off the record.
@@ -503,16 +364,18 @@ def _give_back(base: str, plan: dict[str, Wanted], record: dict[str, Any], name:
         if there and (path not in plan or plan[path].kind != "absent"):
             continue  # not the formula's any more
         if "link" in was:
-            plan[path] = Wanted("link", target=was["link"])
+            plan[path] = nginx_files.Wanted("link", target=was["link"])
         else:
             full = os.path.join(base, was["file"])
-            contents = _read(full)
+            contents = durable_file.read(full)
             if contents is None:
                 continue
             seen = os.lstat(full)
             access = (stat.S_IMODE(seen.st_mode), seen.st_gid)
-            plan[path] = Wanted("file", contents, secret=_is_secret(path), access=access)
-            plan[was["file"]] = Wanted("absent", secret=_is_secret(path))
+            plan[path] = nginx_files.Wanted(
+                "file", contents, secret=nginx_files.is_secret(path), access=access
+            )
+            plan[was["file"]] = nginx_files.Wanted("absent", secret=nginx_files.is_secret(path))
         del record["replaced"][path]
     if not record.get("replaced", True):
         del record["replaced"]
@@ -521,14 +384,14 @@ def _give_back(base: str, plan: dict[str, Wanted], record: dict[str, Any], name:
 def _standing(base: str, held: Container[str]) -> dict[str, str]:
     """The files of the held sites that nginx names already, by site: they stay."""
     found = {}
-    for path in _entries(base, "sites-available"):
+    for path in nginx_files.entries(base, "sites-available"):
         name = posixpath.basename(path).removesuffix(".conf")
         if name in held and path.endswith(".conf"):
-            contents = _read(os.path.join(base, path))
-            if _owned(contents) and os.path.lexists(
+            contents = durable_file.read(os.path.join(base, path))
+            if nginx_files.is_owned(contents) and os.path.lexists(
                 os.path.join(base, f"sites-enabled/{name}.conf")
             ):
-                found[name] = _text(contents)
+                found[name] = nginx_files.text_of(contents)
     return found
 
 
@@ -558,7 +421,7 @@ def _formats_kept(
         for directive in nginx_language.directives(text)
         if directive.words[0] == "access_log" and len(directive.words) > 2
     }
-    text = _text(common)
+    text = nginx_files.text_of(common)
     return [
         text[directive.line : directive.end]
         for directive in nginx_language.directives(text)
@@ -570,7 +433,7 @@ def _formats_kept(
 
 def _planned(
     saltenv: str, version: str | None, held: Container[str]
-) -> tuple[dict[str, Wanted], list[str]]:
+) -> tuple[dict[str, nginx_files.Wanted], list[str]]:
     settings = __salt__["site_pillar.settings"]()
     base, shown = _base(), _shown()
     standing = _standing(base, held)
@@ -580,12 +443,12 @@ def _planned(
     written = [name for name in wanted if name not in held]
     # Where no site is named yet nothing else of the tree is touched for those that are to come.
     waits = bool(wanted) and not sites
-    plan: dict[str, Wanted] = {}
+    plan: dict[str, nginx_files.Wanted] = {}
 
-    conf = _read(os.path.join(base, "nginx.conf"))
+    conf = durable_file.read(os.path.join(base, "nginx.conf"))
     if conf is None:
         raise CommandExecutionError(f"{shown}/nginx.conf is not there: is nginx installed?")
-    text = _text(conf)
+    text = nginx_files.text_of(conf)
     directives = nginx_language.directives(text)
     includes = _includes(directives, base, shown)
     if not includes & {"conf.d/*.conf", "conf.d/*"}:
@@ -593,35 +456,37 @@ def _planned(
             f"the http block of {shown}/nginx.conf does not include conf.d/*.conf, where the "
             f"formula keeps its own settings: add 'include {shown}/conf.d/*.conf;' to it"
         )
-    common = _read(os.path.join(base, _COMMON))
+    common = durable_file.read(os.path.join(base, nginx_files.COMMON))
     record = _record(common)
 
-    user = _user_arguments(settings["nginx"]["user"])
-    edited, before = _with_user(text, user)
+    user = nginx_user.arguments_of(settings["nginx"]["user"])
+    edited, before = nginx_user.with_user(text, user)
     if edited != text and not waits:
         record.setdefault("user", before)
-        plan["nginx.conf"] = Wanted("file", edited.encode("utf-8", "surrogateescape"))
+        plan["nginx.conf"] = nginx_files.Wanted("file", edited.encode("utf-8", "surrogateescape"))
 
     if not waits:
         for directory in ("sites-available", "sites-enabled", "conf.d"):
-            plan[directory] = Wanted("directory")
+            plan[directory] = nginx_files.Wanted("directory")
 
     if sites:
         default = "sites-enabled/default"
-        if _points_at(base, shown, default, "sites-available/default"):
-            record["default_link"] = _link_target(base, default)
-            plan[default] = Wanted("absent")
+        if nginx_files.points_at(base, shown, default, "sites-available/default"):
+            record["default_link"] = nginx_files.link_target(base, default)
+            plan[default] = nginx_files.Wanted("absent")
         stock = os.path.join(base, "conf.d/default.conf")
         if os.path.lexists(stock) and _conffile_is_pristine(stock):
             record["default_conf"] = True
-            plan["conf.d/default.conf"] = Wanted("absent")
-            plan["conf.d/default.conf.nginx_uwsgi_django"] = Wanted("file", _read(stock) or b"")
+            plan["conf.d/default.conf"] = nginx_files.Wanted("absent")
+            plan["conf.d/default.conf.nginx_uwsgi_django"] = nginx_files.Wanted(
+                "file", durable_file.read(stock) or b""
+            )
 
     certificates = _served_certificates(base, shown)
     for path, file in __salt__["nginx_site.files"](saltenv, version, held, certificates).items():
         plan[path] = _wanted(**file)
     for name in written:
-        plan[f"sites-enabled/{name}.conf"] = Wanted(
+        plan[f"sites-enabled/{name}.conf"] = nginx_files.Wanted(
             "link", target=f"{shown}/sites-available/{name}.conf"
         )
 
@@ -632,21 +497,27 @@ def _planned(
     strangers = []
     going = set()
     forgotten = 0
-    for path in _entries(base, "sites-available"):
+    for path in nginx_files.entries(base, "sites-available"):
         name = posixpath.basename(path).partition(".")[0]
-        if path in plan or name in held or not _owned(_read(os.path.join(base, path))):
+        if (
+            path in plan
+            or name in held
+            or not nginx_files.is_owned(durable_file.read(os.path.join(base, path)))
+        ):
             continue
         if name in settings["sites"] or settings["purge"]:
             going.add(path)
-            plan[path] = Wanted("absent", secret=_is_secret(path))
+            plan[path] = nginx_files.Wanted("absent", secret=nginx_files.is_secret(path))
         elif path.endswith(".conf"):
             forgotten += 1
-    for path in _entries(base, "sites-enabled"):
+    for path in nginx_files.entries(base, "sites-enabled"):
         if path in plan:
             continue
-        if any(_points_at(base, shown, path, file) for file in going):
-            plan[path] = Wanted("absent")
-        elif not _owned(_read(os.path.realpath(os.path.join(base, path)))):
+        if any(nginx_files.points_at(base, shown, path, file) for file in going):
+            plan[path] = nginx_files.Wanted("absent")
+        elif not nginx_files.is_owned(
+            durable_file.read(os.path.realpath(os.path.join(base, path)))
+        ):
             strangers.append(path)
     for path in sorted(going):
         _give_back(base, plan, record, posixpath.basename(path).partition(".")[0])
@@ -654,7 +525,7 @@ def _planned(
     if waits:
         return plan, strangers
     elsewhere = _set_elsewhere(base, directives)
-    lines = [f"# {_MARKER.decode()}.", "# Changes made here are overwritten."]
+    lines = [f"# {nginx_files.MARKER.decode()}.", "# Changes made here are overwritten."]
     if record:
         lines.append(_RECORD + json.dumps(record, sort_keys=True))
     defaulted = _defaulted(base, {base + "/" + path for path in plan})
@@ -671,138 +542,57 @@ def _planned(
     lines.append(shared.rstrip("\n"))
     if not any(posixpath.dirname(path) == "sites-enabled" for path in includes):
         lines.append(f"include {nginx_language.quote(shown)}/sites-enabled/*.conf;")
-    plan[_COMMON] = Wanted("file", ("\n".join(lines) + "\n").encode())
+    plan[nginx_files.COMMON] = nginx_files.Wanted("file", ("\n".join(lines) + "\n").encode())
     return plan, strangers
 
 
-def _plan_removed() -> dict[str, Wanted]:
+def _plan_removed() -> dict[str, nginx_files.Wanted]:
     """The tree without the formula."""
     base, shown = _base(), _shown()
-    plan: dict[str, Wanted] = {}
+    plan: dict[str, nginx_files.Wanted] = {}
     ours = [
         path
-        for path in _entries(base, "sites-available")
-        if _owned(_read(os.path.join(base, path)))
+        for path in nginx_files.entries(base, "sites-available")
+        if nginx_files.is_owned(durable_file.read(os.path.join(base, path)))
     ]
     for path in ours:
-        plan[path] = Wanted("absent", secret=_is_secret(path))
-    for path in _entries(base, "sites-enabled"):
-        if any(_points_at(base, shown, path, file) for file in ours):
-            plan[path] = Wanted("absent")
-    common = _read(os.path.join(base, _COMMON))
-    if not _owned(common):
+        plan[path] = nginx_files.Wanted("absent", secret=nginx_files.is_secret(path))
+    for path in nginx_files.entries(base, "sites-enabled"):
+        if any(nginx_files.points_at(base, shown, path, file) for file in ours):
+            plan[path] = nginx_files.Wanted("absent")
+    common = durable_file.read(os.path.join(base, nginx_files.COMMON))
+    if not nginx_files.is_owned(common):
         return plan
-    plan[_COMMON] = Wanted("absent")
+    plan[nginx_files.COMMON] = nginx_files.Wanted("absent")
     record = _record(common)
     _give_back(base, plan, record)
-    conf = _read(os.path.join(base, "nginx.conf"))
+    conf = durable_file.read(os.path.join(base, "nginx.conf"))
     if "user" in record and conf is not None:
-        text = _text(conf)
-        edited = _with_user(text, record["user"])[0] if record["user"] else _without_user(text)
+        text = nginx_files.text_of(conf)
+        edited = (
+            nginx_user.with_user(text, record["user"])[0]
+            if record["user"]
+            else nginx_user.without_user(text)
+        )
         if edited != text:
-            plan["nginx.conf"] = Wanted("file", edited.encode("utf-8", "surrogateescape"))
+            plan["nginx.conf"] = nginx_files.Wanted(
+                "file", edited.encode("utf-8", "surrogateescape")
+            )
     link = "sites-enabled/default"
     available = os.path.lexists(os.path.join(base, "sites-available/default"))
     if record.get("default_link") and available and not os.path.lexists(os.path.join(base, link)):
-        plan[link] = Wanted("link", target=record["default_link"])
+        plan[link] = nginx_files.Wanted("link", target=record["default_link"])
     aside = "conf.d/default.conf.nginx_uwsgi_django"
-    contents = _read(os.path.join(base, aside))
+    contents = durable_file.read(os.path.join(base, aside))
     if record.get("default_conf") and contents is not None:
-        plan[aside] = Wanted("absent")
+        plan[aside] = nginx_files.Wanted("absent")
         if not os.path.lexists(os.path.join(base, "conf.d/default.conf")):
-            plan["conf.d/default.conf"] = Wanted("file", contents)
+            plan["conf.d/default.conf"] = nginx_files.Wanted("file", contents)
     return plan
 
 
-def _due(base: str, plan: dict[str, Wanted]) -> dict[str, Wanted]:
-    """The part of a plan that the live tree does not fulfil yet."""
-    due = {}
-    for folder in sorted({posixpath.dirname(path) for path in plan}):
-        full = os.path.normpath(os.path.join(base, folder))
-        # Staged and live paths are only the same while nothing on the way is a link.
-        if os.path.lexists(full) and os.path.realpath(full) != full:
-            raise CommandExecutionError(
-                f"{folder} in {base} is a link; the formula writes only to directories of the "
-                "tree itself"
-            )
-    for path, wanted in plan.items():
-        full = os.path.join(base, path)
-        if wanted.kind == "file":
-            done = _read(full) == wanted.contents and _accessed(full, wanted)
-            if os.path.isdir(full) and not os.path.islink(full):
-                raise CommandExecutionError(f"{full} is in the way: it is a directory")
-        elif wanted.kind == "link":
-            done = os.path.islink(full) and os.readlink(full) == wanted.target
-            if os.path.isdir(full) and not os.path.islink(full):
-                raise CommandExecutionError(f"{full} is in the way: it is a directory")
-        elif wanted.kind == "directory":
-            done = os.path.isdir(full) and not os.path.islink(full)
-            if not done and os.path.lexists(full):
-                raise CommandExecutionError(f"{full} is in the way: it is not a directory")
-        else:
-            done = not os.path.lexists(full)
-        if not done:
-            due[path] = wanted
-    return due
-
-
-def _accessed(full: str, wanted: Wanted) -> bool:
-    """Whether a file has the owner, group and mode that are wanted of it."""
-    if wanted.access is None:
-        return True
-    seen = os.lstat(full)
-    return (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) == (
-        wanted.access[0],
-        0,
-        wanted.access[1],
-    )
-
-
-def _changes(base: str, shown: str, due: dict[str, Wanted]) -> dict[str, Any]:
-    """What a change is, for a person: a unified diff of each file, old and new of each link."""
-    changes: dict[str, Any] = {}
-    for path, wanted in sorted(due.items()):
-        full, name = os.path.join(base, path), f"{shown}/{path}"
-        if wanted.kind == "directory":
-            changes[name] = {"old": None, "new": "a directory"}
-        elif wanted.kind == "link" or os.path.islink(full):
-            old = f"a link to {os.readlink(full)}" if os.path.islink(full) else None
-            if old is None and os.path.lexists(full):
-                old = "a file"
-            new = f"a link to {wanted.target}" if wanted.kind == "link" else None
-            changes[name] = {"old": old, "new": new if wanted.kind != "file" else "a file"}
-        elif wanted.kind == "absent" and not os.path.isfile(full):
-            changes[name] = {"old": "not a regular file", "new": None}
-        elif wanted.secret:
-            old = "a file" if os.path.lexists(full) else None
-            new = "a file (not shown)" if wanted.kind == "file" else None
-            if path.endswith(".pem"):
-                # A certificate and its key: of the former there is something to tell.
-                old = pem_text.describe(_read(full))
-                new = new and pem_text.describe(wanted.contents)
-            changes[name] = {"old": old, "new": new}
-        elif wanted.kind == "file" and _read(full) == wanted.contents:
-            changes[name] = {"mode": oct(wanted.access[0])} if wanted.access else {}
-        else:
-            now, then = _read(full), wanted.contents if wanted.kind == "file" else None
-            changes[name] = "".join(
-                line if line.endswith("\n") else line + "\n\\ No newline at end of file\n"
-                for line in difflib.unified_diff(
-                    _shown_text(now).splitlines(keepends=True),
-                    _shown_text(then).splitlines(keepends=True),
-                    name if now is not None else "/dev/null",
-                    name if then is not None else "/dev/null",
-                )
-            )
-    return changes
-
-
-def _shown_text(contents: bytes | None) -> str:
-    return (contents or b"").decode("utf-8", "backslashreplace")
-
-
 # --- what is served ----------------------------------------------------------------------------
-def _servers(base: str, shown: str, tree: dict[str, Wanted]) -> list[dict[str, Any]]:
+def _servers(base: str, shown: str, tree: dict[str, nginx_files.Wanted]) -> list[dict[str, Any]]:
     """The servers of a tree, see :py:func:`nginx_servers.read`; ``own``: of a file of the formula's."""
 
     def contents(path: str) -> bytes:
@@ -814,10 +604,10 @@ def _servers(base: str, shown: str, tree: dict[str, Wanted]) -> list[dict[str, A
             inside = full.removeprefix(prefix + "/")
             if inside in tree and tree[inside].kind == "file":
                 return tree[inside].contents
-        return _read(os.path.realpath(full)) or b""
+        return durable_file.read(os.path.realpath(full)) or b""
 
     def parse(path: str) -> list[tuple[int, tuple[str, ...], tuple[str, ...]]]:
-        text = _text(contents(path))
+        text = nginx_files.text_of(contents(path))
         return [
             (text.count("\n", 0, directive.line) + 1, directive.block, directive.words)
             for directive in nginx_language.directives(text)
@@ -827,13 +617,15 @@ def _servers(base: str, shown: str, tree: dict[str, Wanted]) -> list[dict[str, A
     # nginx also takes /etc/nginx for what the pillar's lookup calls by another name.
     servers = __salt__["nginx_servers.read"](paths, parse, [shown, base, "/etc/nginx"])
     for server in servers:
-        server["own"] = _owned(contents(server["path"]))
+        server["own"] = nginx_files.is_owned(contents(server["path"]))
     return servers
 
 
 def _packaged(base: str, shown: str, path: str) -> bool:
     """Whether a file is the distribution's welcome page, as it was installed."""
-    if path == "sites-enabled/default" and _points_at(base, shown, path, "sites-available/default"):
+    if path == "sites-enabled/default" and nginx_files.points_at(
+        base, shown, path, "sites-available/default"
+    ):
         return _conffile_is_pristine(os.path.join(base, "sites-available/default"))
     return path == "conf.d/default.conf" and _conffile_is_pristine(os.path.join(base, path))
 
@@ -846,11 +638,11 @@ def _served_certificates(base: str, shown: str) -> dict[str, dict[str, Any]]:
     waiting = {}
     for name, site in __salt__["site_pillar.settings"]()["sites"].items():
         if not site["absent"] and site["tls"]["source"] == "acme":
-            own = _read(os.path.join(base, f"sites-available/{name}.pem"))
+            own = durable_file.read(os.path.join(base, f"sites-available/{name}.pem"))
             if own is None or not __salt__["site_certificate.trusted"](own):
                 waiting[name] = {word.lower() for word in site["server_names"]}
     found: dict[str, dict[str, Any]] = {}
-    servers = _servers(base, shown, _tree(base)) if waiting else []
+    servers = _servers(base, shown, nginx_files.live(base)) if waiting else []
     for name, names in waiting.items():
         theirs = [server for server in servers if names & set(server["names"])]
         for server in theirs:
@@ -871,7 +663,7 @@ def _served_certificates(base: str, shown: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _losses(base: str, shown: str, due: dict[str, Wanted]) -> list[dict[str, Any]]:
+def _losses(base: str, shown: str, due: dict[str, nginx_files.Wanted]) -> list[dict[str, Any]]:
     """
     What nginx answers now and would not with a change of the tree.
 
@@ -885,16 +677,18 @@ def _losses(base: str, shown: str, due: dict[str, Wanted]) -> list[dict[str, Any
     master = int(_service().get("MainPID") or 0)
     listening = _listening()
     ports = {f"{listening[inode][2]}" for inode in listening.keys() & _sockets(master)}
-    tree = _tree(base)
+    tree = nginx_files.live(base)
     gone = {
         posixpath.basename(path)
         for path, wanted in due.items()
-        if path in tree and _owned(tree[path].contents) and not _owned(wanted.contents)
+        if path in tree
+        and nginx_files.is_owned(tree[path].contents)
+        and not nginx_files.is_owned(wanted.contents)
     }
     now = [
         server
         for server in _servers(base, shown, tree)
-        if server["path"] != _COMMON
+        if server["path"] != nginx_files.COMMON
         and not (server["own"] and posixpath.basename(server["path"]) in gone)
         and not _packaged(base, shown, server["path"])
     ]
@@ -904,7 +698,9 @@ def _losses(base: str, shown: str, due: dict[str, Wanted]) -> list[dict[str, Any
             for address in server["addresses"]
             if address.startswith("unix:") or address.rpartition(":")[2] in ports
         ]
-    return __salt__["nginx_servers.losses"](now, _servers(base, shown, _future(base, due)))
+    return __salt__["nginx_servers.losses"](
+        now, _servers(base, shown, nginx_files.future(base, due))
+    )
 
 
 def _allowed(shown: str, losses: list[dict[str, Any]]) -> list[str]:
@@ -927,11 +723,11 @@ def _allowed(shown: str, losses: list[dict[str, Any]]) -> list[str]:
     return [f"no longer answered, by nginx:allow_loss: {words}" for words in told.values()]
 
 
-def _whose_server(tree: dict[str, Wanted], path: str) -> str:
+def _whose_server(tree: dict[str, nginx_files.Wanted], path: str) -> str:
     """To whom a server belongs that has a name of a site's, and the ways out."""
     name = posixpath.basename(path).partition(".")[0]
     available = f"sites-available/{name}.conf"
-    if available in tree and _owned(tree[available].contents):
+    if available in tree and nginx_files.is_owned(tree[available].contents):
         if name not in __salt__["site_pillar.settings"]()["sites"]:
             return (
                 f"a site of this formula's that the pillar does not name: give it back its name in "
@@ -961,8 +757,8 @@ def shadowed(saltenv: str | None = None) -> dict[str, list[str]]:
         salt '*' nginx_tree.shadowed
     """
     base, shown = _base(), _shown()
-    due = {} if saltenv is None else _due(base, _plan(saltenv)[0])
-    tree = _future(base, due)
+    due = {} if saltenv is None else nginx_files.outstanding(base, _plan(saltenv)[0])
+    tree = nginx_files.future(base, due)
     if "nginx.conf" not in tree:
         return {}
     servers = _servers(base, shown, tree)
@@ -1158,120 +954,6 @@ def _outermost(paths: Iterable[str]) -> list[str]:
     return chosen
 
 
-def _tree(base: str) -> dict[str, Wanted]:
-    """The tree as it is, parents first; what is neither a file nor a link nor a directory: "other"."""
-    tree = {}
-    for path, status in _walk(base):
-        if stat.S_ISDIR(status.st_mode):
-            tree[path] = Wanted("directory")
-        elif stat.S_ISLNK(status.st_mode):
-            target = _link_target(base, path)
-            if target is None:
-                raise _Raced(path)
-            tree[path] = Wanted("link", target=target)
-        elif stat.S_ISREG(status.st_mode):
-            contents = _read(os.path.join(base, path))
-            if contents is None:
-                raise _Raced(path)
-            tree[path] = Wanted("file", contents)
-        else:
-            tree[path] = Wanted("other")
-    return tree
-
-
-def _future(base: str, due: dict[str, Wanted]) -> dict[str, Wanted]:
-    """The tree as it would be, parents first."""
-    tree = _tree(base) | due
-    return {path: tree[path] for path in sorted(tree) if tree[path].kind != "absent"}
-
-
-def _digest(tree: dict[str, Wanted]) -> str:
-    """What tells a tree from another: all that a master process, which is root's, can see of it."""
-    digest = hashlib.sha256()
-    for path, entry in sorted(tree.items()):
-        row = (path, entry.kind, entry.target, len(entry.contents))
-        digest.update(json.dumps(row).encode() + b"\n" + entry.contents)
-    return digest.hexdigest()
-
-
-def _pack(
-    archive: tarfile.TarFile,
-    base: str,
-    tree: dict[str, Wanted],
-    due: Container[str] = (),
-    below: str = "",
-) -> None:
-    """
-    Put a tree into an archive.
-
-    due
-        what of it is not there yet; the rest gets the owner, mode and times that it has
-    below
-        its directory in the archive
-    """
-    for path, entry in tree.items():
-        name = os.path.join(below, path)
-        found = None if path in due else archive.gettarinfo(os.path.join(base, path), name)
-        if found is None and entry.kind == "other":
-            continue  # a socket
-        member = found or tarfile.TarInfo(name)
-        if found is None:
-            member.mode, member.gid = entry.access or (0o644, 0)
-            member.mtime = int(time.time())
-        # What was read, whatever has come there since.
-        if entry.kind == "directory":
-            member.type = tarfile.DIRTYPE
-            member.mode = found.mode if found else 0o755
-        elif entry.kind == "link":
-            member.type, member.linkname = tarfile.SYMTYPE, entry.target
-        elif entry.kind == "file":
-            member.type, member.linkname = tarfile.REGTYPE, ""
-        member.size = len(entry.contents)
-        archive.addfile(member, io.BytesIO(entry.contents))
-
-
-def _pack_directories(archive: tarfile.TarFile, top: str) -> None:
-    """
-    Put a directory into an archive, with those below it on the same file system and no file.
-
-    The directory itself keeps its owner and mode.  One that goes meanwhile is left out: nginx is
-    shown where it may make its files, not what is there.
-    """
-    device = None
-    for folder, folders, _ in os.walk(top):
-        with contextlib.suppress(FileNotFoundError):
-            seen = os.lstat(folder)
-            device = device or seen.st_dev
-            if seen.st_dev != device:
-                folders.clear()
-            member = tarfile.TarInfo(folder.lstrip("/"))
-            member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o755, int(seen.st_mtime)
-            if folder == top:
-                member.mode, member.uid, member.gid = (
-                    stat.S_IMODE(seen.st_mode),
-                    seen.st_uid,
-                    seen.st_gid,
-                )
-            archive.addfile(member)
-
-
-def _walk(base: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything in the tree but our own leftovers: relative path and status, parents first."""
-    pending = [""]
-    while pending:
-        folder = pending.pop()
-        with os.scandir(os.path.join(base, folder)) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        for entry in found:
-            if not folder and entry.name.startswith(_STAGE):
-                continue
-            path = os.path.join(folder, entry.name)
-            status = entry.stat(follow_symlinks=False)
-            yield path, status
-            if stat.S_ISDIR(status.st_mode):
-                pending.append(path)
-
-
 class _Verdict(NamedTuple):
     tested: bool  # False: this host does not let a mount namespace be made
     ok: bool
@@ -1281,7 +963,10 @@ class _Verdict(NamedTuple):
 
 
 def _judge(
-    base: str, due: dict[str, Wanted], binary: str | None = None, modules: str | None = None
+    base: str,
+    due: dict[str, nginx_files.Wanted],
+    binary: str | None = None,
+    modules: str | None = None,
 ) -> _Verdict:
     """Let nginx, the installed one or another, test the future tree where it will be."""
     binary = binary or _binary()
@@ -1290,21 +975,21 @@ def _judge(
     service = _service()
     paths = compiled(binary)
     prefix = paths.get("prefix", "/usr/share/nginx")
-    outside, tree = __salt__["nginx_process.outside"](), _future(base, due)
+    outside, tree = __salt__["nginx_process.outside"](), nginx_files.future(base, due)
     parsed = {
-        path: nginx_language.directives(_text(entry.contents))
+        path: nginx_language.directives(nginx_files.text_of(entry.contents))
         for path, entry in tree.items()
         if 0 < len(entry.contents) < 4 << 20
     }
     directives = [directive for found in parsed.values() for directive in found]
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as packed:
-        _pack(packed, base, tree, due, base.lstrip("/"))
+        nginx_archive.pack(packed, base, tree, due, base.lstrip("/"))
         # The tree itself has all that is in it.
         covered = _outermost([base, *_covered(directives, paths, prefix)])
         for path in covered:
             if path != base:
-                _pack_directories(packed, path)
+                nginx_archive.pack_directories(packed, path)
     pid_files = [d.words[1] for d in directives if d.words[0] == "pid" and len(d.words) > 1]
     pid_file = os.path.join(prefix, (pid_files or [paths.get("pid-path", "/run/nginx.pid")])[0])
     had_pid_file = os.path.lexists(pid_file)
@@ -1344,7 +1029,7 @@ def _judge(
     if not stdout.startswith(b"staged"):
         return _Verdict(False, False, output or f"exit code {process.returncode}", master, parsed)
     if process.returncode == 0 and not modules:
-        key = (binary, _digest(tree))
+        key = (binary, nginx_files.digest_of(tree))
         __context__.setdefault(_ACCEPTED, {})[key] = (_program(binary), outside)
     return _Verdict(True, process.returncode == 0, output, master, parsed)
 
@@ -1369,10 +1054,10 @@ def accepted() -> bool:
     if not known or binary is None:
         return False
     try:
-        tree = _tree(base)
-    except (_Raced, FileNotFoundError):
+        tree = nginx_files.live(base)
+    except (nginx_files.Raced, FileNotFoundError):
         return False
-    judged = known.get((binary, _digest(tree)))
+    judged = known.get((binary, nginx_files.digest_of(tree)))
     return judged == (_program(binary), __salt__["nginx_process.outside"]())
 
 
@@ -1477,7 +1162,7 @@ def occupied() -> list[str]:
     return found
 
 
-def _conflicts(base: str, plan: dict[str, Wanted], verdict: _Verdict) -> list[str]:
+def _conflicts(base: str, plan: dict[str, nginx_files.Wanted], verdict: _Verdict) -> list[str]:
     """
     The addresses of our sites that somebody else holds, or that nginx itself is in the way of.
 
@@ -1566,7 +1251,7 @@ def _raw(lines: list[str], line: int) -> str:
     return ""
 
 
-def _whose(base: str, plan: dict[str, Wanted], message: str) -> str:
+def _whose(base: str, plan: dict[str, nginx_files.Wanted], message: str) -> str:
     """Where a message of nginx comes from, in the words of the pillar."""
     shown = _shown()
     files = {path for path, wanted in plan.items() if wanted.kind == "file"}
@@ -1585,8 +1270,8 @@ def _whose(base: str, plan: dict[str, Wanted], message: str) -> str:
                 return f"{message} (from the pillar's {raw})"
             quoted = f", line {line}: {lines[line - 1].strip()}" if line <= len(lines) else ""
             return f"{message} (from the pillar's sites:{name[: -len('.conf')]}{quoted})"
-        if path == _COMMON and _COMMON in files:
-            raw = _raw(plan[_COMMON].contents.decode().splitlines(), line)
+        if path == nginx_files.COMMON and nginx_files.COMMON in files:
+            raw = _raw(plan[nginx_files.COMMON].contents.decode().splitlines(), line)
             if raw:
                 return f"{message} (from the pillar's {raw})"
             return f"{message} (a file of the formula)"
@@ -1639,7 +1324,9 @@ def foresee(
     except (CommandExecutionError, OSError) as error:
         return {"tested": False, "errors": [f"{error}"], "version": version()}
     plan = _proven_plan(saltenv, older)[0]
-    due = _due(base, plan) | {path: Wanted("absent") for path in gone or []}
+    due = nginx_files.outstanding(base, plan) | {
+        path: nginx_files.Wanted("absent") for path in gone or []
+    }
     verdict = _judge(base, due, binary, modules)
     if not verdict.tested:
         return {"tested": False, "errors": [verdict.output], "version": older}
@@ -1674,317 +1361,18 @@ def check() -> dict[str, Any]:
     errors, warnings = _messages(output)
     if not ok:
         plan = {
-            path: Wanted("file", _read(os.path.join(base, path)) or b"")
-            for path in _entries(base, "sites-available")
-            if _owned(_read(os.path.join(base, path)))
+            path: nginx_files.Wanted("file", durable_file.read(os.path.join(base, path)) or b"")
+            for path in nginx_files.entries(base, "sites-available")
+            if nginx_files.is_owned(durable_file.read(os.path.join(base, path)))
         }
         errors = [_whose(base, plan, message) for message in errors] or ["nginx -t failed"]
     return {"ok": ok, "tested": verdict.tested, "errors": errors, "warnings": warnings}
 
 
-# --- putting it in place -----------------------------------------------------------------------
-def _renameat2(old: str, new: str, flags: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), old, None, new)
+# --- changing it -------------------------------------------------------------------------------
 
 
-def _flush(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _copy_attributes(source: str, target: str) -> None:
-    """Access lists and security labels."""
-    for name in os.listxattr(source, follow_symlinks=False):
-        try:
-            value = os.getxattr(source, name, follow_symlinks=False)
-            os.setxattr(target, name, value, follow_symlinks=False)
-        except OSError as error:
-            # trusted.* and security.* of another namespace are not ours to set.
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENODATA, errno.EINVAL):
-                raise
-
-
-def _place(full: str, wanted: Wanted, like: str | None = None) -> None:
-    """Make a file or a link where there is none; ``like`` lends owner, mode and labels."""
-    if wanted.kind == "link":
-        os.symlink(wanted.target, full)
-        return
-    handle = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(wanted.contents)
-        mode, uid, gid = 0o644, 0, 0
-        if wanted.access is not None:
-            mode, gid = wanted.access
-        elif like is not None and os.path.isfile(like) and not os.path.islink(like):
-            status = os.lstat(like)
-            mode, uid, gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
-            _copy_attributes(like, full)
-        os.fchown(handle, uid, gid)
-        os.fchmod(handle, mode)
-        stream.flush()
-        os.fsync(handle)
-
-
-_Snapshot = dict[str, tuple[int, ...]]
-
-
-def _snapshot(base: str) -> _Snapshot:
-    """
-    The identity of everything in the tree.
-
-    Without the change time: a hard link changes it.
-    """
-    return {
-        path: (
-            status.st_dev,
-            status.st_ino,
-            status.st_mode,
-            status.st_uid,
-            status.st_gid,
-            # Of a directory the entries count, and they have rows of their own.
-            *(() if stat.S_ISDIR(status.st_mode) else (status.st_size, status.st_mtime_ns)),
-        )
-        for path, status in _walk(base)
-    }
-
-
-def _same(seen: _Snapshot, now: _Snapshot) -> bool:
-    """Whether two snapshots show one tree; a directory of the stage has an inode of its own."""
-    if seen.keys() != now.keys():
-        return False
-    return all(
-        (row[2:] if stat.S_ISDIR(row[2]) else row)
-        == (now[path][2:] if stat.S_ISDIR(now[path][2]) else now[path])
-        for path, row in seen.items()
-    )
-
-
-def _stage(base: str, stage: str, due: dict[str, Wanted]) -> None:
-    """Fill a new directory with the future tree."""
-    directories: list[tuple[str, os.stat_result | None]] = [("", os.lstat(base))]
-    touched = {os.path.dirname(path) for path in due}
-    for path, status in _walk(base):
-        full = os.path.join(base, path)
-        target = os.path.join(stage, path)
-        if stat.S_ISDIR(status.st_mode):
-            os.mkdir(target, 0o700)
-            directories.append((path, status))
-        elif path not in due:
-            os.link(full, target, follow_symlinks=False)
-    for path, wanted in sorted(due.items()):
-        target = os.path.join(stage, path)
-        if wanted.kind == "directory":
-            os.mkdir(target, 0o755)
-            directories.append((path, None))
-        elif wanted.kind != "absent":
-            _place(target, wanted, os.path.join(base, path))
-    # Children before parents: writing into a directory changes its time.
-    for path, found in sorted(directories, reverse=True, key=lambda item: item[0]):
-        target = os.path.join(stage, path)
-        if found is not None:
-            os.chown(target, found.st_uid, found.st_gid)
-            os.chmod(target, stat.S_IMODE(found.st_mode))
-            _copy_attributes(os.path.join(base, path), target)
-            if path not in touched:
-                os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
-        else:
-            os.chmod(target, 0o755)
-        _flush(target)
-
-
-def _exchange(base: str, due: dict[str, Wanted], seen: _Snapshot) -> None:
-    """Put the future tree in the place of the live one, in one step."""
-    parent = os.path.dirname(base)
-    stage = tempfile.mkdtemp(prefix=_STAGE, dir=parent)
-    try:
-        _stage(base, stage, due)
-        if not _same(seen, _snapshot(base)):
-            raise _Raced
-        _renameat2(stage, base, _RENAME_EXCHANGE)
-        # From here on `stage` is the old tree.  Whoever wrote to it after the look above wrote to
-        # what is about to be removed.
-        if not _same(seen, _snapshot(stage)):
-            _renameat2(stage, base, _RENAME_EXCHANGE)
-            raise _Raced
-        _flush(parent)
-    finally:
-        shutil.rmtree(stage)
-
-
-# The order in which single renames are likely to be safe: what nginx does not read yet, the formula's
-# settings, the links that go (before another site may claim what they claim), the files behind links,
-# the new links, and last what no link leads to any more.
-def _rank(base: str, path: str, wanted: Wanted) -> int:
-    if wanted.kind == "directory":
-        return 0
-    folder = posixpath.dirname(path)
-    if wanted.kind == "absent":
-        return 7 if folder == "sites-available" else 3
-    if wanted.kind == "link":
-        return 6
-    if folder == "sites-available":
-        linked = os.path.lexists(os.path.join(base, "sites-enabled", posixpath.basename(path)))
-        return 5 if linked else 1
-    if folder == "conf.d" and not path.endswith(".conf"):
-        return 1  # kept for whoever gives it back
-    # nginx.conf before conf.d when the former is what the latter was written for.
-    return 2 if path == _COMMON else 4
-
-
-def _ranked(base: str, due: dict[str, Wanted]) -> list[str]:
-    return sorted(due, key=lambda path: (_rank(base, path, due[path]), path))
-
-
-def _accepted(base: str, due: dict[str, Wanted], warnings: list[str]) -> list[str]:
-    """
-    What is due, in an order of which nginx accepts every step: one that comes too early waits.
-
-    A log format is made before, and goes after, what uses it.  There may be no such order (one that
-    gets another name): then that is a warning.
-    """
-    order: list[str] = []
-    waiting = _ranked(base, due)
-    unread = {path for path in due if _rank(base, path, due[path]) in (0, 1)}
-    while len(waiting) > 1:
-        for path in waiting:
-            verdict = None
-            if path not in unread:
-                verdict = _judge(base, {done: due[done] for done in [*order, path]})
-            if verdict is None or verdict.ok:
-                break
-        else:
-            warnings.append(
-                "file by file there is no order in which nginx accepts every step; a host that "
-                "is reset in the next moment has a tree that it refuses until the next run"
-            )
-            return order + waiting
-        order.append(path)
-        waiting.remove(path)
-    return order + waiting
-
-
-def _one_by_one(
-    base: str, due: dict[str, Wanted], seen: _Snapshot, order: list[str], accept: Any = None
-) -> None:
-    """
-    Rename what is due into place, file by file; all of it back when one does not go in.
-
-    accept
-        is called when all is in place; what it raises undoes everything
-    """
-    stage = tempfile.mkdtemp(prefix=_STAGE, dir=base)
-    done: list[tuple[str, str | None]] = []
-    folders: set[str] = set()
-    try:
-        for number, path in enumerate(order):
-            wanted, full = due[path], os.path.join(base, path)
-            if wanted.kind in ("file", "link"):
-                _place(os.path.join(stage, f"{number}.new"), wanted, full)
-            if os.path.lexists(full):
-                os.link(full, os.path.join(stage, f"{number}.old"), follow_symlinks=False)
-        _flush(stage)
-        for number, path in enumerate(order):
-            wanted, full = due[path], os.path.join(base, path)
-            row = seen.get(path)
-            now = os.lstat(full) if os.path.lexists(full) else None
-            if (row is None) != (now is None) or (
-                row is not None and now is not None and row[1:] != (now.st_ino, *_identity(now))
-            ):
-                raise _Raced(path)
-            old = os.path.join(stage, f"{number}.old") if now is not None else None
-            if wanted.kind == "directory":
-                os.mkdir(full, 0o755)
-                os.chmod(full, 0o755)
-            elif wanted.kind == "absent":
-                os.unlink(full)
-            else:
-                os.rename(os.path.join(stage, f"{number}.new"), full)
-            done.append((full, old))
-            folders.add(os.path.dirname(full))
-            _flush(os.path.dirname(full))
-        if accept is not None:
-            accept()
-    except BaseException:
-        for full, old in reversed(done):
-            if old is not None:
-                os.rename(old, full)
-            elif os.path.isdir(full) and not os.path.islink(full):
-                os.rmdir(full)
-            else:
-                os.unlink(full)
-        for folder in folders:
-            if os.path.isdir(folder):
-                _flush(folder)
-        raise
-    finally:
-        shutil.rmtree(stage)
-        _flush(base)
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    row: tuple[int, ...] = (status.st_mode, status.st_uid, status.st_gid)
-    if not stat.S_ISDIR(status.st_mode):
-        row += (status.st_size, status.st_mtime_ns)
-    return row
-
-
-# What says "not here" to an exchange of directories: another file system, a mount point, a kernel
-# or a file system without it, no hard links.
-_NOT_HERE = (errno.EXDEV, errno.EBUSY, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EMLINK)
-
-
-def _swap(base: str, due: dict[str, Wanted], seen: _Snapshot, warnings: list[str]) -> str:
-    """Put what is due in place; returns how."""
-    if len(due) > 1:
-        try:
-            _exchange(base, due, seen)
-            return "exchange"
-        except OSError as error:
-            if error.errno not in _NOT_HERE:
-                raise
-    _one_by_one(base, due, seen, _accepted(base, due, warnings))
-    return "renames"
-
-
-def _leftovers(base: str) -> list[str]:
-    """What a killed run left beside and in the tree."""
-    found = []
-    for folder in (os.path.dirname(base), base):
-        if os.path.isdir(folder):
-            found += [
-                os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(_STAGE)
-            ]
-    return found
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One run at a time: two would take each other for a third party."""
-    path = "/run/nginx_uwsgi_django-nginx_tree.lock"
-    # Not to be read by others: whoever can open it can hold the lock.
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "ab") as lock:
-        deadline = time.monotonic() + _LOCK_TIMEOUT
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise CommandExecutionError(
-                        f"another run has been changing nginx's tree for {_LOCK_TIMEOUT} s"
-                    ) from None
-                time.sleep(0.2)
-        yield
-
-
-def _refuse(base: str, plan: dict[str, Wanted], output: str) -> None:
+def _refuse(base: str, plan: dict[str, nginx_files.Wanted], output: str) -> None:
     errors, _ = _messages(output)
     told = [_whose(base, plan, message) for message in errors] or [output or "nginx -t failed"]
     limits = _limits(_service())
@@ -1998,7 +1386,9 @@ def _refuse(base: str, plan: dict[str, Wanted], output: str) -> None:
     raise CommandExecutionError("nginx refuses the tree as it would be:\n" + "\n".join(told))
 
 
-def _transact(make_plan: Any, test: bool, strict: bool) -> tuple[dict[str, Any], dict[str, Wanted]]:
+def _transact(
+    make_plan: Any, test: bool, strict: bool
+) -> tuple[dict[str, Any], dict[str, nginx_files.Wanted]]:
     """
     Bring the tree to a plan; what was done, and the plan.
 
@@ -2008,7 +1398,7 @@ def _transact(make_plan: Any, test: bool, strict: bool) -> tuple[dict[str, Any],
     base, shown = _base(), _shown()
     for _ in range(5):
         plan, strangers, held = make_plan()
-        due = _due(base, plan)
+        due = nginx_files.outstanding(base, plan)
         report: dict[str, Any] = {
             "changes": {},
             "warnings": [],
@@ -2018,22 +1408,22 @@ def _transact(make_plan: Any, test: bool, strict: bool) -> tuple[dict[str, Any],
             "tested": None,
             "how": None,
         }
-        left = _leftovers(base)
+        left = nginx_swap.leftovers(base)
         if not due and (test or not left):
             return report, plan
         with contextlib.ExitStack() as held:
             if not test:
-                held.enter_context(_alone())
-                for path in _leftovers(base):
+                held.enter_context(nginx_swap.alone())
+                for path in nginx_swap.leftovers(base):
                     shutil.rmtree(path)
                 if not due:
                     return report, plan
             try:
-                report["changes"] = _changes(base, shown, due)
+                report["changes"] = nginx_files.describe(base, shown, due)
                 report["kept"] = _kept(shown, due)
                 if strict:
                     report["kept"] += _allowed(shown, _losses(base, shown, due))
-                seen = _snapshot(base)
+                seen = nginx_swap.snapshot(base)
                 verdict = _judge(base, _foreseen(due, report["warnings"]) if test else due)
                 report["tested"] = verdict.tested
                 if verdict.tested:
@@ -2050,18 +1440,20 @@ def _transact(make_plan: Any, test: bool, strict: bool) -> tuple[dict[str, Any],
                         report["warnings"].append(f"not tested before: {verdict.output}")
                     return report, plan
                 # What was compared and tested is what must still be there.
-                if not _same(seen, _snapshot(base)):
-                    raise _Raced
+                if not nginx_swap.same(seen, nginx_swap.snapshot(base)):
+                    raise nginx_files.Raced
                 if verdict.tested:
-                    report["how"] = _swap(base, due, seen, report["warnings"])
+                    report["how"] = nginx_swap.swap(
+                        base, due, seen, report["warnings"], lambda part: _judge(base, part).ok
+                    )
                 else:
                     report["how"] = _unproven(base, plan, due, seen, report["warnings"])
-            except (_Raced, FileNotFoundError) as error:
+            except (nginx_files.Raced, FileNotFoundError) as error:
                 # FileNotFoundError: an entry went between being listed and being read.
                 if isinstance(error, FileNotFoundError) and not os.path.isdir(base):
                     raise
                 continue
-            rest = _due(base, plan)
+            rest = nginx_files.outstanding(base, plan)
             if rest:
                 raise CommandExecutionError(
                     f"this did not stay in place: {', '.join(sorted(rest))}"
@@ -2074,9 +1466,9 @@ def _transact(make_plan: Any, test: bool, strict: bool) -> tuple[dict[str, Any],
 
 def _unproven(
     base: str,
-    plan: dict[str, Wanted],
-    due: dict[str, Wanted],
-    seen: _Snapshot,
+    plan: dict[str, nginx_files.Wanted],
+    due: dict[str, nginx_files.Wanted],
+    seen: nginx_swap.Snapshot,
     warnings: list[str],
 ) -> str:
     """Where no namespace may be made: in, test, and out again when nginx refuses."""
@@ -2087,7 +1479,7 @@ def _unproven(
             _refuse(base, plan, result.stderr)
         warnings.extend(_messages(result.stderr)[1])
 
-    _one_by_one(base, due, seen, _ranked(base, due), accept)
+    nginx_swap.one_by_one(base, due, seen, nginx_swap.ranked(base, due), accept)
     return "renames, tested afterwards"
 
 
@@ -2103,14 +1495,14 @@ def _as_is(base: str, path: str, contents: bytes | None = None) -> str | None:
     contents
         what is in the file, where that is known
     """
-    target = _link_target(base, path)
+    target = nginx_files.link_target(base, path)
     if target is not None:
         return f"-> {target}"
-    contents = _read(os.path.join(base, path)) if contents is None else contents
+    contents = durable_file.read(os.path.join(base, path)) if contents is None else contents
     return None if contents is None else hashlib.sha256(contents).hexdigest()
 
 
-def _note(plan: dict[str, Wanted]) -> None:
+def _note(plan: dict[str, nginx_files.Wanted]) -> None:
     """
     Note what of the tree is the formula's, as it is just now that it was brought there.
 
@@ -2120,14 +1512,16 @@ def _note(plan: dict[str, Wanted]) -> None:
     base, shown = _base(), _shown()
     noted = {}
     # Not the certificates: certbot renews them between two runs.
-    for path in [*_entries(base, "sites-available"), _COMMON]:
+    for path in [*nginx_files.entries(base, "sites-available"), nginx_files.COMMON]:
         if path.endswith(".pem"):
             continue
-        contents = plan[path].contents if path in plan else _read(os.path.join(base, path))
-        if _owned(contents):
+        contents = (
+            plan[path].contents if path in plan else durable_file.read(os.path.join(base, path))
+        )
+        if nginx_files.is_owned(contents):
             noted[path] = _as_is(base, path, contents)
     leads = {f"-> {shown}/{path}" for path in noted}
-    for path in _entries(base, "sites-enabled"):
+    for path in nginx_files.entries(base, "sites-enabled"):
         if (now := _as_is(base, path)) in leads:
             noted[path] = now
     if not noted:
@@ -2155,7 +1549,7 @@ def drift() -> dict[str, str]:
     """
     base, shown = _base(), _shown()
     try:
-        noted = json.loads(_read(_note_path()) or b"{}")
+        noted = json.loads(durable_file.read(_note_path()) or b"{}")
     except ValueError as error:
         return {_note_path(): f"cannot be read: {error}"}
     found = {}
@@ -2169,7 +1563,7 @@ def drift() -> dict[str, str]:
     return found
 
 
-def _kept(shown: str, due: dict[str, Wanted]) -> list[str]:
+def _kept(shown: str, due: dict[str, nginx_files.Wanted]) -> list[str]:
     """What is kept aside and what is given back, in sentences."""
     told = []
     for path, wanted in due.items():
@@ -2215,7 +1609,7 @@ def due(saltenv: str = "base") -> dict[str, Any]:
         salt '*' nginx_tree.due
     """
     base = _base()
-    return _changes(base, _shown(), _due(base, _plan(saltenv)[0]))
+    return nginx_files.describe(base, _shown(), nginx_files.outstanding(base, _plan(saltenv)[0]))
 
 
 def apply(
@@ -2254,7 +1648,7 @@ def apply(
         salt '*' nginx_tree.apply test=True
     """
 
-    def make_plan() -> tuple[dict[str, Wanted], list[str], dict[str, str]]:
+    def make_plan() -> tuple[dict[str, nginx_files.Wanted], list[str], dict[str, str]]:
         plan, strangers, held = _proven_plan(saltenv, version, unproven)
         if test and held:
             # In a run the releases come first.
@@ -2306,44 +1700,15 @@ def keep(path: str) -> None:
     """
     base = _base()
     for _ in range(5):
-        seen = _snapshot(base)
+        seen = nginx_swap.snapshot(base)
         try:
-            archive = io.BytesIO()
-            with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as packed:
-                _pack(packed, base, _tree(base))
-        except (_Raced, FileNotFoundError):
+            archive = nginx_archive.whole(base)
+        except (nginx_files.Raced, FileNotFoundError):
             continue
-        if _same(seen, _snapshot(base)):
-            durable_file.write(path, archive.getvalue(), mode="0600")
+        if nginx_swap.same(seen, nginx_swap.snapshot(base)):
+            durable_file.write(path, archive, mode="0600")
             return
     raise CommandExecutionError(f"somebody else kept writing to {base} while it was to be kept")
-
-
-def _plan_kept(path: str) -> dict[str, Wanted]:
-    """The tree that is in a file of :py:func:`keep`, and nothing besides but directories."""
-    contents = _read(path)
-    if contents is None:
-        raise CommandExecutionError(f"{path} is not there: no tree was kept")
-    base = _base()
-    plan: dict[str, Wanted] = {}
-    with tarfile.open(fileobj=io.BytesIO(contents)) as archive:
-        for member in archive:
-            if member.isdir():
-                plan[member.name] = Wanted("directory")
-            elif member.issym():
-                plan[member.name] = Wanted("link", target=member.linkname)
-            elif (stream := archive.extractfile(member)) is not None:
-                there = os.path.lexists(os.path.join(base, member.name))
-                plan[member.name] = Wanted(
-                    "file",
-                    stream.read(),
-                    secret=_is_secret(member.name),
-                    access=None if there else (member.mode, member.gid),
-                )
-    for found, status in _walk(base):
-        if found not in plan and not stat.S_ISDIR(status.st_mode):
-            plan[found] = Wanted("absent", secret=_is_secret(found))
-    return plan
 
 
 def restore(path: str, test: bool = False) -> dict[str, Any]:
@@ -2368,4 +1733,7 @@ def restore(path: str, test: bool = False) -> dict[str, Any]:
 
         salt '*' nginx_tree.restore /root/nginx.tar test=True
     """
-    return _noted(lambda: (_plan_kept(path), [], {}), test)
+    contents = durable_file.read(path)
+    if contents is None:
+        raise CommandExecutionError(f"{path} does not exist: no tree was kept")
+    return _noted(lambda: (nginx_archive.plan_of(contents, _base()), [], {}), test)

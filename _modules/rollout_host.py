@@ -18,7 +18,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import durable_file, uwsgi_protocol
+from _nud import durable_file, nginx_user, uwsgi_protocol
 
 __virtualname__ = "rollout_host"
 
@@ -408,7 +408,8 @@ def revert(rollout: str) -> dict[str, Any]:
             closed = [name for name in _sites() if __salt__["uwsgi_socket.opened"](name)]
             if closed:
                 __salt__["uwsgi_socket.admit"](closed)
-            user = __salt__["nginx_tree.user"]()
+            tree = __salt__["site_pillar.settings"]()["lookup"]["nginx_dir"]
+            user = nginx_user.configured(os.path.realpath(tree))
             if user:
                 __salt__["nginx_temporary.shared"](user[0])
             _let_nginx_follow()

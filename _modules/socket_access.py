@@ -17,7 +17,7 @@ from typing import Any
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import contract_resolve
+from _nud import contract_resolve, nginx_user
 
 __virtualname__ = "socket_access"
 
@@ -45,7 +45,8 @@ def connecting() -> list[dict[str, Any]]:
 
     def look() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = __salt__["nginx_process.accounts"]()
-        on_disk = __salt__["nginx_tree.user"]()
+        tree = __salt__["site_pillar.settings"]()["lookup"]["nginx_dir"]
+        on_disk = nginx_user.configured(os.path.realpath(tree))
         if on_disk:
             groups = contract_resolve.groups_of(*on_disk)
             found = [*found, {"user": on_disk[0], "groups": groups, "finishing": False}]

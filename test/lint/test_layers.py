@@ -32,7 +32,6 @@ AGAINST = {
     ("nginx_socket", "nginx_process"),
     ("nginx_site", "nginx_tree"),
     ("python_venv", "django_release"),
-    ("socket_access", "nginx_tree"),
     ("uwsgi_socket", "uwsgi_generation"),
 }
 

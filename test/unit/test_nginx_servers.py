@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError
 
+from _nud import nginx_files
+
 from ..modules import Modules
 from .test_nginx_tree import Tree, a_site, apply, tree  # noqa: F401
 
@@ -63,7 +65,7 @@ def test_the_servers_in_the_order_in_which_nginx_reads_them(tree: Tree) -> None:
     os.symlink("../sites-available/c", tree.base / "sites-enabled/c")
     os.unlink(tree.base / "sites-enabled/default")
     m = tree.modules().nginx_tree
-    found = m._servers(m._base(), m._shown(), m._tree(m._base()))
+    found = m._servers(m._base(), m._shown(), nginx_files.live(m._base()))
     rows = [(one["path"], one["line"], one["addresses"], one["names"]) for one in found]
     assert rows == [
         ("conf.d/b.conf", 1, ["*:443"], ["a.example.org"]),

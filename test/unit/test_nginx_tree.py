@@ -19,7 +19,7 @@ import crossplane
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from _nud import nginx_language
+from _nud import nginx_archive, nginx_files, nginx_language, nginx_swap, nginx_user
 
 from ..hosts.paths import FORMULA
 from ..modules import Modules
@@ -326,11 +326,11 @@ USERS = {
 @pytest.mark.parametrize("name", USERS)
 def test_one_directive_is_edited(m: Any, name: str) -> None:
     text, expected = USERS[name]
-    edited, before = m._with_user(text, ["deploy"])
+    edited, before = nginx_user.with_user(text, ["deploy"])
     assert edited == expected
-    assert m._with_user(edited, ["deploy"])[0] == edited
+    assert nginx_user.with_user(edited, ["deploy"])[0] == edited
     # And back: what was recorded restores every byte, but for the way the words were written.
-    back = m._with_user(edited, before)[0] if before else m._without_user(edited)
+    back = nginx_user.with_user(edited, before)[0] if before else nginx_user.without_user(edited)
     assert [d.words for d in nginx_language.directives(back)] == [
         d.words for d in nginx_language.directives(text)
     ]
@@ -340,7 +340,7 @@ def test_one_directive_is_edited(m: Any, name: str) -> None:
 
 def test_the_rest_of_debians_file_is_the_distributions(m: Any, tmp_path: pathlib.Path) -> None:
     for text in (DEBIAN, NGINX_ORG):
-        edited, before = m._with_user(text, ["deploy"])
+        edited, before = nginx_user.with_user(text, ["deploy"])
         old, new = tmp_path / "old.conf", tmp_path / "new.conf"
         old.write_text(text)
         new.write_text(edited)
@@ -353,11 +353,11 @@ def test_the_rest_of_debians_file_is_the_distributions(m: Any, tmp_path: pathlib
 
 
 def test_the_same_user_in_other_words_is_left_alone(m: Any) -> None:
-    assert m._with_user("user  deploy deploy;", ["deploy"]) == (
+    assert nginx_user.with_user("user  deploy deploy;", ["deploy"]) == (
         "user  deploy deploy;",
         ["deploy"] * 2,
     )
-    assert m._with_user("user deploy;", ["deploy", "web"])[0] == "user deploy web;"
+    assert nginx_user.with_user("user deploy;", ["deploy", "web"])[0] == "user deploy web;"
 
 
 # --- the plan ----------------------------------------------------------------------------------
@@ -383,14 +383,19 @@ def test_the_tutorials_site(tree: Tree) -> None:
     assert tree.read("nginx.conf") == DEBIAN
 
 
+def put_in_place(m: Any, due: dict[str, Any], accepts: Any = lambda part: True) -> str:
+    base = m._base()
+    return nginx_swap.swap(base, due, nginx_swap.snapshot(base), [], accepts)
+
+
 def apply(modules: Modules) -> Any:
     """Put the plan in place as it would be once nginx has accepted it."""
     m = modules.nginx_tree
     plan, _ = m._plan("base")
     base = m._base()
-    due = m._due(base, plan)
-    how = m._swap(base, due, m._snapshot(base), []) if due else None
-    assert m._due(base, m._plan("base")[0]) == {}
+    due = nginx_files.outstanding(base, plan)
+    how = put_in_place(m, due) if due else None
+    assert nginx_files.outstanding(base, m._plan("base")[0]) == {}
     return how
 
 
@@ -484,8 +489,8 @@ def test_removing_gives_back_what_was_there(tree: Tree) -> None:
     modules = tree.modules()
     apply(modules)
     m = modules.nginx_tree
-    due = m._due(m._base(), m._plan_removed())
-    m._swap(m._base(), due, m._snapshot(m._base()), [])
+    due = nginx_files.outstanding(m._base(), m._plan_removed())
+    put_in_place(m, due)
     assert {path: row[:4] for path, row in tree.rows().items()} == before
     assert m._plan_removed() == {}
 
@@ -496,7 +501,7 @@ def test_removing_does_not_give_back_what_the_formula_did_not_take(tree: Tree) -
     modules = tree.modules()
     apply(modules)
     m = modules.nginx_tree
-    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
+    put_in_place(m, nginx_files.outstanding(m._base(), m._plan_removed()))
     assert tree.read("nginx.conf").startswith("user nosuchuser;")
     assert os.listdir(tree.base / "sites-enabled") == []
 
@@ -520,7 +525,7 @@ def test_a_relative_default_link_is_the_distributions_too(tree: Tree) -> None:
     apply(tree.modules())
     assert sorted(os.listdir(tree.base / "sites-enabled")) == ["mysite.conf"]
     m = tree.modules().nginx_tree
-    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
+    put_in_place(m, nginx_files.outstanding(m._base(), m._plan_removed()))
     assert os.readlink(tree.base / "sites-enabled/default") == "../sites-available/default"
 
 
@@ -581,7 +586,7 @@ def test_a_pristine_default_conf_is_moved_aside_and_back(
     assert not os.path.exists(tree.base / "conf.d/default.conf")
     assert tree.read("conf.d/default.conf.nginx_uwsgi_django") == stock
     assert m.due() == {}
-    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
+    put_in_place(m, nginx_files.outstanding(m._base(), m._plan_removed()))
     assert tree.read("conf.d/default.conf") == stock
     assert os.listdir(tree.base / "conf.d") == ["default.conf"]
 
@@ -756,9 +761,11 @@ def test_messages(m: Any) -> None:
 
 def test_whose_a_message_is(m: Any) -> None:
     plan = {
-        "sites-available/mysite.conf": m.Wanted("file", b"a\nbad directive here;\n/the/cert.pem\n"),
-        "sites-available/other.conf": m.Wanted("file", b"a\n"),
-        "nginx.conf": m.Wanted("file", b""),
+        "sites-available/mysite.conf": nginx_files.Wanted(
+            "file", b"a\nbad directive here;\n/the/cert.pem\n"
+        ),
+        "sites-available/other.conf": nginx_files.Wanted("file", b"a\n"),
+        "nginx.conf": nginx_files.Wanted("file", b""),
     }
 
     def whose(message: str) -> str:
@@ -778,7 +785,7 @@ def test_whose_a_message_is(m: Any) -> None:
 
 def _due(m: Any) -> tuple[str, dict[str, Any], Any]:
     base = m._base()
-    return base, m._due(base, m._plan("base")[0]), m._snapshot(base)
+    return base, nginx_files.outstanding(base, m._plan("base")[0]), nginx_swap.snapshot(base)
 
 
 def test_the_exchange_keeps_untouched_files(tree: Tree) -> None:
@@ -835,7 +842,7 @@ def test_a_third_partys_write_is_not_lost(
         else:
             os.unlink(existing)
 
-    real = m._renameat2 if way == "exchange" else m._flush
+    real = nginx_swap._renameat2 if way == "exchange" else nginx_swap._flush
     done: list[int] = []
 
     def interfere(*given: Any) -> None:
@@ -845,13 +852,13 @@ def test_a_third_partys_write_is_not_lost(
         real(*given)
 
     if way == "exchange":
-        monkeypatch.setattr(m, "_renameat2", interfere)
-        with pytest.raises(m._Raced):
-            m._exchange(base, due, seen)
+        monkeypatch.setattr(nginx_swap, "_renameat2", interfere)
+        with pytest.raises(nginx_files.Raced):
+            nginx_swap._exchange(base, due, seen)
     else:
-        monkeypatch.setattr(m, "_flush", interfere)
-        with pytest.raises(m._Raced):
-            m._one_by_one(base, due, seen, m._ranked(base, due))
+        monkeypatch.setattr(nginx_swap, "_flush", interfere)
+        with pytest.raises(nginx_files.Raced):
+            nginx_swap.one_by_one(base, due, seen, nginx_swap.ranked(base, due))
     assert done
     if what == "a new file":
         assert target.read_text() == "# theirs\n"
@@ -861,7 +868,7 @@ def test_a_third_partys_write_is_not_lost(
     else:
         assert existing.read_text() == DEBIAN + "# theirs\n"
     assert os.path.islink(tree.base / "sites-enabled/default")
-    assert not m._leftovers(base)
+    assert not nginx_swap.leftovers(base)
 
 
 def test_renames_are_taken_back_when_one_fails(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -877,7 +884,7 @@ def test_renames_are_taken_back_when_one_fails(tree: Tree, monkeypatch: pytest.M
         raise CommandExecutionError("nginx says no")
 
     with pytest.raises(CommandExecutionError, match="nginx says no"):
-        m._one_by_one(base, due, seen, m._ranked(base, due), refuse)
+        nginx_swap.one_by_one(base, due, seen, nginx_swap.ranked(base, due), refuse)
     assert count == 1
     assert tree.rows() == before
     real, calls = os.rename, []
@@ -891,10 +898,10 @@ def test_renames_are_taken_back_when_one_fails(tree: Tree, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "rename", failing)
     with pytest.raises(OSError, match="No space"):
-        m._one_by_one(base, due, seen, m._ranked(base, due))
+        nginx_swap.one_by_one(base, due, seen, nginx_swap.ranked(base, due))
     assert len(calls) == 3
     assert tree.rows() == before
-    assert not m._leftovers(base)
+    assert not nginx_swap.leftovers(base)
 
 
 def test_the_order_of_renames(tree: Tree) -> None:
@@ -904,7 +911,7 @@ def test_the_order_of_renames(tree: Tree) -> None:
         {"old": {"absent": True}, "kept": {**other, "charset": "koi8-r"}, "new": a_site()}
     ).nginx_tree
     base, due, _ = _due(m)
-    assert m._ranked(base, due) == [
+    assert nginx_swap.ranked(base, due) == [
         "sites-available/new.conf",
         "sites-enabled/old.conf",
         "sites-available/kept.conf",
@@ -921,32 +928,25 @@ def test_where_directories_cannot_be_exchanged(
         raise OSError(number, os.strerror(number), old)
 
     modules = tree.modules()
-    monkeypatch.setattr(modules.nginx_tree, "_renameat2", not_here)
-    judged(modules.nginx_tree, monkeypatch, lambda done: True)
+    monkeypatch.setattr(nginx_swap, "_renameat2", not_here)
     assert apply(modules) == "renames"
-    assert not modules.nginx_tree._leftovers(str(tree.base))
+    assert not nginx_swap.leftovers(str(tree.base))
 
 
-def judged(m: Any, monkeypatch: pytest.MonkeyPatch, ok: Any) -> None:
-    """An nginx that accepts what it is asked to."""
-    monkeypatch.setattr(m, "_judge", lambda base, due: m._Verdict(True, ok(due), "", None, {}))
-
-
-def test_a_step_that_nginx_refuses_waits_for_others(
-    tree: Tree, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_that_nginx_refuses_waits_for_others(tree: Tree) -> None:
     apply(tree.modules({"old": a_site(), "kept": a_site(server_names=["kept.example.org"])}))
     m = tree.modules({"old": {"absent": True}, "kept": {"absent": True}}).nginx_tree
     base, due, _ = _due(m)
     common, last = "conf.d/nginx_uwsgi_django.conf", "sites-enabled/old.conf"
-    assert m._ranked(base, due)[0] == common
-    judged(m, monkeypatch, lambda done: common not in done or last in done)
+    assert nginx_swap.ranked(base, due)[0] == common
     warnings: list[str] = []
-    order = m._accepted(base, due, warnings)
+    order = nginx_swap._acceptable(
+        base, due, warnings, lambda done: common not in done or last in done
+    )
     assert order.index(common) == order.index(last) + 1
     assert (sorted(order), warnings) == (sorted(due), [])
-    judged(m, monkeypatch, lambda done: False)
-    assert m._accepted(base, due, warnings) == m._ranked(base, due)
+    refused = nginx_swap._acceptable(base, due, warnings, lambda done: False)
+    assert refused == nginx_swap.ranked(base, due)
     assert "no order in which nginx accepts every step" in warnings[0]
 
 
@@ -1006,8 +1006,8 @@ def test_directories_without_what_is_in_them(m: Any, tmp_path: pathlib.Path) -> 
     os.chown(top, 33, 4)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        m._pack_directories(archive, str(top))
-        m._pack_directories(archive, str(tmp_path / "gone"))
+        nginx_archive.pack_directories(archive, str(top))
+        nginx_archive.pack_directories(archive, str(tmp_path / "gone"))
     buffer.seek(0)
     with tarfile.open(fileobj=buffer) as archive:
         rows = {row.name: (row.type, row.mode, row.uid, row.gid) for row in archive}
@@ -1050,11 +1050,11 @@ def test_a_port_that_is_held(m: Any, address: str) -> None:
         holder.listen()
         port = holder.getsockname()[1]
         word = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        plan = {"sites-available/a.conf": m.Wanted("file", f"listen {word};".encode())}
+        plan = {"sites-available/a.conf": nginx_files.Wanted("file", f"listen {word};".encode())}
         (told,) = conflicts(m, plan)
         assert told.startswith(f"listen {word}: process {os.getpid()} (") and "sites:a" in told
         assert conflicts(m, plan, os.getpid()) == [], "it is nginx's own"
-        other = {"sites-available/a.conf": m.Wanted("file", b"listen 203.0.113.7:80;")}
+        other = {"sites-available/a.conf": nginx_files.Wanted("file", b"listen 203.0.113.7:80;")}
         assert conflicts(m, other) == [], "an address of another host"
     assert conflicts(m, plan) == []
 
@@ -1064,7 +1064,7 @@ def test_all_addresses_of_a_port_and_one_of_them(m: Any) -> None:
 
     def told(word: str, *more: str) -> str:
         lines = "".join(f"listen {one}:{port};" for one in (word, *more))
-        plan = {"sites-available/a.conf": m.Wanted("file", lines.encode())}
+        plan = {"sites-available/a.conf": nginx_files.Wanted("file", lines.encode())}
         return "\n".join(conflicts(m, plan, os.getpid()))
 
     with socket.create_server(("0.0.0.0", 0)) as own:
@@ -1136,7 +1136,7 @@ def test_a_file_of_a_person_is_kept_and_given_back(tree: Tree, link: str | None)
         os.symlink(link, tree.base / "sites-enabled/mysite.conf")
     before = {path: row[:4] for path, row in tree.rows().items()}
     dry = tree.modules().nginx_tree
-    kept = dry._kept(str(tree.base), dry._due(dry._base(), dry._plan("base")[0]))
+    kept = dry._kept(str(tree.base), nginx_files.outstanding(dry._base(), dry._plan("base")[0]))
     aside = tree.base / "sites-available/mysite.conf.nginx_uwsgi_django"
     assert kept == [
         f"{tree.base}/sites-available/mysite.conf is not this formula's: it is kept as {aside}, "
@@ -1146,7 +1146,7 @@ def test_a_file_of_a_person_is_kept_and_given_back(tree: Tree, link: str | None)
     apply(tree.modules({"mysite": a_site(client_max_body_size="64m")}))
     assert aside.read_text() == HANDMADE
     m = tree.modules().nginx_tree
-    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
+    put_in_place(m, nginx_files.outstanding(m._base(), m._plan_removed()))
     assert {path: row[:4] for path, row in tree.rows().items()} == before
 
 
@@ -1167,7 +1167,7 @@ def test_a_link_of_a_person_is_given_back(tree: Tree, tmp_path: pathlib.Path) ->
     before = {path: row[:4] for path, row in tree.rows().items()}
     apply(tree.modules())
     m = tree.modules().nginx_tree
-    m._swap(m._base(), m._due(m._base(), m._plan_removed()), m._snapshot(m._base()), [])
+    put_in_place(m, nginx_files.outstanding(m._base(), m._plan_removed()))
     assert {path: row[:4] for path, row in tree.rows().items()} == before
 
 
@@ -1175,7 +1175,7 @@ def test_a_held_site_is_left_as_it_is(tree: Tree) -> None:
     m = tree.modules().nginx_tree
     before = tree.rows()
     # A site that nginx does not name yet: nothing at all.
-    assert m._due(m._base(), m._plan("base", None, ["mysite"])[0]) == {}
+    assert nginx_files.outstanding(m._base(), m._plan("base", None, ["mysite"])[0]) == {}
     apply(tree.modules())
     named = tree.rows()
     assert named != before

@@ -34,7 +34,7 @@ WRITERS = {
     # aside and back.
     "nginx_package": {"_guarded", "_staged", "_unguard"},
     # The tree that is made beside nginx's, of hard links and of files by O_EXCL and O_NOFOLLOW.
-    "nginx_tree": {"_renameat2", "_place", "_stage", "_exchange", "_one_by_one", "_alone"},
+    "_nud_nginx_swap": {"_renameat2", "_place", "_stage", "_exchange", "one_by_one", "alone"},
     # By descriptors of directories, reached without following a link.
     "nginx_temporary": {"shared", "share", "settled", "settle"},
     "python_venv": {"_hand_over"},  # by descriptors; links themselves, not what they lead to
