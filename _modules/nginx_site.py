@@ -18,7 +18,7 @@ import jinja2.bccache
 import jinja2.sandbox
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import durable_file, nginx_language
+from _nud import durable_file, nginx_language, nginx_program
 
 __virtualname__ = "nginx_site"
 
@@ -92,7 +92,7 @@ class _Templates:
         and only where the words depend on it.
         """
         if not self._version:
-            self._version = _numbers(__salt__["nginx_tree.version"]())
+            self._version = _numbers(nginx_program.version())
         return self._version
 
     def http2_directive(self) -> bool:

@@ -27,14 +27,12 @@ While nginx is stopped, connections wait instead of being refused.
 
 import os
 import re
-import socket
-import struct
 from collections.abc import Iterable
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file
+from _nud import durable_file, nginx_workers, proc
 
 __virtualname__ = "nginx_socket"
 
@@ -92,90 +90,26 @@ def _unit(address: str) -> str:
     return f"{_prefix()}-{address.replace('[', 'ipv6:').replace(']', '')}.socket"
 
 
-def _table(path: str, family: int) -> dict[str, tuple[str, str]]:
-    """
-    The TCP sockets of proc(5): address as nginx writes it, and state, by inode.
-
-    The states are those of include/net/tcp_states.h: 01 is established, 0A is listening.
-    """
-    found = {}
-    try:
-        with open(path, encoding="ascii") as rows:
-            lines = rows.readlines()[1:]
-    except FileNotFoundError:
-        return {}
-    for line in lines:
-        fields = line.split()
-        number, _, port = fields[1].rpartition(":")
-        # The kernel prints words of the machine's own order.
-        words = [int(number[at : at + 8], 16) for at in range(0, len(number), 8)]
-        text = socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words))
-        host = f"[{text}]" if family == socket.AF_INET6 else text
-        found[fields[9]] = (f"{host}:{int(port, 16)}", fields[3])
-    return found
-
-
-def _sockets() -> dict[str, tuple[str, str]]:
-    return {
-        **_table("/proc/net/tcp", socket.AF_INET),
-        **_table("/proc/net/tcp6", socket.AF_INET6),
-    }
-
-
-def inodes(pid: int) -> set[str]:
-    """
-    The sockets that a process has open.
-
-    pid
-        its number
-
-    Returns the sockets' inodes, as text.
-
-    Raises OSError when there is no such process.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_socket.inodes 1
-    """
-    found = set()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            target = os.readlink(f"/proc/{pid}/fd/{name}")
-        except FileNotFoundError:
-            continue
-        if target.startswith("socket:["):
-            found.add(target[len("socket:[") : -1])
-    return found
-
-
 def _listening(pid: int) -> dict[str, list[str]]:
     """The addresses that a process listens on: its sockets' inodes by address."""
     found: dict[str, list[str]] = {}
-    table = _sockets()
-    for inode in sorted(inodes(pid)):
-        address, state = table.get(inode, ("", ""))
-        if state == "0A":
-            found.setdefault(address, []).append(inode)
+    every = proc.listening()
+    for inode in sorted(proc.sockets(pid) & every.keys()):
+        found.setdefault(every[inode].address, []).append(inode)
     return found
 
 
 def _others(pid: int) -> list[str]:
     """What a process listens on besides TCP: unix sockets, and UDP's (``listen ... quic``)."""
-    theirs, found = inodes(pid), set()
-    for path, family in (("/proc/net/udp", socket.AF_INET), ("/proc/net/udp6", socket.AF_INET6)):
-        for inode, (address, state) in _table(path, family).items():
-            # 07: bound and not connected; the one of a log is connected.
-            if inode in theirs and state == "07":
-                found.add(f"{address} (UDP)")
-    with open("/proc/net/unix", encoding="utf-8", errors="replace") as rows:
-        for line in rows.readlines()[1:]:
-            fields = line.rstrip("\n").split(maxsplit=7)
-            # Of the flags, __SO_ACCEPTCON in include/uapi/linux/net.h: it listens.
-            if len(fields) == 8 and fields[6] in theirs and int(fields[3], 16) & 0x10000:
-                found.add(f"unix:{fields[7]}")
-    return sorted(found)
+    theirs = proc.sockets(pid)
+    # A socket of a log is connected.
+    udp = {f"{bound.address} (UDP)" for inode, bound in proc.bound_udp().items() if inode in theirs}
+    unix = {
+        f"unix:{os.fsencode(path).decode('utf-8', 'replace')}"
+        for inode, path in proc.listening_unix().items()
+        if inode in theirs
+    }
+    return sorted(udp | unix)
 
 
 def _on_disk() -> dict[str, str]:
@@ -375,7 +309,8 @@ def status() -> dict[str, Any]:
     """
     units = _on_disk()
     shown = _shown(units)
-    master, now = __salt__["nginx_process.pid"](shown.get(_service(), {})), _active(units, shown)
+    master, _ = nginx_workers.masters(shown.get(_service(), {}))
+    now = _active(units, shown)
     answer: dict[str, Any] = {
         "running": master is not None,
         "held": [],
@@ -386,7 +321,7 @@ def status() -> dict[str, Any]:
     }
     if master is None:
         return answer
-    listening, kept = _listening(master), inodes(1)
+    listening, kept = _listening(master), proc.sockets(1)
     for address, sockets in sorted(listening.items()):
         if len(sockets) > 1:
             answer["several"].append(address)
@@ -463,10 +398,10 @@ def apply() -> dict[str, Any]:
     """
     Let systemd hold what the running nginx listens on, as far as that loses no request.
 
-    A socket that nginx has bound by itself goes over at once, by a restart, where this run has
-    installed nginx; else when nginx is started next.
+    A socket that nginx has bound by itself goes over when nginx is started next.
 
-    Returns the changes.
+    Returns the changes. With ``held`` among them this run has installed nginx, and it is to be
+    restarted now: :py:func:`nginx_process.restart`.
 
     Raises CommandExecutionError when it did not work.
 
@@ -488,8 +423,6 @@ def apply() -> dict[str, Any]:
         if f"{_unit_dir()}/{unit}" not in files:
             durable_file.remove(f"{_unit_dir()}/{unit}")
     __salt__["systemd_unit.daemon_reload"]()
-    if "held" in changes:
-        __salt__["nginx_process.restart"]()
     return changes
 
 

@@ -20,7 +20,7 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file
+from _nud import durable_file, nginx_program
 
 __virtualname__ = "nginx_temporary"
 
@@ -35,6 +35,10 @@ def _note() -> str:
     return os.path.join(directory, "nginx-temporary.json")
 
 
+def _tree() -> str:
+    return os.path.realpath(__salt__["site_pillar.settings"]()["lookup"]["nginx_dir"])
+
+
 def _noted() -> list[str]:
     text = durable_file.read(_note())
     found: list[str] = json.loads(text) if text else []
@@ -43,7 +47,7 @@ def _noted() -> list[str]:
 
 def _former(user: str) -> dict[str, Any] | None:
     """The account that nginx runs as, where it is not this user's."""
-    found = [each for each in __salt__["nginx_process.accounts"]() if each["user"] != user]
+    found = [each for each in __salt__["socket_access.accounts"]() if each["user"] != user]
     return min(found, key=lambda each: bool(each["finishing"])) if found else None
 
 
@@ -94,7 +98,7 @@ def shared(user: str | None = None, test: bool = False) -> list[str]:
         raise CommandExecutionError(f"the user {user!r} does not exist") from None
     paths = [
         path
-        for path in __salt__["nginx_tree.temporary"]()
+        for path in nginx_program.temporary(_tree())
         # Others are not nginx's yet: it will make them for its new user.
         if os.stat(path).st_uid in (former["uid"], uid)
     ]

@@ -30,29 +30,33 @@ by :py:mod:`nginx_process <_modules.nginx_process>`, which finds it newer than t
 """
 
 import contextlib
-import errno
 import glob
 import grp
 import hashlib
-import io
 import json
 import os
 import posixpath
 import pwd
 import re
-import resource
 import shutil
-import socket
 import stat
-import struct
-import subprocess
-import tarfile
 from collections.abc import Container, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file, nginx_archive, nginx_files, nginx_language, nginx_swap, nginx_user
+from _nud import (
+    durable_file,
+    nginx_archive,
+    nginx_files,
+    nginx_judge,
+    nginx_language,
+    nginx_ports,
+    nginx_program,
+    nginx_swap,
+    nginx_user,
+    proc,
+)
 
 __virtualname__ = "nginx_tree"
 
@@ -66,71 +70,12 @@ _RECORD = "# Found here before: "
 _ASIDE = ".nginx_uwsgi_django"
 
 
-# The trees that nginx has accepted in this run.
-_ACCEPTED = "nginx_tree.accepted"
-
-
 # The sites that the last change of the tree in this run has left as they were, and why.
 _HELD = "nginx_tree.held"
 
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ENVIRONMENT = {"PATH": _PATH, "LC_ALL": "C"}
-
-
-# `nginx -t` reads files and resolves the names of upstreams; a name server that does not answer
-# costs it up to half a minute.
-_TEST_TIMEOUT = 120
-
-
-# Runs in the private mount namespace.  "staged" tells nginx's own failure from one before it.  Few
-# programs: that each is started takes as long as nginx needs for a dozen sites.
-_MODULES = "/usr/lib/nginx/modules"
-_TEST_SCRIPT = """
-nginx=$1 modules=$2; shift 2
-[ -z "$modules" ] || mount --bind "$modules" MODULES || exit 1
-while [ "$1" != -- ]; do
-    mount -t tmpfs -o mode=0755 nginx_tree "$1" || exit 1
-    shift
-done
-shift
-tar -x -p --numeric-owner -f - -C / || exit 1
-echo staged
-exec "$nginx" -t "$@"
-""".replace("MODULES", _MODULES)
-
-
 def __virtual__() -> str:
     return __virtualname__
-
-
-def temporary() -> list[str]:
-    """
-    The directories in which nginx's workers keep bodies of requests and answers for a moment: those
-    that nginx was built with and those of the configuration on the disk.
-
-    Returns the absolute paths of those that are there, sorted.
-
-    Raises CommandExecutionError when nginx is not installed.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_tree.temporary
-    """
-    paths, base = compiled(), _base()
-    found = {path for name, path in paths.items() if name.startswith("http-") and "temp" in name}
-    for pattern in ("nginx.conf", "conf.d/*.conf", "sites-enabled/*"):
-        for file in glob.glob(os.path.join(glob.escape(base), pattern)):
-            for directive in nginx_language.directives(
-                nginx_files.text_of(durable_file.read(os.path.realpath(file)))
-            ):
-                if directive.words[0].endswith("_temp_path") and len(directive.words) > 1:
-                    found.add(directive.words[1])
-    prefix = paths.get("prefix", "/usr/share/nginx")
-    absolute = {os.path.realpath(os.path.join(prefix, path)) for path in found}
-    return sorted(path for path in absolute if os.path.isdir(path))
 
 
 # --- what the tree is to be --------------------------------------------------------------------
@@ -675,8 +620,10 @@ def _losses(base: str, shown: str, due: dict[str, nginx_files.Wanted]) -> list[d
     ):
         return []
     master = int(_service().get("MainPID") or 0)
-    listening = _listening()
-    ports = {f"{listening[inode][2]}" for inode in listening.keys() & _sockets(master)}
+    listening = proc.listening()
+    ports = {
+        f"{listening[inode].port}" for inode in listening.keys() & nginx_ports.sockets_of(master)
+    }
     tree = nginx_files.live(base)
     gone = {
         posixpath.basename(path)
@@ -801,71 +748,6 @@ def held(saltenv: str = "base") -> dict[str, str]:
 
 
 # --- nginx's judgement -------------------------------------------------------------------------
-def _binary() -> str | None:
-    return shutil.which("nginx", path=_PATH)
-
-
-def _run_nginx(*arguments: str, binary: str | None = None) -> subprocess.CompletedProcess[str]:
-    binary = binary or _binary()
-    if binary is None:
-        raise CommandExecutionError("nginx is not installed")
-    return subprocess.run(
-        [binary, *arguments],
-        env=_ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=_TEST_TIMEOUT,
-        check=False,
-    )
-
-
-def version(binary: str | None = None) -> str:
-    """
-    The version of nginx, as ``nginx -v`` says it.
-
-    binary
-        a path; by default the installed nginx
-
-    Returns e.g. ``1.22.1``.
-
-    Raises CommandExecutionError when nginx is not installed or does not say.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_tree.version
-    """
-    result = _run_nginx("-v", binary=binary)
-    found = re.search(r"nginx/(\S+)", result.stderr)
-    if result.returncode or not found:
-        raise CommandExecutionError(f"nginx -v: {result.stderr.strip() or result.returncode}")
-    return found.group(1)
-
-
-def compiled(binary: str | None = None) -> dict[str, str]:
-    """
-    The paths that nginx was built with.
-
-    binary
-        as in :py:func:`version`
-
-    Returns a dictionary: ``{"pid-path": "/run/nginx.pid", "error-log-path": …}``.
-
-    Raises CommandExecutionError when nginx is not installed.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_tree.compiled
-    """
-    result = _run_nginx("-V", binary=binary)
-    if result.returncode:
-        raise CommandExecutionError(f"nginx -V: {result.stderr.strip() or result.returncode}")
-    return dict(re.findall(r"--([a-z-]+-path|prefix)=(\S+)", result.stderr))
 
 
 def _service() -> dict[str, str]:
@@ -879,260 +761,6 @@ def _service() -> dict[str, str]:
         # made with this process's own limits.
         return {}
     return shown.get(f"{unit}.service", {})
-
-
-def _limits(service: dict[str, str]) -> tuple[int, int] | None:
-    """
-    How many files the tested nginx may open, soft and hard.
-
-    A reload opens every log of the new configuration while those of the old one are still open:
-    what the running master has open is not there to be used.  A test in a root's shell knows
-    neither, and says yes to a configuration that the reload then silently drops.
-    """
-    pid = service.get("MainPID", "0")
-    if pid.isdigit() and int(pid):
-        with contextlib.suppress(OSError):
-            soft, hard = resource.prlimit(int(pid), resource.RLIMIT_NOFILE)
-            used = len(os.listdir(f"/proc/{pid}/fd"))
-            if soft != resource.RLIM_INFINITY:
-                # Its listening sockets are taken over, the test opens them anew; 8 is for what
-                # any nginx has open before it reads a line.
-                soft = max(16, soft - used + 8)
-            return soft, hard
-    soft_text, hard_text = service.get("LimitNOFILESoft", ""), service.get("LimitNOFILE", "")
-    if soft_text.isdigit() and hard_text.isdigit():
-        return int(soft_text), int(hard_text)
-    return None
-
-
-def _global_directives(service: dict[str, str]) -> list[str]:
-    """The unit's own ``-g``: a directive given there and in nginx.conf is a duplicate."""
-    found = re.search(
-        r"argv\[\]=\S+ (?:.* )?-g (.*?) ; ignore_errors=", service.get("ExecStart", "")
-    )
-    return ["-g", found.group(1)] if found else []
-
-
-def _covered(
-    directives: list[nginx_language.Directive], paths: dict[str, str], prefix: str
-) -> list[str]:
-    """
-    The directories that ``nginx -t`` would write to.
-
-    It makes temporary and cache directories and gives them to the configured user
-    (ngx_create_paths()): with a new user that takes them away from the workers that run.
-    It also creates each log file that is not there.
-    """
-    found = {path for name, path in paths.items() if name.startswith("http-") and "temp" in name}
-    logs = {path for name, path in paths.items() if name.endswith("log-path")}
-    for directive in directives:
-        name = directive.words[0]
-        if len(directive.words) > 1:
-            if name.endswith(("_temp_path", "_cache_path")):
-                found.add(directive.words[1])
-            elif name in ("access_log", "error_log"):
-                logs.add(directive.words[1])
-    found |= {os.path.dirname(path) for path in logs if path.startswith("/")}
-    absolute = {os.path.realpath(os.path.join(prefix, path)) for path in found}
-    never = {"/", "/dev", "/proc", "/sys", "/run", "/tmp", "/var", "/etc", "/usr", "/srv", "/home"}
-    covered = {path for path in absolute - never if os.path.isdir(path)}
-    # To cover one starts a program: /var/lib/nginx once for all of them, where nothing else is in it.
-    alone = set()
-    for above in {os.path.dirname(path) for path in covered} - never:
-        inside = {os.path.join(above, name) for name in os.listdir(above)}
-        if len(inside) > 1 and inside <= covered:
-            alone.add(above)
-    return _outermost(covered | alone)
-
-
-def _outermost(paths: Iterable[str]) -> list[str]:
-    """Those of some directories that are in no other of them."""
-    chosen: list[str] = []
-    for path in sorted(paths):
-        if not any(path == above or path.startswith(above + "/") for above in chosen):
-            chosen.append(path)
-    return chosen
-
-
-class _Verdict(NamedTuple):
-    tested: bool  # False: this host does not let a mount namespace be made
-    ok: bool
-    output: str  # nginx's words, or why there was no test
-    master: int | None  # the running nginx
-    parsed: dict[str, list[nginx_language.Directive]]  # what the future tree says, by path
-
-
-def _judge(
-    base: str,
-    due: dict[str, nginx_files.Wanted],
-    binary: str | None = None,
-    modules: str | None = None,
-) -> _Verdict:
-    """Let nginx, the installed one or another, test the future tree where it will be."""
-    binary = binary or _binary()
-    if binary is None:
-        raise CommandExecutionError("nginx is not installed")
-    service = _service()
-    paths = compiled(binary)
-    prefix = paths.get("prefix", "/usr/share/nginx")
-    outside, tree = __salt__["nginx_process.outside"](), nginx_files.future(base, due)
-    parsed = {
-        path: nginx_language.directives(nginx_files.text_of(entry.contents))
-        for path, entry in tree.items()
-        if 0 < len(entry.contents) < 4 << 20
-    }
-    directives = [directive for found in parsed.values() for directive in found]
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as packed:
-        nginx_archive.pack(packed, base, tree, due, base.lstrip("/"))
-        # The tree itself has all that is in it.
-        covered = _outermost([base, *_covered(directives, paths, prefix)])
-        for path in covered:
-            if path != base:
-                nginx_archive.pack_directories(packed, path)
-    pid_files = [d.words[1] for d in directives if d.words[0] == "pid" and len(d.words) > 1]
-    pid_file = os.path.join(prefix, (pid_files or [paths.get("pid-path", "/run/nginx.pid")])[0])
-    had_pid_file = os.path.lexists(pid_file)
-    command = ["unshare", "--mount", "--propagation", "private", "--"]
-    bound = modules if modules and os.path.isdir(_MODULES) else ""
-    command += ["sh", "-c", _TEST_SCRIPT, "sh", binary, bound, *covered, "--"]
-    command += _global_directives(service)
-    limits = _limits(service)
-    with subprocess.Popen(
-        command,
-        cwd="/",
-        env=_ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        try:
-            if limits:
-                # Now, while it waits for the archive: later it is nginx.
-                with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
-                    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
-            stdout, stderr = process.communicate(archive.getvalue(), timeout=_TEST_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise CommandExecutionError(
-                f"nginx -t gave no answer within {_TEST_TIMEOUT} s"
-            ) from None
-        finally:
-            if not had_pid_file:
-                # nginx -t creates an empty one, which is not its business.
-                with contextlib.suppress(FileNotFoundError):
-                    if os.lstat(pid_file).st_size == 0:
-                        os.unlink(pid_file)
-    output = stderr.decode("utf-8", "replace").strip()
-    master = int(service.get("MainPID") or 0) or None
-    if not stdout.startswith(b"staged"):
-        return _Verdict(False, False, output or f"exit code {process.returncode}", master, parsed)
-    if process.returncode == 0 and not modules:
-        key = (binary, nginx_files.digest_of(tree))
-        __context__.setdefault(_ACCEPTED, {})[key] = (_program(binary), outside)
-    return _Verdict(True, process.returncode == 0, output, master, parsed)
-
-
-def _program(binary: str) -> list[int]:
-    seen = os.stat(binary)
-    return [seen.st_dev, seen.st_ino, seen.st_size, seen.st_ctime_ns]
-
-
-def accepted() -> bool:
-    """
-    Whether the installed nginx has accepted, in this run, exactly the tree that is on the disk, and
-    what it reads from elsewhere was not changed since.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' nginx_tree.accepted
-    """
-    base, binary, known = _base(), _binary(), __context__.get(_ACCEPTED)
-    if not known or binary is None:
-        return False
-    try:
-        tree = nginx_files.live(base)
-    except (nginx_files.Raced, FileNotFoundError):
-        return False
-    judged = known.get((binary, nginx_files.digest_of(tree)))
-    return judged == (_program(binary), __salt__["nginx_process.outside"]())
-
-
-def _listens_at(word: str) -> tuple[str, int] | None:
-    """The address and the port of a ``listen``; None for a unix socket or a name."""
-    parts = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.]+\]|\*|\d+\.\d+\.\d+\.\d+):)?(\d+)", word)
-    if not parts:
-        return None
-    address = (parts.group(1) or "*").strip("[]")
-    return "0.0.0.0" if address == "*" else address, int(parts.group(2))
-
-
-def _addresses(directives: list[nginx_language.Directive]) -> list[tuple[str, str, int]]:
-    """The addresses and ports of ``listen``: as written, the address, the port."""
-    words = [
-        directive.words[1]
-        for directive in directives
-        if directive.words[0] == "listen" and len(directive.words) > 1
-    ]
-    return [(word, *place) for word in words if (place := _listens_at(word))]
-
-
-def _as_kernel(family: int, address: str) -> str:
-    """An address as proc(5) writes it: words of the machine's own order."""
-    packed = socket.inet_pton(family, address)
-    return "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
-
-
-def _listening() -> dict[str, tuple[int, str, int]]:
-    """The sockets that listen: family, address and port by inode (proc(5), /proc/net/tcp)."""
-    found = {}
-    for family, path in ((socket.AF_INET, "/proc/net/tcp"), (socket.AF_INET6, "/proc/net/tcp6")):
-        with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as rows:
-            for row in rows:
-                fields = row.split()
-                if fields[3] == "0A":
-                    address, _, port = fields[1].rpartition(":")
-                    found[fields[9]] = (int(family), address, int(port, 16))
-    return found
-
-
-def _sockets(pid: int) -> set[str]:
-    """The inodes of the sockets that a process has open; none of one that has gone."""
-    try:
-        return __salt__["nginx_socket.inodes"](pid)
-    except OSError:
-        return set()
-
-
-def _holders(port: int, listening: dict[str, tuple[int, str, int]]) -> str:
-    """The processes that listen on a port: of each socket the lowest pid."""
-    inodes = {inode for inode, row in listening.items() if row[2] == port}
-    found = []
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-        if inodes & (theirs := _sockets(pid)):
-            inodes -= theirs
-            found.append(f"process {pid} ({_comm(pid)})")
-    return ", ".join(found) or "another process"
-
-
-def _holder(address: str, port: int, listening: dict[str, tuple[int, str, int]]) -> str | None:
-    """Who keeps an address and port from nginx; None where it is free."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As nginx does before it binds.  Bound only: nobody can connect to it.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            # nginx -t is the judge of an address that is not the host's.
-            if error.errno == errno.EADDRINUSE:
-                return f"{_holders(port, listening)} holds that port"
-    return None
 
 
 def occupied() -> list[str]:
@@ -1149,146 +777,17 @@ def occupied() -> list[str]:
 
         salt '*' nginx_tree.occupied
     """
-    listening = _listening()
+    listening = proc.listening()
     found = []
     for name, site in __salt__["site_pillar.settings"]()["sites"].items():
         if site["absent"]:
             continue
         for listen in [*site["listen"], *(site["tls"]["listen"] if site["tls"]["source"] else [])]:
             word = str(listen).split()[0]
-            place = _listens_at(word)
-            if place and (holder := _holder(*place, listening)):
+            place = nginx_ports.listens_at(word)
+            if place and (holder := nginx_ports.holder(*place, listening)):
                 found.append(f"listen {word}: {holder} (from the pillar's sites:{name})")
     return found
-
-
-def _conflicts(base: str, plan: dict[str, nginx_files.Wanted], verdict: _Verdict) -> list[str]:
-    """
-    The addresses of our sites that somebody else holds, or that nginx itself is in the way of.
-
-    ``nginx -t`` says nothing of them, a reload drops the configuration for them, and after the next
-    restart there may be no nginx at all.
-    """
-    wanted = [
-        (path[len("sites-available/") : -len(".conf")], *listen)
-        for path, entry in plan.items()
-        if path.startswith("sites-available/") and entry.kind == "file"
-        for listen in _addresses(verdict.parsed.get(path, []))
-    ]
-    strangers = _addresses(_strangers(base, {f"{base}/{path}" for path in plan}))
-    everywhere = {
-        (":" in address, port)
-        for _, address, port in [*(row[1:] for row in wanted), *strangers]
-        if address in ("0.0.0.0", "::")
-    }
-    listening = _listening()
-    # Its own, and those that systemd keeps for it; what else systemd listens on is somebody else's.
-    own = {listening[inode] for inode in listening.keys() & _sockets(verdict.master or 0)}
-    of_systemd = {listening[inode] for inode in listening.keys() & _sockets(1)}
-    kept = set()
-    if {port for _, _, port in of_systemd} & {port for *_, port in wanted}:
-        kept = {int(address.rpartition(":")[2]) for address in __salt__["nginx_socket.held"]()}
-    own = own - of_systemd | {row for row in of_systemd if row[2] in kept}
-    found = []
-    for site, word, address, port in wanted:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        mine = {host for kind, host, number in own if (kind, number) == (int(family), port)}
-        every = (":" in address, port) in everywhere
-        # nginx binds all addresses of a port once, whichever of them have listens of their own.
-        future = _as_kernel(family, "::" if ":" in address else "0.0.0.0") if every else ""
-        future = future or _as_kernel(family, address)
-        if future in mine:
-            continue
-        if mine and (every or any(set(host) == {"0"} for host in mine)):
-            # Those of before are closed when the new ones are open.
-            first = "call nginx_socket.remove, then " if port in kept else ""
-            found.append(
-                f"listen {word}: nginx has port {port} open on "
-                f"{'some addresses' if every else 'all addresses'}, which cannot be open beside it, "
-                f"so that no reload does that; {first}`systemctl stop "
-                f"{_lookup()['nginx_service']}.service`, and apply again "
-                f"(from the pillar's sites:{site})"
-            )
-            continue
-        if holder := _holder(address, port, listening):
-            found.append(f"listen {word}: {holder} (from the pillar's sites:{site})")
-    return found
-
-
-def _comm(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
-            return stream.read().strip()
-    except OSError:
-        return "gone"
-
-
-def _messages(output: str) -> tuple[list[str], list[str]]:
-    """nginx's errors and warnings, without its own name and its two lines of good news."""
-    errors, warnings = [], []
-    for line in output.splitlines():
-        # Before its log is open nginx writes to the terminal, after that as it would to the log.
-        line = re.sub(r"^nginx: ", "", line.strip())
-        line = re.sub(r"^[\d/]+ [\d:]+ (\[\w+\]) \d+#\d+: ", r"\1 ", line)
-        good_news = re.search(r"syntax is ok$|test is successful$|test failed$", line)
-        if not line or good_news or line in errors or line in warnings:
-            continue
-        if line.startswith(("[warn]", "[notice]", "[info]")):
-            warnings.append(line)
-        else:
-            errors.append(line)
-    return errors, warnings
-
-
-def _raw(lines: list[str], line: int) -> str:
-    """The raw text of the pillar that a line of a file stands in: its path and line there."""
-    for number in range(min(line, len(lines)) - 1, -1, -1):
-        if lines[number].startswith("# The end of ") and number < line - 1:
-            return ""
-        begins = re.fullmatch(r"# As it stands in the pillar: (\S+)", lines[number])
-        if begins:
-            return f"{begins.group(1)}, line {line - number - 1}: {lines[line - 1].strip()}"
-    return ""
-
-
-def _whose(base: str, plan: dict[str, nginx_files.Wanted], message: str) -> str:
-    """Where a message of nginx comes from, in the words of the pillar."""
-    shown = _shown()
-    files = {path for path, wanted in plan.items() if wanted.kind == "file"}
-    place = re.search(r" in (\S+?):(\d+)$", message)
-    if place:
-        path, line = place.group(1), int(place.group(2))
-        for prefix in (shown, base):
-            if path.startswith(prefix + "/"):
-                path = path[len(prefix) + 1 :]
-        name = posixpath.basename(path)
-        own = f"sites-available/{name}"
-        if posixpath.dirname(path) in ("sites-enabled", "sites-available") and own in files:
-            lines = plan[own].contents.decode().splitlines()
-            raw = _raw(lines, line)
-            if raw:
-                return f"{message} (from the pillar's {raw})"
-            quoted = f", line {line}: {lines[line - 1].strip()}" if line <= len(lines) else ""
-            return f"{message} (from the pillar's sites:{name[: -len('.conf')]}{quoted})"
-        if path == nginx_files.COMMON and nginx_files.COMMON in files:
-            raw = _raw(plan[nginx_files.COMMON].contents.decode().splitlines(), line)
-            if raw:
-                return f"{message} (from the pillar's {raw})"
-            return f"{message} (a file of the formula)"
-        if path == "nginx.conf" and "nginx.conf" in files:
-            return f"{message} (nginx.conf; of it the formula writes only `user`: nginx:user)"
-        return f"{message} (a file that is not the formula's)"
-    for quoted in re.findall(r'"([^"]+)"', message):
-        sites = [
-            path[len("sites-available/") : -len(".conf")]
-            for path in files
-            if path.startswith("sites-available/") and quoted.encode() in plan[path].contents
-        ]
-        if len(sites) == 1:
-            return f"{message} (from the pillar's sites:{sites[0]})"
-        if quoted == __salt__["site_pillar.settings"]()["nginx"]["user"]:
-            return f"{message} (from the pillar's nginx:user)"
-    return message
 
 
 def foresee(
@@ -1319,18 +818,20 @@ def foresee(
     base = _base()
     try:
         older = min(
-            version(), version(binary), key=lambda text: [int(n) for n in re.findall(r"\d+", text)]
+            nginx_program.version(),
+            nginx_program.version(binary),
+            key=lambda text: [int(n) for n in re.findall(r"\d+", text)],
         )
     except (CommandExecutionError, OSError) as error:
-        return {"tested": False, "errors": [f"{error}"], "version": version()}
+        return {"tested": False, "errors": [f"{error}"], "version": nginx_program.version()}
     plan = _proven_plan(saltenv, older)[0]
     due = nginx_files.outstanding(base, plan) | {
         path: nginx_files.Wanted("absent") for path in gone or []
     }
-    verdict = _judge(base, due, binary, modules)
+    verdict = _judged(base, due, binary, modules)
     if not verdict.tested:
         return {"tested": False, "errors": [verdict.output], "version": older}
-    errors = [] if verdict.ok else _messages(verdict.output)[0] or ["nginx -t failed"]
+    errors = [] if verdict.ok else nginx_judge.messages(verdict.output)[0] or ["nginx -t failed"]
     told = [_whose(base, plan, message) for message in errors]
     return {"tested": True, "errors": told, "version": older}
 
@@ -1353,12 +854,12 @@ def check() -> dict[str, Any]:
         salt '*' nginx_tree.check
     """
     base = _base()
-    verdict = _judge(base, {})
+    verdict = _judged(base, {})
     ok, output = verdict.ok, verdict.output
     if not verdict.tested:
-        result = _run_nginx("-t")
+        result = nginx_program.run("-t")
         ok, output = result.returncode == 0, result.stderr
-    errors, warnings = _messages(output)
+    errors, warnings = nginx_judge.messages(output)
     if not ok:
         plan = {
             path: nginx_files.Wanted("file", durable_file.read(os.path.join(base, path)) or b"")
@@ -1372,10 +873,37 @@ def check() -> dict[str, Any]:
 # --- changing it -------------------------------------------------------------------------------
 
 
+def _judged(
+    base: str,
+    due: dict[str, nginx_files.Wanted],
+    binary: str | None = None,
+    modules: str | None = None,
+) -> nginx_judge.Verdict:
+    return nginx_judge.judge(base, due, _service(), __context__, binary, modules)
+
+
+def _whose(base: str, plan: dict[str, nginx_files.Wanted], message: str) -> str:
+    user = __salt__["site_pillar.settings"]()["nginx"]["user"]
+    return nginx_judge.whose(base, _shown(), plan, user, message)
+
+
+def _conflicts(
+    base: str, plan: dict[str, nginx_files.Wanted], verdict: nginx_judge.Verdict
+) -> list[str]:
+    return nginx_ports.conflicts(
+        plan,
+        verdict.parsed,
+        _strangers(base, {f"{base}/{path}" for path in plan}),
+        verdict.master,
+        _lookup()["nginx_service"],
+        lambda: __salt__["nginx_socket.held"](),
+    )
+
+
 def _refuse(base: str, plan: dict[str, nginx_files.Wanted], output: str) -> None:
-    errors, _ = _messages(output)
+    errors, _ = nginx_judge.messages(output)
     told = [_whose(base, plan, message) for message in errors] or [output or "nginx -t failed"]
-    limits = _limits(_service())
+    limits = nginx_judge.limits_of(_service())
     if limits and "Too many open files" in output:
         unit = f"{_lookup()['nginx_service']}.service"
         told.append(
@@ -1424,10 +952,10 @@ def _transact(
                 if strict:
                     report["kept"] += _allowed(shown, _losses(base, shown, due))
                 seen = nginx_swap.snapshot(base)
-                verdict = _judge(base, _foreseen(due, report["warnings"]) if test else due)
+                verdict = _judged(base, _foreseen(due, report["warnings"]) if test else due)
                 report["tested"] = verdict.tested
                 if verdict.tested:
-                    report["warnings"] += _messages(verdict.output)[1]
+                    report["warnings"] += nginx_judge.messages(verdict.output)[1]
                 if verdict.tested and not verdict.ok:
                     _refuse(base, plan, verdict.output)
                 conflicts = _conflicts(base, plan, verdict)
@@ -1444,7 +972,7 @@ def _transact(
                     raise nginx_files.Raced
                 if verdict.tested:
                     report["how"] = nginx_swap.swap(
-                        base, due, seen, report["warnings"], lambda part: _judge(base, part).ok
+                        base, due, seen, report["warnings"], lambda part: _judged(base, part).ok
                     )
                 else:
                     report["how"] = _unproven(base, plan, due, seen, report["warnings"])
@@ -1474,10 +1002,10 @@ def _unproven(
     """Where no namespace may be made: in, test, and out again when nginx refuses."""
 
     def accept() -> None:
-        result = _run_nginx("-t")
+        result = nginx_program.run("-t")
         if result.returncode:
             _refuse(base, plan, result.stderr)
-        warnings.extend(_messages(result.stderr)[1])
+        warnings.extend(nginx_judge.messages(result.stderr)[1])
 
     nginx_swap.one_by_one(base, due, seen, nginx_swap.ranked(base, due), accept)
     return "renames, tested afterwards"

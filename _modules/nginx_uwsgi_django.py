@@ -11,7 +11,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import systemd, uwsgi_protocol
+from _nud import nginx_program, systemd, uwsgi_protocol
 
 __virtualname__ = "nginx_uwsgi_django"
 
@@ -55,7 +55,7 @@ def version() -> dict:
         salt '*' nginx_uwsgi_django.version
     """
     return {
-        "nginx": __salt__["nginx_tree.version"](),
+        "nginx": nginx_program.version(),
         "salt": __grains__["saltversion"],
         "os": f"{__grains__['os']} {__grains__['osrelease']}",
     }
@@ -208,7 +208,7 @@ def report(dry_run: bool = False, ask: bool = True, patience: float = 30) -> dic
         "warnings": [],
     }
     try:
-        answer["nginx"]["version"] = __salt__["nginx_tree.version"]()
+        answer["nginx"]["version"] = nginx_program.version()
     except CommandExecutionError:
         answer["nginx"]["version"] = None
     try:

@@ -17,7 +17,7 @@ from typing import Any
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import contract_resolve, nginx_user
+from _nud import contract_resolve, nginx_user, nginx_workers
 
 __virtualname__ = "socket_access"
 
@@ -26,13 +26,47 @@ def __virtual__() -> str:
     return __virtualname__
 
 
+def accounts() -> list[dict[str, Any]]:
+    """
+    The accounts that nginx's workers run as, read from the running processes.
+
+    Returns a list of dictionaries, one for each account: ``user`` (a name, or a number where the
+    account is gone), ``groups`` (names, supplementary groups among them), ``uid``, ``gid`` and
+    ``finishing`` (True when only workers run as it that take no new connections). Empty when nginx
+    does not run.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' socket_access.accounts
+    """
+    unit = f"{__salt__['site_pillar.settings']()['lookup']['nginx_service']}.service"
+    shown = __salt__["systemd_unit.show"]([unit], ["MainPID"]).get(unit, {})
+    main = shown.get("MainPID", "0")
+    found = nginx_workers.accounts(int(main)) if main.isdigit() and int(main) else {}
+    name = __salt__["host_survey.name_of"]
+    return [
+        {
+            "user": name("user", uid),
+            "groups": sorted({name("group", each) for each in (gid, *more)}),
+            "uid": uid,
+            "gid": gid,
+            "finishing": finishing,
+        }
+        for (uid, gid, more), finishing in sorted(found.items())
+    ]
+
+
 def connecting() -> list[dict[str, Any]]:
     """
     The accounts that nginx connects as on this host: those of its running workers, and the one of
     the configuration on disk, which nginx takes at its next start.
 
     Returns a list of dictionaries: ``user``, ``groups`` and ``finishing`` as
-    :py:func:`nginx_process.accounts` has them.
+    :py:func:`accounts` has them.
 
     Raises CommandExecutionError when systemd does not answer.
 
@@ -44,7 +78,7 @@ def connecting() -> list[dict[str, Any]]:
     """
 
     def look() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = __salt__["nginx_process.accounts"]()
+        found: list[dict[str, Any]] = accounts()
         tree = __salt__["site_pillar.settings"]()["lookup"]["nginx_dir"]
         on_disk = nginx_user.configured(os.path.realpath(tree))
         if on_disk:

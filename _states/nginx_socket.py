@@ -75,7 +75,8 @@ def held(name: str) -> dict[str, Any]:
             ret["comment"] = f"This would change; now {_remarks(now)}"
             return ret
         if ret["changes"]:
-            __salt__["nginx_socket.apply"]()
+            if "held" in __salt__["nginx_socket.apply"]():
+                __salt__["nginx_process.restart"]()
             with __salt__["host_survey.begun"]():
                 now = __salt__["nginx_socket.status"]()
                 rest = __salt__["nginx_socket.due"](now)

@@ -108,7 +108,7 @@ def test_the_source_and_nginx_from_it(ubuntu_host: UbuntuHost, salt: Salt) -> No
     assert rows(host, *ROOTS) == seen
 
     host.install("nginx")
-    assert salt.call("nginx_tree.version")
+    assert salt.call("nginx_process.status")["version"]
     installed = host.run("dpkg-query", "-W", "-f", "${Version}", "nginx").stdout
     assert installed == host.ppa.version
 

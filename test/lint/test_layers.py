@@ -28,9 +28,6 @@ AGAINST = {
     ("django_release", "site_companion"),
     ("django_release", "release_hook"),
     ("django_release", "uwsgi_generation"),
-    ("nginx_process", "nginx_tree"),
-    ("nginx_socket", "nginx_process"),
-    ("nginx_site", "nginx_tree"),
     ("python_venv", "django_release"),
     ("uwsgi_socket", "uwsgi_generation"),
 }

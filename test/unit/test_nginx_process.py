@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from _nud import nginx_inputs, nginx_log, nginx_workers, proc
+
 from ..modules import Modules
 
 
@@ -35,9 +37,9 @@ class Host:
         self.clock_was_set = False
         self.master = [10, 1000]
         monkeypatch.setattr(self.m, "_NOTE", str(folder / "run" / "note.json"))
-        monkeypatch.setattr(self.m, "_identity", lambda pid: self.master)
+        monkeypatch.setattr(nginx_workers, "identity", lambda pid: self.master)
         monkeypatch.setattr(self.m, "_clock_was_set", lambda: self.clock_was_set)
-        monkeypatch.setattr(self.m, "_workers", lambda pid: {11: self._ticks()})
+        monkeypatch.setattr(nginx_workers, "workers", lambda pid: {11: self._ticks()})
 
     def _ticks(self) -> int:
         since_boot = self.read_at - (time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
@@ -45,11 +47,14 @@ class Host:
 
     def age(self, seconds: float) -> None:
         """Let the workers have been started so long after the last change."""
-        newest = max(row[4] for row in self.m._inputs().values() if row) / 1e9
+        newest = max(row[4] for row in self.inputs().values() if row) / 1e9
         self.read_at = newest + seconds
 
+    def inputs(self) -> dict[str, list[int]]:
+        return dict(nginx_inputs.inputs(str(self.base), {}))
+
     def note(self) -> None:
-        self.m._write_note(self.m._fingerprint(self.m._inputs()), 10)
+        self.m._write_note(self.m._fingerprint(), 10)
 
     @property
     def stale(self) -> Any:
@@ -107,7 +112,7 @@ def test_the_note_knows_what_the_files_have_named(
     other.write_text("# one\n")
     (host.base / "nginx.conf").write_text(f"include {other};\n")
     host.note()
-    monkeypatch.setattr(host.m, "_references", lambda *_: pytest.fail("a file was read"))
+    monkeypatch.setattr(nginx_inputs, "_references", lambda *_: pytest.fail("a file was read"))
     host.m.__context__.clear()
     assert host.stale is None
     other.write_text("# two\n")
@@ -124,9 +129,9 @@ def test_a_note_of_before_that_is_good_as_well(host: Host, tmp_path: pathlib.Pat
 
 
 def test_a_file_that_comes_to_name_another(host: Host, tmp_path: pathlib.Path) -> None:
-    assert str(tmp_path / "other.conf") not in host.m._inputs()
+    assert str(tmp_path / "other.conf") not in host.inputs()
     (host.base / "nginx.conf").write_text(f"include {tmp_path}/other.conf;\n")
-    assert str(tmp_path / "other.conf") in host.m._inputs()
+    assert str(tmp_path / "other.conf") in host.inputs()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"master": null}', "null"])
@@ -141,12 +146,12 @@ def test_a_broken_note_is_no_note(host: Host, text: str) -> None:
 
 
 def test_no_worker_is_stale(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.m, "_workers", lambda pid: {})
+    monkeypatch.setattr(nginx_workers, "workers", lambda pid: {})
     assert "no worker" in host.stale
 
 
 def changes(host: Host, before: Any) -> bool:
-    return bool(host.m._fingerprint(host.m._inputs()) != before)
+    return bool(host.m._fingerprint() != before)
 
 
 def test_what_is_an_input(host: Host, tmp_path: pathlib.Path) -> None:
@@ -160,13 +165,13 @@ def test_what_is_an_input(host: Host, tmp_path: pathlib.Path) -> None:
         f'ssl_certificate_key "{outside}/key.pem";\nroot {outside}/root;\n'
     )
     (host.base / "link").symlink_to(outside / "target")
-    rows = set(host.m._inputs())
+    rows = set(host.inputs())
     assert {f"{outside}/a.conf", f"{outside}/cert.pem", f"{outside} ->"} <= rows
     assert f"{outside}/key.pem" in rows, "a file that is not there may come"
     assert not {f"{outside}/commented", f"{outside}/root"} & rows
 
     def fingerprint() -> str:
-        return str(host.m._fingerprint(host.m._inputs()))
+        return str(host.m._fingerprint())
 
     seen = [fingerprint()]
     assert fingerprint() == seen[0]
@@ -197,7 +202,7 @@ def test_what_is_outside_of_the_tree(host: Host, tmp_path: pathlib.Path) -> None
         ("folder", host.base),
     ):
         (host.base / name).symlink_to(target)
-    before = host.m.outside()
+    before = nginx_inputs.outside(str(host.base), {})
     assert set(before) == {
         f"{tmp_path}/a.conf",
         f"{host.base}/elsewhere ->",
@@ -205,47 +210,47 @@ def test_what_is_outside_of_the_tree(host: Host, tmp_path: pathlib.Path) -> None
     }
     assert before[f"{host.base}/dangling ->"] == []
     (host.base / "b.conf").write_text("")
-    assert host.m.outside() == before
+    assert nginx_inputs.outside(str(host.base), {}) == before
     (tmp_path / "target").write_text("two")
-    assert host.m.outside() != before
+    assert nginx_inputs.outside(str(host.base), {}) != before
 
 
 def test_references_of_several_lines_and_none_of_a_comment(host: Host) -> None:
     text = "ssl_crl\n  a;ssl_dhparam 'b c' ; # include d;\n#\ninclude \"e\";# x;\nmy_include f;"
     text += "\ninclude g # of theirs\n;include $h; ssl_certificate data:i;"
-    assert host.m._references(text, "/t") == {"/t/a", "/t/b c", "/t/e", "/t/g"}
+    assert nginx_inputs._references(text, "/t") == {"/t/a", "/t/b c", "/t/e", "/t/g"}
 
 
 def test_a_preserved_time_does_not_hide_a_change(host: Host) -> None:
     path = host.base / "nginx.conf"
-    before, old = host.m._fingerprint(host.m._inputs()), os.stat(path)
+    before, old = host.m._fingerprint(), os.stat(path)
     path.write_text("events {}#")
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
     assert changes(host, before)
 
 
 def test_leftovers_are_no_input(host: Host) -> None:
-    host.m._inputs()
+    host.inputs()
     (host.base / ".nginx_uwsgi_django-x").mkdir()
-    before = set(host.m._inputs())
+    before = set(host.inputs())
     (host.base / ".nginx_uwsgi_django-x" / "nginx.conf").write_text("")
-    assert set(host.m._inputs()) == before
+    assert set(host.inputs()) == before
 
 
 def test_includes_that_go_in_a_circle_end(host: Host, tmp_path: pathlib.Path) -> None:
     (tmp_path / "a.conf").write_text(f"include {tmp_path}/b.conf;")
     (tmp_path / "b.conf").write_text(f"include {tmp_path}/a.conf;")
     (host.base / "nginx.conf").write_text(f"include {tmp_path}/a.conf;")
-    assert f"{tmp_path}/b.conf" in host.m._inputs()
+    assert f"{tmp_path}/b.conf" in host.inputs()
 
 
 def test_stat_of_a_process(host: Host) -> None:
-    name, parent, start = host.m._stat(os.getpid())
+    name, parent, start = proc.process(os.getpid())
     assert parent == os.getppid()
     assert name
     since_boot = time.clock_gettime(time.CLOCK_BOOTTIME) - start / os.sysconf("SC_CLK_TCK")
     assert 0 <= since_boot < 3600
-    assert host.m._stat(2**22 + 1) is None
+    assert proc.process(2**22 + 1) is None
 
 
 def test_a_process_with_an_ugly_name_and_a_dead_one(host: Host, tmp_path: pathlib.Path) -> None:
@@ -257,12 +262,12 @@ def test_a_process_with_an_ugly_name_and_a_dead_one(host: Host, tmp_path: pathli
     ) as process:
         assert process.stdout is not None and process.stdin is not None
         process.stdout.readline()
-        name, parent, _ = host.m._stat(process.pid)
+        name, parent, _ = proc.process(process.pid)
         assert (name, parent) == ("a) Z 1 (b", os.getpid())
         process.stdin.close()
         deadline = time.monotonic() + 10
         # Dead, but not yet waited for.
-        while host.m._stat(process.pid) is not None:
+        while proc.process(process.pid) is not None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert os.path.exists(f"/proc/{process.pid}")
@@ -277,23 +282,23 @@ def test_what_a_process_runs_that_was_replaced(host: Host, tmp_path: pathlib.Pat
             deadline = time.monotonic() + 10
             while os.readlink(f"/proc/{process.pid}/exe") != str(program):
                 assert time.monotonic() < deadline
-            assert host.m._replaced(process.pid) == []
+            assert nginx_workers.replaced(process.pid) == []
             copy = tmp_path / "copy"
             copy.write_bytes(program.read_bytes())
             copy.rename(program)
-            assert host.m._replaced(process.pid) == [str(program)]
+            assert nginx_workers.replaced(process.pid) == [str(program)]
             program.unlink()
-            assert host.m._replaced(process.pid) == [], "nothing to go over to"
+            assert nginx_workers.replaced(process.pid) == [], "nothing to go over to"
         finally:
             process.kill()
-    assert host.m._replaced(2**22 + 1) == []
+    assert nginx_workers.replaced(2**22 + 1) == []
 
 
 def test_the_log_since(host: Host, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "error.log"
     old = "2026/11/22 20:00:00 [emerg] 5#5: old trouble\n"
     path.write_text(old)
-    log = host.m._Log(str(path))
+    log = nginx_log.Log(str(path))
     assert log.errors() == []
     bind = "bind() to 0.0.0.0:81 failed (98: Address already in use)"
     with path.open("a") as stream:
@@ -306,16 +311,16 @@ def test_the_log_since(host: Host, tmp_path: pathlib.Path) -> None:
     path.rename(tmp_path / "error.log.1")
     path.write_text("2026/11/22 20:00:02 [emerg] 5#5: after the rotation\n")
     assert log.errors() == ["after the rotation"]
-    assert host.m._Log(None).errors() == []
-    assert host.m._Log(str(tmp_path / "none")).errors() == []
+    assert nginx_log.Log(None).errors() == []
+    assert nginx_log.Log(str(tmp_path / "none")).errors() == []
 
 
 def test_tail(host: Host, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "log"
     path.write_text("".join(f"line {n}\n" for n in range(10000)))
-    assert host.m._tail(str(path), 2) == ["line 9998", "line 9999"]
-    assert host.m._tail(None, 2) == host.m._tail(str(tmp_path / "none"), 2) == []
-    assert host.m._tail(str(path), 0) == []
+    assert nginx_log.tail(str(path), 2) == ["line 9998", "line 9999"]
+    assert nginx_log.tail(None, 2) == nginx_log.tail(str(tmp_path / "none"), 2) == []
+    assert nginx_log.tail(str(path), 0) == []
 
 
 def test_the_note_is_whole(host: Host) -> None:
@@ -346,6 +351,6 @@ def test_the_master_is_found_at_each_moment_of_a_takeover(
     found: int | None,
 ) -> None:
     (tmp_path / "pid").write_text("20\n")
-    stats = {pid: (name, parent, 1000) for pid, (name, parent) in alive.items()}
-    monkeypatch.setattr(host.m, "_stat", stats.get)
-    assert host.m.pid({"MainPID": main, "PIDFile": str(tmp_path / "pid")}) == found
+    stats = {pid: proc.Process(name, parent, 1000) for pid, (name, parent) in alive.items()}
+    monkeypatch.setattr(nginx_workers, "process", stats.get)
+    assert nginx_workers.masters({"MainPID": main, "PIDFile": str(tmp_path / "pid")})[0] == found

@@ -9,7 +9,7 @@ from salt.exceptions import CommandExecutionError
 from _nud import nginx_files
 
 from ..modules import Modules
-from .test_nginx_tree import Tree, a_site, apply, tree  # noqa: F401
+from .test_nginx_tree import Tree, a_site, apply, tree, with_nginx  # noqa: F401
 
 NAME = "www.example.org"
 
@@ -143,8 +143,7 @@ def test_a_live_certificate_stays_until_the_authority_has_sent_one(
             {"mysite": a_site(server_names=[NAME], tls={"acme": True})},
             acme={"email": "ops@example.org", "terms_agreed": True},
         )
-        made.salt["nginx_tree.version"] = lambda: "1.22.1"
-        return made
+        return with_nginx(made, "1.22.1")
 
     apply(modules())
     os.unlink(tree.base / "sites-enabled/hand")

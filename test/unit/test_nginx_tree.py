@@ -12,6 +12,7 @@ import socket
 import stat
 import tarfile
 import tempfile
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,15 @@ import crossplane
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from _nud import nginx_archive, nginx_files, nginx_language, nginx_swap, nginx_user
+from _nud import (
+    nginx_archive,
+    nginx_files,
+    nginx_judge,
+    nginx_language,
+    nginx_ports,
+    nginx_swap,
+    nginx_user,
+)
 
 from ..hosts.paths import FORMULA
 from ..modules import Modules
@@ -87,6 +96,12 @@ def with_files(modules: Modules, root: pathlib.Path) -> Modules:
     modules.salt["cp.get_file_str"] = lambda url, saltenv: (
         root / url.removeprefix("salt://")
     ).read_text()
+    return modules
+
+
+def with_nginx(modules: Modules, version: str) -> Modules:
+    """Let nginx_site write for this version of nginx; on the hosts it asks the installed one."""
+    modules.nginx_site.nginx_program = types.SimpleNamespace(version=lambda: version)
     return modules
 
 
@@ -747,16 +762,19 @@ def test_messages(m: Any) -> None:
         'nginx: [emerg] unknown directive "x" in /etc/nginx/sites-enabled/mysite.conf:7\n'
         "nginx: configuration file /etc/nginx/nginx.conf test failed\n"
     )
-    errors, warnings = m._messages(output)
+    errors, warnings = nginx_judge.messages(output)
     assert errors == ['[emerg] unknown directive "x" in /etc/nginx/sites-enabled/mysite.conf:7']
     assert warnings == ['[warn] conflicting server name "a" on 0.0.0.0:80, ignored']
     # And once the log is open, if that is the terminal: with the time, and perhaps both ways.
     logged = (
         '2026/11/22 21:02:15 [warn] 13#13: conflicting server name "a" on 0.0.0.0:80, ignored\n'
     )
-    assert m._messages(output + logged) == (errors, warnings)
+    assert nginx_judge.messages(output + logged) == (errors, warnings)
     good = "nginx: the configuration file /x syntax is ok\n"
-    assert m._messages(f"{good}nginx: configuration file /x test is successful") == ([], [])
+    assert nginx_judge.messages(f"{good}nginx: configuration file /x test is successful") == (
+        [],
+        [],
+    )
 
 
 def test_whose_a_message_is(m: Any) -> None:
@@ -769,7 +787,7 @@ def test_whose_a_message_is(m: Any) -> None:
     }
 
     def whose(message: str) -> str:
-        return str(m._whose("/etc/nginx", plan, message))
+        return str(nginx_judge.whose("/etc/nginx", "/etc/nginx", plan, "deploy", message))
 
     said = whose('unknown directive "bad" in /etc/nginx/sites-enabled/mysite.conf:2')
     assert "sites:mysite, line 2: bad directive here;" in said
@@ -974,10 +992,10 @@ def test_covered_directories(m: Any, tmp_path: pathlib.Path) -> None:
     text = f"proxy_cache_path {cache} keys_zone=a:1m; access_log {logs}/a; error_log {logs}/deep/b;"
     text += f"uwsgi_temp_path {tmp_path}/not-there; access_log off; access_log syslog:server=x;"
     paths = {"http-client-body-temp-path": str(body), "error-log-path": "stderr", "prefix": "/usr"}
-    covered = m._covered(nginx_language.directives(text), paths, "/usr/share/nginx")
+    covered = nginx_judge._covered(nginx_language.directives(text), paths, "/usr/share/nginx")
     assert covered == sorted(str(path) for path in (body, logs, cache))
     assert (
-        m._covered(
+        nginx_judge._covered(
             nginx_language.directives("error_log /dev/stderr; access_log /run/x;"), {}, "/usr"
         )
         == []
@@ -992,7 +1010,7 @@ def test_directories_that_are_alone_in_another_are_covered_with_it(
         (tmp_path / folder).mkdir(parents=True)
     names = ("nginx/body", "nginx/proxy", "shared/body", "shared/proxy", "own/deep")
     paths = {f"http-{name}-temp-path": str(tmp_path / name) for name in names}
-    assert m._covered([], paths, "/usr/share/nginx") == [
+    assert nginx_judge._covered([], paths, "/usr/share/nginx") == [
         str(tmp_path / name) for name in ("nginx", "own/deep", "shared/body", "shared/proxy")
     ]
 
@@ -1020,13 +1038,17 @@ def test_directories_without_what_is_in_them(m: Any, tmp_path: pathlib.Path) -> 
 
 
 def test_one_directory_inside_another(m: Any) -> None:
-    assert m._outermost(["/a/b", "/a/bc", "/a/b/c", "/a/b", "/d"]) == ["/a/b", "/a/bc", "/d"]
+    assert nginx_judge._outermost(["/a/b", "/a/bc", "/a/b/c", "/a/b", "/d"]) == [
+        "/a/b",
+        "/a/bc",
+        "/d",
+    ]
 
 
 def test_addresses_of_listen(m: Any) -> None:
     text = "listen 80; listen *:81 default_server; listen 127.0.0.1:82; listen [::]:83 ipv6only=on;"
     text += "listen unix:/run/x; listen a.example.org:84; # listen 85;\n"
-    assert m._addresses(nginx_language.directives(text)) == [
+    assert nginx_ports.addresses(nginx_language.directives(text)) == [
         ("80", "0.0.0.0", 80),
         ("*:81", "0.0.0.0", 81),
         ("127.0.0.1:82", "127.0.0.1", 82),
@@ -1039,7 +1061,7 @@ def conflicts(m: Any, plan: dict[str, Any], master: int | None = None) -> list[s
     parsed = {
         path: nginx_language.directives(wanted.contents.decode()) for path, wanted in plan.items()
     }
-    return m._conflicts("/nowhere", plan, m._Verdict(True, True, "", master, parsed))
+    return nginx_ports.conflicts(plan, parsed, [], master, "nginx", list)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -1078,13 +1100,15 @@ def test_all_addresses_of_a_port_and_one_of_them(m: Any) -> None:
 
 
 def test_limits_of_a_running_master(m: Any) -> None:
-    soft, hard = m._limits({"MainPID": str(os.getpid())})
+    soft, hard = nginx_judge.limits_of({"MainPID": str(os.getpid())})
     assert 16 <= soft <= hard
-    assert m._limits({"MainPID": "0", "LimitNOFILESoft": "1024", "LimitNOFILE": "4096"}) == (
+    assert nginx_judge.limits_of(
+        {"MainPID": "0", "LimitNOFILESoft": "1024", "LimitNOFILE": "4096"}
+    ) == (
         1024,
         4096,
     )
-    assert m._limits({}) is None
+    assert nginx_judge.limits_of({}) is None
 
 
 def test_global_directives_of_the_unit(m: Any) -> None:
@@ -1092,9 +1116,14 @@ def test_global_directives_of_the_unit(m: Any) -> None:
         "{ path=/usr/sbin/nginx ; argv[]=/usr/sbin/nginx -g daemon on; master_process on; ; "
         "ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }"
     )
-    assert m._global_directives({"ExecStart": line}) == ["-g", "daemon on; master_process on;"]
+    assert nginx_judge._global_directives({"ExecStart": line}) == [
+        "-g",
+        "daemon on; master_process on;",
+    ]
     assert (
-        m._global_directives({"ExecStart": line.replace("-g daemon on; master_process on;", "")})
+        nginx_judge._global_directives(
+            {"ExecStart": line.replace("-g daemon on; master_process on;", "")}
+        )
         == []
     )
 

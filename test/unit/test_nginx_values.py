@@ -13,7 +13,7 @@ from _nud import nginx_language
 from ..hosts.paths import FORMULA
 from ..modules import Modules
 from ..values import TEXTS, certified, placed, sites
-from .test_nginx_tree import parsed, with_files
+from .test_nginx_tree import parsed, with_files, with_nginx
 
 # The strategies are slow to draw from; --full has its own number.
 FEW = settings(suppress_health_check=list(HealthCheck), deadline=None)
@@ -108,7 +108,7 @@ def test_a_site_with_tls_has_its_files_and_one_way_to_its_application(
     m.opts["pillar"]["nginx_uwsgi_django"] = {"sites": {"mysite": whole}}
     m.context.clear()
     assume(not m.site_pillar.check())
-    m.salt["nginx_tree.version"] = lambda: "1.22.1"
+    with_nginx(m, "1.22.1")
     path = pathlib.Path(tmp_path_factory.getbasetemp() / "tls.conf")
     path.write_text(m.nginx_site.render("mysite"), encoding="utf-8")
     tree = parsed(path)

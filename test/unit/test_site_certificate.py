@@ -13,7 +13,7 @@ from _nud import pem_text
 
 from ..hosts.paths import FORMULA
 from ..modules import Modules
-from .test_nginx_tree import a_site, parsed, with_files
+from .test_nginx_tree import a_site, parsed, with_files, with_nginx
 from .test_nginx_values import words
 
 NAME = "www.example.org"
@@ -42,7 +42,7 @@ def loaded(tmp_path: pathlib.Path, version: str = "1.26.3", **site: Any) -> Modu
         "sites": {"mysite": a_site(**{"server_names": [NAME], **site})},
     }
     m = with_files(Modules(pillar={"nginx_uwsgi_django": pillar}), FORMULA)
-    m.salt["nginx_tree.version"] = lambda: version
+    with_nginx(m, version)
     assert m.site_pillar.check() == []
     return m
 
