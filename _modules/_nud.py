@@ -32,14 +32,18 @@ if TYPE_CHECKING:
     import _nud_contract_uwsgi as contract_uwsgi  # noqa: F401
     import _nud_durable_file as durable_file  # noqa: F401
     import _nud_nginx_archive as nginx_archive  # noqa: F401
+    import _nud_nginx_drift as nginx_drift  # noqa: F401
     import _nud_nginx_files as nginx_files  # noqa: F401
     import _nud_nginx_inputs as nginx_inputs  # noqa: F401
     import _nud_nginx_judge as nginx_judge  # noqa: F401
+    import _nud_nginx_kept as nginx_kept  # noqa: F401
     import _nud_nginx_language as nginx_language  # noqa: F401
     import _nud_nginx_log as nginx_log  # noqa: F401
     import _nud_nginx_origin as nginx_origin  # noqa: F401
+    import _nud_nginx_plan as nginx_plan  # noqa: F401
     import _nud_nginx_ports as nginx_ports  # noqa: F401
     import _nud_nginx_program as nginx_program  # noqa: F401
+    import _nud_nginx_servers as nginx_servers  # noqa: F401
     import _nud_nginx_swap as nginx_swap  # noqa: F401
     import _nud_nginx_user as nginx_user  # noqa: F401
     import _nud_nginx_workers as nginx_workers  # noqa: F401

@@ -30,17 +30,14 @@ by :py:mod:`nginx_process <_modules.nginx_process>`, which finds it newer than t
 """
 
 import contextlib
-import glob
-import grp
-import hashlib
+import functools
 import json
 import os
 import posixpath
 import pwd
 import re
 import shutil
-import stat
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -48,26 +45,23 @@ from salt.exceptions import CommandExecutionError
 from _nud import (
     durable_file,
     nginx_archive,
+    nginx_drift,
     nginx_files,
     nginx_judge,
-    nginx_language,
+    nginx_kept,
+    nginx_plan,
     nginx_ports,
     nginx_program,
+    nginx_servers,
     nginx_swap,
-    nginx_user,
     proc,
 )
 
 __virtualname__ = "nginx_tree"
 
 
-# What the formula found and will give back: one JSON object in a comment of nginx_files.COMMON, so that it
-# comes and goes in the same transaction as what it speaks of.
-_RECORD = "# Found here before: "
-
-
-# How a file ends that the formula has kept aside, because its place was wanted for a site.
-_ASIDE = ".nginx_uwsgi_django"
+# What is to be where, what of sites-enabled is not the formula's, and which sites wait, and why.
+_Planned = tuple[dict[str, nginx_files.Wanted], list[str], dict[str, str]]
 
 
 # The sites that the last change of the tree in this run has left as they were, and why.
@@ -110,91 +104,6 @@ def _foreseen(
     return due
 
 
-def _conffile_is_pristine(path: str) -> bool:
-    """Whether a configuration file is byte by byte the one of its Debian package."""
-    contents = durable_file.read(path)
-    if contents is None:
-        return False
-    digest = hashlib.md5(contents, usedforsecurity=False).hexdigest()
-    try:
-        with open("/var/lib/dpkg/status", encoding="utf-8", errors="replace") as status:
-            return any(line.split()[:2] == [path, digest] for line in status if path in line)
-    except FileNotFoundError:
-        return False
-
-
-def _record(common: bytes | None) -> dict[str, Any]:
-    for line in nginx_files.text_of(common).splitlines():
-        if line.startswith(_RECORD):
-            try:
-                record = json.loads(line[len(_RECORD) :])
-            except ValueError:
-                return {}
-            return record if isinstance(record, dict) else {}
-    return {}
-
-
-def _set_elsewhere(base: str, nginx_conf: list[nginx_language.Directive]) -> set[str]:
-    """The http-level directives of nginx.conf and of the other files in conf.d."""
-    found = {d.words[0] for d in nginx_conf if d.block == ("http",)}
-    for path in glob.glob(os.path.join(glob.escape(base), "conf.d", "*.conf")):
-        if os.path.join(base, nginx_files.COMMON) != path:
-            found |= {
-                d.words[0]
-                for d in nginx_language.directives(nginx_files.text_of(durable_file.read(path)))
-                if d.depth == 0
-            }
-    return found
-
-
-def _strangers(base: str, ours: set[str]) -> list[nginx_language.Directive]:
-    """The directives of the files that nginx.conf includes and that are not ours."""
-    found: list[nginx_language.Directive] = []
-    for pattern in ("conf.d/*.conf", "sites-enabled/*"):
-        for path in glob.glob(os.path.join(glob.escape(base), pattern)):
-            if path not in ours and path != os.path.join(base, nginx_files.COMMON):
-                found += nginx_language.directives(
-                    nginx_files.text_of(durable_file.read(os.path.realpath(path)))
-                )
-    return found
-
-
-def _defaulted(base: str, ours: set[str]) -> list[list[str]]:
-    """Where a server of somebody else's is the default: address (* for all of IPv4) and port."""
-    found = []
-    for directive in _strangers(base, ours):
-        if directive.words[0] == "listen" and "default_server" in directive.words:
-            address, _, port = directive.words[1].rpartition(":")
-            host = "*" if address in ("", "0.0.0.0") else address.lower()
-            found.append([host, port])
-    return found
-
-
-def _includes(directives: list[nginx_language.Directive], base: str, shown: str) -> set[str]:
-    """What the http block of nginx.conf includes, relative to the tree."""
-    found = set()
-    for directive in directives:
-        if directive.block == ("http",) and directive.words[0] == "include" and directive.words[1:]:
-            path = directive.words[1]
-            for prefix in (shown, base, "/etc/nginx"):
-                if path.startswith(prefix + "/"):
-                    path = path[len(prefix) + 1 :]
-            found.add(path)
-    return found
-
-
-def _wanted(text: str, secret: bool = False, mode: str = "", group: str = "") -> nginx_files.Wanted:
-    """A file as :py:func:`nginx_site.files` describes it."""
-    access = None
-    if mode:
-        try:
-            gid = grp.getgrnam(group).gr_gid if group else 0
-        except KeyError:
-            gid = 0  # the group of a user that a dry run has not made
-        access = (int(mode, 8), gid)
-    return nginx_files.Wanted("file", text.encode(), secret=secret, access=access)
-
-
 def _plan(
     saltenv: str, version: str | None = None, held: Container[str] = ()
 ) -> tuple[dict[str, nginx_files.Wanted], list[str]]:
@@ -207,7 +116,21 @@ def _plan(
         the sites whose part of the tree stays as it is
     """
     with __salt__["host_survey.begun"]():
-        return _planned(saltenv, version, held)
+        return nginx_plan.planned(
+            nginx_plan.Order(
+                base=_base(),
+                shown=_shown(),
+                settings=__salt__["site_pillar.settings"](),
+                held=held,
+                files=lambda certificates: __salt__["nginx_site.files"](
+                    saltenv, version, held, certificates
+                ),
+                http=functools.partial(
+                    __salt__["nginx_site.http"], saltenv=saltenv, version=version
+                ),
+                trusted=lambda contents: __salt__["site_certificate.trusted"](contents),
+            )
+        )
 
 
 def _proven_plan(
@@ -251,403 +174,15 @@ def _unproven_sites(due: Iterable[str]) -> dict[str, str]:
     return {name: why for name, why in told.items() if why}
 
 
-def _aside(path: str) -> str:
-    """Where a file of the tree is kept: where nginx reads nothing, whatever it includes."""
-    mark = ".enabled" if posixpath.dirname(path) == "sites-enabled" else ""
-    return f"sites-available/{posixpath.basename(path)}{mark}{_ASIDE}"
+# --- what is answered --------------------------------------------------------------------------
 
 
-def _keep_aside(
-    base: str, shown: str, plan: dict[str, nginx_files.Wanted], record: dict[str, Any]
-) -> None:
-    """
-    Plan to keep what is in the place of a site's file or link and is not the formula's, and record
-    what it was.
-    """
-    new = set()
-    for path, wanted in list(plan.items()):
-        full = os.path.join(base, path)
-        if wanted.kind not in ("file", "link") or posixpath.dirname(path) not in (
-            "sites-available",
-            "sites-enabled",
-        ):
-            continue
-        target = nginx_files.link_target(base, path)
-        if target is not None:
-            available = f"sites-available/{posixpath.basename(path)}"
-            ours = wanted.kind == "link" and nginx_files.points_at(base, shown, path, available)
-            # A link to a file that is kept aside comes back with it, as it was written.
-            if not ours or available in new:
-                new.add(path)
-                record.setdefault("replaced", {}).setdefault(path, {"link": target})
-        elif os.path.isfile(full) and not nginx_files.is_owned(contents := durable_file.read(full)):
-            seen = os.lstat(full)
-            new.add(path)
-            record.setdefault("replaced", {}).setdefault(path, {"file": _aside(path)})
-            plan[_aside(path)] = nginx_files.Wanted(
-                "file",
-                contents or b"",
-                secret=nginx_files.is_secret(path),
-                access=(stat.S_IMODE(seen.st_mode), seen.st_gid),
-            )
-
-
-def _give_back(
-    base: str, plan: dict[str, nginx_files.Wanted], record: dict[str, Any], name: str = ""
-) -> None:
-    """
-    Plan to put back what was kept aside, where the plan takes away what the formula had put in its
-    place; what is given back is struck off the record.
-
-    name
-        the site whose files these are; every site's by default
-    """
-    for path, was in list(record.get("replaced", {}).items()):
-        if name and posixpath.basename(path).partition(".")[0] != name:
-            continue
-        there = os.path.lexists(os.path.join(base, path))
-        if there and (path not in plan or plan[path].kind != "absent"):
-            continue  # not the formula's any more
-        if "link" in was:
-            plan[path] = nginx_files.Wanted("link", target=was["link"])
-        else:
-            full = os.path.join(base, was["file"])
-            contents = durable_file.read(full)
-            if contents is None:
-                continue
-            seen = os.lstat(full)
-            access = (stat.S_IMODE(seen.st_mode), seen.st_gid)
-            plan[path] = nginx_files.Wanted(
-                "file", contents, secret=nginx_files.is_secret(path), access=access
-            )
-            plan[was["file"]] = nginx_files.Wanted("absent", secret=nginx_files.is_secret(path))
-        del record["replaced"][path]
-    if not record.get("replaced", True):
-        del record["replaced"]
-
-
-def _standing(base: str, held: Container[str]) -> dict[str, str]:
-    """The files of the held sites that nginx names already, by site: they stay."""
-    found = {}
-    for path in nginx_files.entries(base, "sites-available"):
-        name = posixpath.basename(path).removesuffix(".conf")
-        if name in held and path.endswith(".conf"):
-            contents = durable_file.read(os.path.join(base, path))
-            if nginx_files.is_owned(contents) and os.path.lexists(
-                os.path.join(base, f"sites-enabled/{name}.conf")
-            ):
-                found[name] = nginx_files.text_of(contents)
-    return found
-
-
-def _as_standing(text: str) -> dict[str, Any]:
-    """What the http level has to know of a site whose file stays, from that file."""
-    found: dict[str, Any] = {"names": [], "plain": [], "encrypted": []}
-    for directive in nginx_language.directives(text):
-        name, words = directive.words[0], list(directive.words[1:])
-        if name == "server_name":
-            found["names"] += words
-        elif name == "listen" and words:
-            kind = "encrypted" if "ssl" in words else "plain"
-            flag = " default_server" if "default_server" in words else ""
-            found[kind].append(words[0] + flag)
-        elif name in ("ssl_certificate", "ssl_certificate_key", "uwsgi_pass") and words:
-            found.setdefault(name, words[0])
-    return found
-
-
-def _formats_kept(
-    common: bytes | None, standing: Iterable[str], known: Container[str]
-) -> list[str]:
-    """The log formats that files which stay write with and the pillar does not have any more."""
-    used = {
-        directive.words[2]
-        for text in standing
-        for directive in nginx_language.directives(text)
-        if directive.words[0] == "access_log" and len(directive.words) > 2
-    }
-    text = nginx_files.text_of(common)
-    return [
-        text[directive.line : directive.end]
-        for directive in nginx_language.directives(text)
-        if directive.words[0] == "log_format"
-        and directive.words[1] in used
-        and directive.words[1] not in known
-    ]
-
-
-def _planned(
-    saltenv: str, version: str | None, held: Container[str]
-) -> tuple[dict[str, nginx_files.Wanted], list[str]]:
-    settings = __salt__["site_pillar.settings"]()
-    base, shown = _base(), _shown()
-    standing = _standing(base, held)
-    wanted = [name for name, site in settings["sites"].items() if not site.get("absent")]
-    # Those that nginx names with this plan, and those of them that are written by it.
-    sites = [name for name in wanted if name not in held or name in standing]
-    written = [name for name in wanted if name not in held]
-    # Where no site is named yet nothing else of the tree is touched for those that are to come.
-    waits = bool(wanted) and not sites
-    plan: dict[str, nginx_files.Wanted] = {}
-
-    conf = durable_file.read(os.path.join(base, "nginx.conf"))
-    if conf is None:
-        raise CommandExecutionError(f"{shown}/nginx.conf is not there: is nginx installed?")
-    text = nginx_files.text_of(conf)
-    directives = nginx_language.directives(text)
-    includes = _includes(directives, base, shown)
-    if not includes & {"conf.d/*.conf", "conf.d/*"}:
-        raise CommandExecutionError(
-            f"the http block of {shown}/nginx.conf does not include conf.d/*.conf, where the "
-            f"formula keeps its own settings: add 'include {shown}/conf.d/*.conf;' to it"
-        )
-    common = durable_file.read(os.path.join(base, nginx_files.COMMON))
-    record = _record(common)
-
-    user = nginx_user.arguments_of(settings["nginx"]["user"])
-    edited, before = nginx_user.with_user(text, user)
-    if edited != text and not waits:
-        record.setdefault("user", before)
-        plan["nginx.conf"] = nginx_files.Wanted("file", edited.encode("utf-8", "surrogateescape"))
-
-    if not waits:
-        for directory in ("sites-available", "sites-enabled", "conf.d"):
-            plan[directory] = nginx_files.Wanted("directory")
-
-    if sites:
-        default = "sites-enabled/default"
-        if nginx_files.points_at(base, shown, default, "sites-available/default"):
-            record["default_link"] = nginx_files.link_target(base, default)
-            plan[default] = nginx_files.Wanted("absent")
-        stock = os.path.join(base, "conf.d/default.conf")
-        if os.path.lexists(stock) and _conffile_is_pristine(stock):
-            record["default_conf"] = True
-            plan["conf.d/default.conf"] = nginx_files.Wanted("absent")
-            plan["conf.d/default.conf.nginx_uwsgi_django"] = nginx_files.Wanted(
-                "file", durable_file.read(stock) or b""
-            )
-
-    certificates = _served_certificates(base, shown)
-    for path, file in __salt__["nginx_site.files"](saltenv, version, held, certificates).items():
-        plan[path] = _wanted(**file)
-    for name in written:
-        plan[f"sites-enabled/{name}.conf"] = nginx_files.Wanted(
-            "link", target=f"{shown}/sites-available/{name}.conf"
-        )
-
-    _keep_aside(base, shown, plan, record)
-
-    # By the pillar's contract a site goes when it is called absent, and with `purge` also when it
-    # is not named any more.  What is not the formula's is never touched.
-    strangers = []
-    going = set()
-    forgotten = 0
-    for path in nginx_files.entries(base, "sites-available"):
-        name = posixpath.basename(path).partition(".")[0]
-        if (
-            path in plan
-            or name in held
-            or not nginx_files.is_owned(durable_file.read(os.path.join(base, path)))
-        ):
-            continue
-        if name in settings["sites"] or settings["purge"]:
-            going.add(path)
-            plan[path] = nginx_files.Wanted("absent", secret=nginx_files.is_secret(path))
-        elif path.endswith(".conf"):
-            forgotten += 1
-    for path in nginx_files.entries(base, "sites-enabled"):
-        if path in plan:
-            continue
-        if any(nginx_files.points_at(base, shown, path, file) for file in going):
-            plan[path] = nginx_files.Wanted("absent")
-        elif not nginx_files.is_owned(
-            durable_file.read(os.path.realpath(os.path.join(base, path)))
-        ):
-            strangers.append(path)
-    for path in sorted(going):
-        _give_back(base, plan, record, posixpath.basename(path).partition(".")[0])
-
-    if waits:
-        return plan, strangers
-    elsewhere = _set_elsewhere(base, directives)
-    lines = [f"# {nginx_files.MARKER.decode()}.", "# Changes made here are overwritten."]
-    if record:
-        lines.append(_RECORD + json.dumps(record, sort_keys=True))
-    defaulted = _defaulted(base, {base + "/" + path for path in plan})
-    lines += _formats_kept(common, standing.values(), settings["nginx"]["log_formats"])
-    as_it_is = {name: _as_standing(text) for name, text in standing.items()}
-    shared = __salt__["nginx_site.http"](
-        sorted(elsewhere),
-        saltenv,
-        defaulted,
-        forgotten,
-        version,
-        {name: as_it_is.get(name) for name in wanted if name not in written},
-    )
-    lines.append(shared.rstrip("\n"))
-    if not any(posixpath.dirname(path) == "sites-enabled" for path in includes):
-        lines.append(f"include {nginx_language.quote(shown)}/sites-enabled/*.conf;")
-    plan[nginx_files.COMMON] = nginx_files.Wanted("file", ("\n".join(lines) + "\n").encode())
-    return plan, strangers
-
-
-def _plan_removed() -> dict[str, nginx_files.Wanted]:
-    """The tree without the formula."""
-    base, shown = _base(), _shown()
-    plan: dict[str, nginx_files.Wanted] = {}
-    ours = [
-        path
-        for path in nginx_files.entries(base, "sites-available")
-        if nginx_files.is_owned(durable_file.read(os.path.join(base, path)))
-    ]
-    for path in ours:
-        plan[path] = nginx_files.Wanted("absent", secret=nginx_files.is_secret(path))
-    for path in nginx_files.entries(base, "sites-enabled"):
-        if any(nginx_files.points_at(base, shown, path, file) for file in ours):
-            plan[path] = nginx_files.Wanted("absent")
-    common = durable_file.read(os.path.join(base, nginx_files.COMMON))
-    if not nginx_files.is_owned(common):
-        return plan
-    plan[nginx_files.COMMON] = nginx_files.Wanted("absent")
-    record = _record(common)
-    _give_back(base, plan, record)
-    conf = durable_file.read(os.path.join(base, "nginx.conf"))
-    if "user" in record and conf is not None:
-        text = nginx_files.text_of(conf)
-        edited = (
-            nginx_user.with_user(text, record["user"])[0]
-            if record["user"]
-            else nginx_user.without_user(text)
-        )
-        if edited != text:
-            plan["nginx.conf"] = nginx_files.Wanted(
-                "file", edited.encode("utf-8", "surrogateescape")
-            )
-    link = "sites-enabled/default"
-    available = os.path.lexists(os.path.join(base, "sites-available/default"))
-    if record.get("default_link") and available and not os.path.lexists(os.path.join(base, link)):
-        plan[link] = nginx_files.Wanted("link", target=record["default_link"])
-    aside = "conf.d/default.conf.nginx_uwsgi_django"
-    contents = durable_file.read(os.path.join(base, aside))
-    if record.get("default_conf") and contents is not None:
-        plan[aside] = nginx_files.Wanted("absent")
-        if not os.path.lexists(os.path.join(base, "conf.d/default.conf")):
-            plan["conf.d/default.conf"] = nginx_files.Wanted("file", contents)
-    return plan
-
-
-# --- what is served ----------------------------------------------------------------------------
-def _servers(base: str, shown: str, tree: dict[str, nginx_files.Wanted]) -> list[dict[str, Any]]:
-    """The servers of a tree, see :py:func:`nginx_servers.read`; ``own``: of a file of the formula's."""
-
-    def contents(path: str) -> bytes:
-        entry = tree[path]
-        if entry.kind != "link":
-            return entry.contents
-        full = posixpath.normpath(posixpath.join(shown, posixpath.dirname(path), entry.target))
-        for prefix in (shown, base):
-            inside = full.removeprefix(prefix + "/")
-            if inside in tree and tree[inside].kind == "file":
-                return tree[inside].contents
-        return durable_file.read(os.path.realpath(full)) or b""
-
-    def parse(path: str) -> list[tuple[int, tuple[str, ...], tuple[str, ...]]]:
-        text = nginx_files.text_of(contents(path))
-        return [
-            (text.count("\n", 0, directive.line) + 1, directive.block, directive.words)
-            for directive in nginx_language.directives(text)
-        ]
-
-    paths = [path for path, entry in tree.items() if entry.kind in ("file", "link")]
-    # nginx also takes /etc/nginx for what the pillar's lookup calls by another name.
-    servers = __salt__["nginx_servers.read"](paths, parse, [shown, base, "/etc/nginx"])
-    for server in servers:
-        server["own"] = nginx_files.is_owned(contents(server["path"]))
-    return servers
-
-
-def _packaged(base: str, shown: str, path: str) -> bool:
-    """Whether a file is the distribution's welcome page, as it was installed."""
-    if path == "sites-enabled/default" and nginx_files.points_at(
-        base, shown, path, "sites-available/default"
-    ):
-        return _conffile_is_pristine(os.path.join(base, "sites-available/default"))
-    return path == "conf.d/default.conf" and _conffile_is_pristine(os.path.join(base, path))
-
-
-def _served_certificates(base: str, shown: str) -> dict[str, dict[str, Any]]:
-    """
-    The certificates that nginx has for the names of sites that wait for their first one from an
-    authority: ``certificate``, ``key``, and whether plain HTTP is redirected. They stay until then.
-    """
-    waiting = {}
-    for name, site in __salt__["site_pillar.settings"]()["sites"].items():
-        if not site["absent"] and site["tls"]["source"] == "acme":
-            own = durable_file.read(os.path.join(base, f"sites-available/{name}.pem"))
-            if own is None or not __salt__["site_certificate.trusted"](own):
-                waiting[name] = {word.lower() for word in site["server_names"]}
-    found: dict[str, dict[str, Any]] = {}
-    servers = _servers(base, shown, nginx_files.live(base)) if waiting else []
-    for name, names in waiting.items():
-        theirs = [server for server in servers if names & set(server["names"])]
-        for server in theirs:
-            files = [server["certificate"], server["key"]]
-            if (
-                server["encrypted"]
-                and all(files)
-                and f"{shown}/sites-available/{name}.pem" not in files
-            ):
-                if all(os.path.isfile(os.path.join(base, file)) for file in files):
-                    redirects = any(each["redirects"] for each in theirs)
-                    found[name] = {
-                        "certificate": files[0],
-                        "key": files[1],
-                        "redirect": redirects,
-                    }
-                    break
-    return found
-
-
-def _losses(base: str, shown: str, due: dict[str, nginx_files.Wanted]) -> list[dict[str, Any]]:
-    """
-    What nginx answers now and would not with a change of the tree.
-
-    Not counted: the distribution's welcome page, a site that the pillar takes away by ``absent`` or
-    ``purge``, and what the nginx that runs does not listen on.
-    """
-    if not any(
-        posixpath.dirname(path) in ("conf.d", "sites-enabled", "sites-available") for path in due
-    ):
-        return []
-    master = int(_service().get("MainPID") or 0)
-    listening = proc.listening()
-    ports = {
+def _ports() -> set[str]:
+    """The ports that the running nginx has open, as text."""
+    master, listening = int(_service().get("MainPID") or 0), proc.listening()
+    return {
         f"{listening[inode].port}" for inode in listening.keys() & nginx_ports.sockets_of(master)
     }
-    tree = nginx_files.live(base)
-    gone = {
-        posixpath.basename(path)
-        for path, wanted in due.items()
-        if path in tree
-        and nginx_files.is_owned(tree[path].contents)
-        and not nginx_files.is_owned(wanted.contents)
-    }
-    now = [
-        server
-        for server in _servers(base, shown, tree)
-        if server["path"] != nginx_files.COMMON
-        and not (server["own"] and posixpath.basename(server["path"]) in gone)
-        and not _packaged(base, shown, server["path"])
-    ]
-    for server in now:
-        server["addresses"] = [
-            address
-            for address in server["addresses"]
-            if address.startswith("unix:") or address.rpartition(":")[2] in ports
-        ]
-    return __salt__["nginx_servers.losses"](
-        now, _servers(base, shown, nginx_files.future(base, due))
-    )
 
 
 def _allowed(shown: str, losses: list[dict[str, Any]]) -> list[str]:
@@ -708,14 +243,14 @@ def shadowed(saltenv: str | None = None) -> dict[str, list[str]]:
     tree = nginx_files.future(base, due)
     if "nginx.conf" not in tree:
         return {}
-    servers = _servers(base, shown, tree)
+    servers = nginx_servers.of_tree(base, shown, tree)
     own = {server["path"] for server in servers if server["own"]}
     sites = {
         f"sites-enabled/{name}.conf": name
         for name, site in __salt__["site_pillar.settings"]()["sites"].items()
         if not site["absent"]
     }
-    found = __salt__["nginx_servers.shadowing"](servers, own & set(sites))
+    found = nginx_servers.shadowing(servers, own & set(sites))
     return {
         sites[path]: [
             f"{other['name']} on {other['address']} is answered by {shown}/{other['path']}, "
@@ -893,7 +428,7 @@ def _conflicts(
     return nginx_ports.conflicts(
         plan,
         verdict.parsed,
-        _strangers(base, {f"{base}/{path}" for path in plan}),
+        nginx_plan.others_of(base, {f"{base}/{path}" for path in plan}),
         verdict.master,
         _lookup()["nginx_service"],
         lambda: __salt__["nginx_socket.held"](),
@@ -915,7 +450,7 @@ def _refuse(base: str, plan: dict[str, nginx_files.Wanted], output: str) -> None
 
 
 def _transact(
-    make_plan: Any, test: bool, strict: bool
+    make_plan: Callable[[], _Planned], test: bool, strict: bool
 ) -> tuple[dict[str, Any], dict[str, nginx_files.Wanted]]:
     """
     Bring the tree to a plan; what was done, and the plan.
@@ -936,60 +471,64 @@ def _transact(
             "tested": None,
             "how": None,
         }
-        left = nginx_swap.leftovers(base)
-        if not due and (test or not left):
+        if not due and (test or not nginx_swap.leftovers(base)):
             return report, plan
-        with contextlib.ExitStack() as held:
-            if not test:
-                held.enter_context(nginx_swap.alone())
-                for path in nginx_swap.leftovers(base):
+        try:
+            with contextlib.nullcontext() if test else nginx_swap.alone():
+                for path in [] if test else nginx_swap.leftovers(base):
                     shutil.rmtree(path)
-                if not due:
-                    return report, plan
-            try:
-                report["changes"] = nginx_files.describe(base, shown, due)
-                report["kept"] = _kept(shown, due)
-                if strict:
-                    report["kept"] += _allowed(shown, _losses(base, shown, due))
-                seen = nginx_swap.snapshot(base)
-                verdict = _judged(base, _foreseen(due, report["warnings"]) if test else due)
-                report["tested"] = verdict.tested
-                if verdict.tested:
-                    report["warnings"] += nginx_judge.messages(verdict.output)[1]
-                if verdict.tested and not verdict.ok:
-                    _refuse(base, plan, verdict.output)
-                conflicts = _conflicts(base, plan, verdict)
-                if conflicts:
-                    raise CommandExecutionError(
-                        "nginx could not listen as it should:\n" + "\n".join(conflicts)
-                    )
-                if test:
-                    if not verdict.tested:
-                        report["warnings"].append(f"not tested before: {verdict.output}")
-                    return report, plan
-                # What was compared and tested is what must still be there.
-                if not nginx_swap.same(seen, nginx_swap.snapshot(base)):
-                    raise nginx_files.Raced
-                if verdict.tested:
-                    report["how"] = nginx_swap.swap(
-                        base, due, seen, report["warnings"], lambda part: _judged(base, part).ok
-                    )
-                else:
-                    report["how"] = _unproven(base, plan, due, seen, report["warnings"])
-            except (nginx_files.Raced, FileNotFoundError) as error:
-                # FileNotFoundError: an entry went between being listed and being read.
-                if isinstance(error, FileNotFoundError) and not os.path.isdir(base):
-                    raise
-                continue
-            rest = nginx_files.outstanding(base, plan)
-            if rest:
-                raise CommandExecutionError(
-                    f"this did not stay in place: {', '.join(sorted(rest))}"
-                )
+                if due:
+                    _change(base, plan, due, report, test, strict)
             return report, plan
+        except (nginx_files.Raced, FileNotFoundError) as error:
+            # FileNotFoundError: an entry went between being listed and being read.
+            if isinstance(error, FileNotFoundError) and not os.path.isdir(base):
+                raise
     raise CommandExecutionError(
-        f"somebody else kept writing to {shown} while it was to be changed; nothing was changed"
+        f"another program kept writing to {shown} during the change; nothing was changed"
     )
+
+
+def _change(
+    base: str,
+    plan: dict[str, nginx_files.Wanted],
+    due: dict[str, nginx_files.Wanted],
+    report: dict[str, Any],
+    test: bool,
+    strict: bool,
+) -> None:
+    """Judge what is due, and put it in place unless this is a dry run."""
+    shown = _shown()
+    report["changes"] = nginx_files.describe(base, shown, due)
+    report["kept"] = nginx_kept.sentences(shown, due)
+    if strict:
+        report["kept"] += _allowed(shown, nginx_servers.lost(base, shown, due, _ports))
+    seen = nginx_swap.snapshot(base)
+    verdict = _judged(base, _foreseen(due, report["warnings"]) if test else due)
+    report["tested"] = verdict.tested
+    if verdict.tested:
+        report["warnings"] += nginx_judge.messages(verdict.output)[1]
+    if verdict.tested and not verdict.ok:
+        _refuse(base, plan, verdict.output)
+    conflicts = _conflicts(base, plan, verdict)
+    if conflicts:
+        raise CommandExecutionError("nginx could not listen as it should:\n" + "\n".join(conflicts))
+    if test:
+        if not verdict.tested:
+            report["warnings"].append(f"not tested before: {verdict.output}")
+        return
+    # What was compared and tested is what must still be there.
+    if not nginx_swap.same(seen, nginx_swap.snapshot(base)):
+        raise nginx_files.Raced
+    if verdict.tested:
+        report["how"] = nginx_swap.swap(
+            base, due, seen, report["warnings"], lambda part: _judged(base, part).ok
+        )
+    else:
+        report["how"] = _unproven(base, plan, due, seen, report["warnings"])
+    rest = nginx_files.outstanding(base, plan)
+    if rest:
+        raise CommandExecutionError(f"this did not stay in place: {', '.join(sorted(rest))}")
 
 
 def _unproven(
@@ -1016,49 +555,6 @@ def _note_path() -> str:
     return f"{_lookup()['state_dir']}/nginx_tree.json"
 
 
-def _as_is(base: str, path: str, contents: bytes | None = None) -> str | None:
-    """
-    An entry of the tree in a word: where a link leads, the digest of a file, None for nothing.
-
-    contents
-        what is in the file, where that is known
-    """
-    target = nginx_files.link_target(base, path)
-    if target is not None:
-        return f"-> {target}"
-    contents = durable_file.read(os.path.join(base, path)) if contents is None else contents
-    return None if contents is None else hashlib.sha256(contents).hexdigest()
-
-
-def _note(plan: dict[str, nginx_files.Wanted]) -> None:
-    """
-    Note what of the tree is the formula's, as it is just now that it was brought there.
-
-    plan
-        what it was brought to: none of its files has to be read again
-    """
-    base, shown = _base(), _shown()
-    noted = {}
-    # Not the certificates: certbot renews them between two runs.
-    for path in [*nginx_files.entries(base, "sites-available"), nginx_files.COMMON]:
-        if path.endswith(".pem"):
-            continue
-        contents = (
-            plan[path].contents if path in plan else durable_file.read(os.path.join(base, path))
-        )
-        if nginx_files.is_owned(contents):
-            noted[path] = _as_is(base, path, contents)
-    leads = {f"-> {shown}/{path}" for path in noted}
-    for path in nginx_files.entries(base, "sites-enabled"):
-        if (now := _as_is(base, path)) in leads:
-            noted[path] = now
-    if not noted:
-        durable_file.remove(_note_path())
-        return
-    durable_file.directory(os.path.dirname(_note_path()))
-    durable_file.write(_note_path(), json.dumps(noted, indent=1) + "\n", mode="0600")
-
-
 def drift() -> dict[str, str]:
     """
     What of the formula's own files and links somebody else has changed since the formula was last
@@ -1075,46 +571,13 @@ def drift() -> dict[str, str]:
 
         salt '*' nginx_tree.drift
     """
-    base, shown = _base(), _shown()
-    try:
-        noted = json.loads(durable_file.read(_note_path()) or b"{}")
-    except ValueError as error:
-        return {_note_path(): f"cannot be read: {error}"}
-    found = {}
-    for path, was in noted.items():
-        now = _as_is(base, path)
-        if now is None:
-            found[f"{shown}/{path}"] = "is gone"
-        elif now != was:
-            leads = now.startswith("-> ")
-            found[f"{shown}/{path}"] = f"leads to {now[3:]}" if leads else "was edited"
-    return found
+    return nginx_drift.drift(_note_path(), _base(), _shown())
 
 
-def _kept(shown: str, due: dict[str, nginx_files.Wanted]) -> list[str]:
-    """What is kept aside and what is given back, in sentences."""
-    told = []
-    for path, wanted in due.items():
-        if not path.endswith(_ASIDE) or posixpath.dirname(path) != "sites-available":
-            continue
-        name = posixpath.basename(path).removesuffix(_ASIDE)
-        place = f"sites-available/{name}"
-        if name.endswith(".enabled"):
-            place = f"sites-enabled/{name.removesuffix('.enabled')}"
-        if wanted.kind == "file":
-            told.append(
-                f"{shown}/{place} is not this formula's: it is kept as {shown}/{path}, and comes "
-                "back when the site goes"
-            )
-        elif place in due:
-            told.append(f"{shown}/{place} is again what it was before the formula")
-    return told
-
-
-def _noted(make_plan: Any, test: bool, strict: bool = False) -> dict[str, Any]:
+def _noted(make_plan: Callable[[], _Planned], test: bool, strict: bool = False) -> dict[str, Any]:
     report, plan = _transact(make_plan, test, strict)
     if not test:
-        _note(plan)
+        nginx_drift.note(_note_path(), _base(), _shown(), plan)
     return report
 
 
@@ -1176,7 +639,7 @@ def apply(
         salt '*' nginx_tree.apply test=True
     """
 
-    def make_plan() -> tuple[dict[str, nginx_files.Wanted], list[str], dict[str, str]]:
+    def make_plan() -> _Planned:
         plan, strangers, held = _proven_plan(saltenv, version, unproven)
         if test and held:
             # In a run the releases come first.
@@ -1206,7 +669,7 @@ def remove(test: bool = False) -> dict[str, Any]:
 
         salt '*' nginx_tree.remove test=True
     """
-    return _noted(lambda: (_plan_removed(), [], {}), test)
+    return _noted(lambda: (nginx_plan.removed(_base(), _shown()), [], {}), test)
 
 
 def keep(path: str) -> None:

@@ -285,6 +285,6 @@ def test_a_third_party_that_keeps_writing(host: Host, salt: Salt) -> None:
     assert int(host.read(f"{TREE}/snippets/last")) >= int(lines[-1]) - 1
     assert any(result["result"] is True for result in results)
     for result in results:
-        assert result["result"] is True or "somebody else kept writing" in result["comment"]
+        assert result["result"] is True or "another program kept writing" in result["comment"]
     converge(salt, NEW)
     assert not leftovers(host)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from _nud import nginx_files
+from _nud import nginx_files, nginx_servers
 
 from ..modules import Modules
 from .test_nginx_tree import Tree, a_site, apply, tree, with_nginx  # noqa: F401
@@ -26,7 +26,7 @@ def server(*addresses: str, names: tuple[str, ...] = (NAME,), **more: Any) -> di
 
 
 def what(now: list[dict[str, Any]], then: list[dict[str, Any]]) -> list[str]:
-    return [loss["what"] for loss in Modules().nginx_servers.losses(now, then)]
+    return [loss["what"] for loss in nginx_servers.losses(now, then)]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_servers_in_the_order_in_which_nginx_reads_them(tree: Tree) -> None:
     os.symlink("../sites-available/c", tree.base / "sites-enabled/c")
     os.unlink(tree.base / "sites-enabled/default")
     m = tree.modules().nginx_tree
-    found = m._servers(m._base(), m._shown(), nginx_files.live(m._base()))
+    found = nginx_servers.of_tree(m._base(), m._shown(), nginx_files.live(m._base()))
     rows = [(one["path"], one["line"], one["addresses"], one["names"]) for one in found]
     assert rows == [
         ("conf.d/b.conf", 1, ["*:443"], ["a.example.org"]),

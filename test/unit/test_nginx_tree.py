@@ -24,7 +24,9 @@ from _nud import (
     nginx_archive,
     nginx_files,
     nginx_judge,
+    nginx_kept,
     nginx_language,
+    nginx_plan,
     nginx_ports,
     nginx_swap,
     nginx_user,
@@ -487,7 +489,7 @@ def test_a_second_plan_has_nothing_due_and_keeps_the_record(tree: Tree) -> None:
     modules = tree.modules()
     assert apply(modules) == "exchange"
     before = tree.rows()
-    record = modules.nginx_tree._record((tree.base / "conf.d/nginx_uwsgi_django.conf").read_bytes())
+    record = nginx_kept.record_of((tree.base / "conf.d/nginx_uwsgi_django.conf").read_bytes())
     assert record == {"user": ["www-data"], "default_link": f"{tree.base}/sites-available/default"}
     assert tree.modules().nginx_tree.due() == {}
     assert tree.modules().nginx_tree.apply()["changes"] == {}
@@ -495,7 +497,7 @@ def test_a_second_plan_has_nothing_due_and_keeps_the_record(tree: Tree) -> None:
     # Another user later: what was there first is still what is given back.
     apply(tree.modules(nginx={"user": "otheruser"}))
     assert "user otheruser;" in tree.read("nginx.conf")
-    again = modules.nginx_tree._record((tree.base / "conf.d/nginx_uwsgi_django.conf").read_bytes())
+    again = nginx_kept.record_of((tree.base / "conf.d/nginx_uwsgi_django.conf").read_bytes())
     assert again == record
 
 
@@ -504,10 +506,10 @@ def test_removing_gives_back_what_was_there(tree: Tree) -> None:
     modules = tree.modules()
     apply(modules)
     m = modules.nginx_tree
-    due = nginx_files.outstanding(m._base(), m._plan_removed())
+    due = nginx_files.outstanding(m._base(), nginx_plan.removed(m._base(), m._shown()))
     put_in_place(m, due)
     assert {path: row[:4] for path, row in tree.rows().items()} == before
-    assert m._plan_removed() == {}
+    assert nginx_plan.removed(m._base(), m._shown()) == {}
 
 
 def test_removing_does_not_give_back_what_the_formula_did_not_take(tree: Tree) -> None:
@@ -516,7 +518,7 @@ def test_removing_does_not_give_back_what_the_formula_did_not_take(tree: Tree) -
     modules = tree.modules()
     apply(modules)
     m = modules.nginx_tree
-    put_in_place(m, nginx_files.outstanding(m._base(), m._plan_removed()))
+    put_in_place(m, nginx_files.outstanding(m._base(), nginx_plan.removed(m._base(), m._shown())))
     assert tree.read("nginx.conf").startswith("user nosuchuser;")
     assert os.listdir(tree.base / "sites-enabled") == []
 
@@ -540,7 +542,7 @@ def test_a_relative_default_link_is_the_distributions_too(tree: Tree) -> None:
     apply(tree.modules())
     assert sorted(os.listdir(tree.base / "sites-enabled")) == ["mysite.conf"]
     m = tree.modules().nginx_tree
-    put_in_place(m, nginx_files.outstanding(m._base(), m._plan_removed()))
+    put_in_place(m, nginx_files.outstanding(m._base(), nginx_plan.removed(m._base(), m._shown())))
     assert os.readlink(tree.base / "sites-enabled/default") == "../sites-available/default"
 
 
@@ -596,12 +598,12 @@ def test_a_pristine_default_conf_is_moved_aside_and_back(
     modules = tree.modules()
     m = modules.nginx_tree
     # dpkg's own answer is asked for on a host; here it is the test's.
-    monkeypatch.setattr(m, "_conffile_is_pristine", lambda path: path.endswith("default.conf"))
+    monkeypatch.setattr(nginx_kept, "pristine", lambda path: path.endswith("default.conf"))
     apply(modules)
     assert not os.path.exists(tree.base / "conf.d/default.conf")
     assert tree.read("conf.d/default.conf.nginx_uwsgi_django") == stock
     assert m.due() == {}
-    put_in_place(m, nginx_files.outstanding(m._base(), m._plan_removed()))
+    put_in_place(m, nginx_files.outstanding(m._base(), nginx_plan.removed(m._base(), m._shown())))
     assert tree.read("conf.d/default.conf") == stock
     assert os.listdir(tree.base / "conf.d") == ["default.conf"]
 
@@ -1165,7 +1167,9 @@ def test_a_file_of_a_person_is_kept_and_given_back(tree: Tree, link: str | None)
         os.symlink(link, tree.base / "sites-enabled/mysite.conf")
     before = {path: row[:4] for path, row in tree.rows().items()}
     dry = tree.modules().nginx_tree
-    kept = dry._kept(str(tree.base), nginx_files.outstanding(dry._base(), dry._plan("base")[0]))
+    kept = nginx_kept.sentences(
+        str(tree.base), nginx_files.outstanding(dry._base(), dry._plan("base")[0])
+    )
     aside = tree.base / "sites-available/mysite.conf.nginx_uwsgi_django"
     assert kept == [
         f"{tree.base}/sites-available/mysite.conf is not this formula's: it is kept as {aside}, "
@@ -1175,7 +1179,7 @@ def test_a_file_of_a_person_is_kept_and_given_back(tree: Tree, link: str | None)
     apply(tree.modules({"mysite": a_site(client_max_body_size="64m")}))
     assert aside.read_text() == HANDMADE
     m = tree.modules().nginx_tree
-    put_in_place(m, nginx_files.outstanding(m._base(), m._plan_removed()))
+    put_in_place(m, nginx_files.outstanding(m._base(), nginx_plan.removed(m._base(), m._shown())))
     assert {path: row[:4] for path, row in tree.rows().items()} == before
 
 
@@ -1196,7 +1200,7 @@ def test_a_link_of_a_person_is_given_back(tree: Tree, tmp_path: pathlib.Path) ->
     before = {path: row[:4] for path, row in tree.rows().items()}
     apply(tree.modules())
     m = tree.modules().nginx_tree
-    put_in_place(m, nginx_files.outstanding(m._base(), m._plan_removed()))
+    put_in_place(m, nginx_files.outstanding(m._base(), nginx_plan.removed(m._base(), m._shown())))
     assert {path: row[:4] for path, row in tree.rows().items()} == before
 
 

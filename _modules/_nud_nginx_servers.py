@@ -2,26 +2,22 @@
 What a configuration tree of nginx serves: its servers in the order in which nginx reads them, with
 their addresses, names and certificates; what one tree serves and another does not; and whose server
 nginx takes for a name that two have.
-
-Pure: what the trees say is handed in by :py:mod:`nginx_tree <_modules.nginx_tree>`, which parses them.
-
-.. versionadded:: 0.1.0
 """
 
 import fnmatch
+import os
 import posixpath
 import re
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
-__virtualname__ = "nginx_servers"
+from _nud_durable_file import read
+from _nud_nginx_files import COMMON, Wanted, future, is_owned, live, points_at, text_of
+from _nud_nginx_kept import pristine
+from _nud_nginx_language import directives
 
 # Line, blocks around it, words.
 _Row = tuple[int, tuple[str, ...], tuple[str, ...]]
-
-
-def __virtual__() -> str:
-    return __virtualname__
 
 
 def _rows(
@@ -68,7 +64,7 @@ def _address(word: str) -> str:
     return f"{'*' if host == '0.0.0.0' else host.lower()}:{port}"
 
 
-def read(
+def servers_of(
     paths: list[str], parse: Callable[[str], list[_Row]], prefixes: list[str]
 ) -> list[dict[str, Any]]:
     """
@@ -84,12 +80,6 @@ def read(
     Returns a list of dictionaries: ``path`` and ``line`` of the server's block, ``addresses``,
     ``encrypted`` (those with TLS), ``names`` (lower case), ``certificate`` and ``key`` (None
     without), and ``redirects`` (whether it sends any request to HTTPS).
-
-    CLI Example (from another module: functions are not written on command lines):
-
-    .. code-block:: python
-
-        __salt__["nginx_servers.read"](["nginx.conf"], parse, ["/etc/nginx"])
     """
     servers: list[dict[str, Any]] = []
     for path, line, block, words in _rows(paths, parse, prefixes, "nginx.conf"):
@@ -165,19 +155,13 @@ def losses(now: list[dict[str, Any]], then: list[dict[str, Any]]) -> list[dict[s
     What the servers of one tree answer and those of another do not.
 
     now
-        servers as :py:func:`read` returns them, each also with ``own``: the file is the formula's, so
+        servers as :py:func:`servers_of` returns them, each also with ``own``: the file is the formula's, so
         that a name that it loses was taken out of the pillar
     then
         the servers that are to come
 
     Returns a list of dictionaries: ``what`` (``listen *:443``, ``name www.example.org on *:80``),
     ``path`` and ``line`` of the server that has it now.
-
-    CLI Example (from another module):
-
-    .. code-block:: python
-
-        __salt__["nginx_servers.losses"](now, then)
     """
     found: dict[str, dict[str, Any]] = {}
     for server in now:
@@ -210,18 +194,12 @@ def shadowing(
     The servers that nginx takes for names of some files' servers, in the place of those.
 
     servers
-        as :py:func:`read` returns them
+        as :py:func:`servers_of` returns them
     paths
         the files
 
     Returns by file a list of dictionaries: ``name``, ``address``, ``path`` and ``line`` of the server
     that has the name; nothing of a file whose names are its own.
-
-    CLI Example (from another module):
-
-    .. code-block:: python
-
-        __salt__["nginx_servers.shadowing"](servers, ["sites-enabled/mysite.conf"])
     """
     by_name: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for number, server in enumerate(servers):
@@ -264,3 +242,125 @@ def _taken_from(server: dict[str, Any], rival: dict[str, Any], first: bool) -> l
             and any(_takes(address, taken) for address in server["addresses"])
         )
     ]
+
+
+def of_tree(base: str, shown: str, tree: dict[str, Wanted]) -> list[dict[str, Any]]:
+    """
+    The servers of a tree.
+
+    base, shown
+        the directory of the tree, without links and as the pillar names it
+    tree
+        as :py:func:`_nud_nginx_files.live` returns it
+
+    Returns what :py:func:`servers_of` returns, each also with ``own``: the file is the formula's.
+    """
+
+    def contents(path: str) -> bytes:
+        entry = tree[path]
+        if entry.kind != "link":
+            return entry.contents
+        full = posixpath.normpath(posixpath.join(shown, posixpath.dirname(path), entry.target))
+        for prefix in (shown, base):
+            inside = full.removeprefix(prefix + "/")
+            if inside in tree and tree[inside].kind == "file":
+                return tree[inside].contents
+        return read(os.path.realpath(full)) or b""
+
+    def parse(path: str) -> list[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+        text = text_of(contents(path))
+        return [
+            (text.count("\n", 0, directive.line) + 1, directive.block, directive.words)
+            for directive in directives(text)
+        ]
+
+    paths = [path for path, entry in tree.items() if entry.kind in ("file", "link")]
+    # nginx also takes /etc/nginx for what the pillar's lookup calls by another name.
+    servers = servers_of(paths, parse, [shown, base, "/etc/nginx"])
+    for server in servers:
+        server["own"] = is_owned(contents(server["path"]))
+    return servers
+
+
+def _is_packaged(base: str, shown: str, path: str) -> bool:
+    """Whether a file is the distribution's welcome page, as it was installed."""
+    if path == "sites-enabled/default" and points_at(base, shown, path, "sites-available/default"):
+        return pristine(os.path.join(base, "sites-available/default"))
+    return path == "conf.d/default.conf" and pristine(os.path.join(base, path))
+
+
+def certificates_for(
+    base: str, shown: str, waiting: Mapping[str, set[str]]
+) -> dict[str, dict[str, Any]]:
+    """
+    The certificates that nginx has for the names of sites that wait for their first one from an
+    authority. They stay until then.
+
+    base, shown
+        the directory of the tree, without links and as the pillar names it
+    waiting
+        the names by site
+
+    Returns by site ``certificate``, ``key``, and ``redirect``, whether plain HTTP is redirected.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    servers = of_tree(base, shown, live(base)) if waiting else []
+    for name, names in waiting.items():
+        own = f"{shown}/sites-available/{name}.pem"
+        theirs = [server for server in servers if names & set(server["names"])]
+        for server in theirs:
+            files = [server["certificate"], server["key"]]
+            usable = server["encrypted"] and all(files) and own not in files
+            if usable and all(os.path.isfile(os.path.join(base, file)) for file in files):
+                found[name] = {
+                    "certificate": files[0],
+                    "key": files[1],
+                    "redirect": any(each["redirects"] for each in theirs),
+                }
+                break
+    return found
+
+
+def lost(
+    base: str, shown: str, due: dict[str, Wanted], ports: Callable[[], Container[str]]
+) -> list[dict[str, Any]]:
+    """
+    What nginx answers now and would not with a change of the tree.
+
+    Not counted: the distribution's welcome page, a site that the pillar takes away by ``absent`` or
+    ``purge``, and what the nginx that runs does not listen on.
+
+    base, shown
+        the directory of the tree, without links and as the pillar names it
+    due
+        the change
+    ports
+        asks for the ports, as text, that the running nginx has open
+
+    Returns what :py:func:`losses` returns.
+    """
+    if not any(
+        posixpath.dirname(path) in ("conf.d", "sites-enabled", "sites-available") for path in due
+    ):
+        return []
+    opened = ports()
+    tree = live(base)
+    gone = {
+        posixpath.basename(path)
+        for path, wanted in due.items()
+        if path in tree and is_owned(tree[path].contents) and not is_owned(wanted.contents)
+    }
+    now = [
+        server
+        for server in of_tree(base, shown, tree)
+        if server["path"] != COMMON
+        and not (server["own"] and posixpath.basename(server["path"]) in gone)
+        and not _is_packaged(base, shown, server["path"])
+    ]
+    for server in now:
+        server["addresses"] = [
+            address
+            for address in server["addresses"]
+            if address.startswith("unix:") or address.rpartition(":")[2] in opened
+        ]
+    return losses(now, of_tree(base, shown, future(base, due)))
