@@ -257,7 +257,7 @@ def _difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict
 # --- removing ----------------------------------------------------------------------------------
 
 
-def removable() -> list[str]:
+def leftovers() -> list[str]:
     """
     The packages that :py:func:`remove` would remove: those that the formula asked for, and those
     that came along and that no other package on the host needs.
@@ -270,7 +270,7 @@ def removable() -> list[str]:
 
     .. code-block:: bash
 
-        salt '*' apt_packages.removable
+        salt '*' apt_packages.leftovers
     """
     there = __salt__["dpkg_packages.on_host"]()
     ours = [name for name in recorded() if name in there]
@@ -309,7 +309,7 @@ def remove() -> dict[str, dict[str, str]]:
         salt '*' apt_packages.remove
     """
     before = __salt__["dpkg_packages.on_host"]()
-    names = removable()
+    names = leftovers()
     if names:
         _apt("remove", *names)
     after = __salt__["dpkg_packages.on_host"]()

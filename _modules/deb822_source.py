@@ -539,7 +539,7 @@ def wanted(name: str) -> str:
     Which source is to be in place, as :py:func:`in_place` says it.
 
     name
-        as in :py:func:`due`
+        as in :py:func:`diff`
 
     CLI Example:
 
@@ -553,9 +553,9 @@ def wanted(name: str) -> str:
     return f"{kind} {_repos()[kind]['uris']}"
 
 
-def due(name: str, saltenv: str = "base") -> dict[str, Any]:
+def diff(name: str, saltenv: str = "base") -> dict[str, Any]:
     """
-    What :py:func:`apply` would write and remove.
+    What :py:func:`ensure` would write and remove.
 
     name
         ``ppa``, ``nginx.org``, ``distro``; ``nginx`` is the one of :py:func:`choice`
@@ -570,7 +570,7 @@ def due(name: str, saltenv: str = "base") -> dict[str, Any]:
 
     .. code-block:: bash
 
-        salt '*' deb822_source.due nginx
+        salt '*' deb822_source.diff nginx
     """
     kind = _kind(name)
     files = _wanted(kind, saltenv) if kind != "distro" else {}
@@ -613,12 +613,12 @@ def _told(files: dict[str, bytes], superfluous: list[str]) -> dict[str, Any]:
     return changes
 
 
-def apply(name: str, saltenv: str = "base", test: bool = False) -> dict[str, Any]:
+def ensure(name: str, saltenv: str = "base", test: bool = False) -> dict[str, Any]:
     """
     Make a source the one that nginx comes from, if apt accepts it.
 
     name, saltenv
-        as in :py:func:`due`
+        as in :py:func:`diff`
     test
         fetch the key and let apt try the source, but change nothing
 
@@ -631,7 +631,7 @@ def apply(name: str, saltenv: str = "base", test: bool = False) -> dict[str, Any
 
     .. code-block:: bash
 
-        salt '*' deb822_source.apply ppa test=True
+        salt '*' deb822_source.ensure ppa test=True
     """
     kind = _kind(name)
     if kind != "distro":

@@ -137,7 +137,7 @@ def held() -> list[str]:
     return sorted(name for name, package in _packages().items() if package.held)
 
 
-def due() -> dict[str, Any]:
+def diff() -> dict[str, Any]:
     """
     What it takes for nginx to be from the pillar's source.
 
@@ -152,7 +152,7 @@ def due() -> dict[str, Any]:
 
     .. code-block:: bash
 
-        salt '*' nginx_package.due
+        salt '*' nginx_package.diff
     """
     note, settings = nginx_origin.noted(_state_dir()), _settings()
     if not note:
@@ -366,7 +366,7 @@ def settle() -> bool:
         _configure()
         # With the pins, or apt would rather remove what is newer than what it would go back to.  And
         # with no names: what apt is asked for by name must not be broken.
-        with _staged(due().get("pins", {})) as stage:
+        with _staged(diff().get("pins", {})) as stage:
             _apt(stage, "--fix-broken", "install")
     return True
 
@@ -395,7 +395,7 @@ def _interrupted() -> bool:
     return bool(audit) or journal
 
 
-def switch(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
+def ensure(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
     """
     Install nginx from the pillar's source, under a running nginx that goes on.
 
@@ -405,24 +405,24 @@ def switch(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
         download the packages and let the nginx in them test the tree, but change nothing
 
     Returns ``{"changes": the packages' versions, "warnings": …}``, without changes when nginx is
-    from there.  The binary that is on the disk is then to take over: :py:func:`nginx_process.due`.
+    from there.  The binary that is on the disk is then to take over: :py:func:`nginx_process.diff`.
 
-    Raises CommandExecutionError as :py:func:`due` does; when apt would remove a package that is not
+    Raises CommandExecutionError as :py:func:`diff` does; when apt would remove a package that is not
     nginx's, or nginx refuses the tree (nothing has changed then); with apt's own words.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt '*' nginx_package.switch test=True
+        salt '*' nginx_package.ensure test=True
     """
     report: dict[str, Any] = {"changes": {}, "warnings": []}
     try:
-        plan = due()
+        plan = diff()
     except _Unknown:
         if test or not _refreshed(report):
             raise
-        plan = due()
+        plan = diff()
     if not plan:
         if not test:
             nginx_origin.forget(_state_dir())
@@ -437,7 +437,7 @@ def switch(saltenv: str = "base", test: bool = False) -> dict[str, Any]:
             return report
         if not _refreshed(report):
             raise
-    plan = due()
+    plan = diff()
     return _switched(plan, report, saltenv, test) if plan else report
 
 
@@ -485,7 +485,7 @@ def _switched(
         report["warnings"] += [f"not tested before: {words}" for words in verdict["errors"]]
         if test:
             return report
-        older = __salt__["nginx_tree.apply"](saltenv, version=verdict["version"])
+        older = __salt__["nginx_tree.ensure"](saltenv, version=verdict["version"])
         if older["changes"] and __salt__["nginx_process.status"](lines=0)["running"]:
             __salt__["nginx_process.reload"]()
         if plan["package"] in __salt__["apt_packages.recorded"]():
@@ -495,7 +495,7 @@ def _switched(
         nginx_origin.note(_state_dir(), origin, installing=True)
         with _guarded():
             _apt(stage, "--no-download", "install", *plan["names"])
-    rest = due()
+    rest = diff()
     if rest:
         raise CommandExecutionError(
             f"{plan['package']} is {rest['old']} after apt-get, not {plan['new']}"

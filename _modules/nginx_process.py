@@ -247,7 +247,7 @@ def pid() -> int | None:
     return _master(_show())
 
 
-def due() -> dict[str, str]:
+def diff() -> dict[str, str]:
     """
     What is to be done so that nginx runs, and runs what is on the disk.
 
@@ -260,7 +260,7 @@ def due() -> dict[str, str]:
 
     .. code-block:: bash
 
-        salt '*' nginx_process.due
+        salt '*' nginx_process.diff
     """
     shown = _show()
     if shown.get("LoadState") == "masked":

@@ -362,9 +362,9 @@ def let_go(addresses: list[str] | None = None) -> list[str]:
     return going
 
 
-def due(now: dict[str, Any] | None = None) -> dict[str, Any]:
+def diff(now: dict[str, Any] | None = None) -> dict[str, Any]:
     """
-    What :py:func:`apply` would do, by what it is about; empty when all is right.
+    What :py:func:`ensure` would do, by what it is about; empty when all is right.
 
     now
         what :py:func:`status` says, where it was asked already
@@ -375,7 +375,7 @@ def due(now: dict[str, Any] | None = None) -> dict[str, Any]:
 
     .. code-block:: bash
 
-        salt '*' nginx_socket.due
+        salt '*' nginx_socket.diff
     """
     now = now or status()
     changes: dict[str, Any] = {}
@@ -394,7 +394,7 @@ def due(now: dict[str, Any] | None = None) -> dict[str, Any]:
     return changes
 
 
-def apply() -> dict[str, Any]:
+def ensure() -> dict[str, Any]:
     """
     Let systemd hold what the running nginx listens on, as far as that loses no request.
 
@@ -409,11 +409,11 @@ def apply() -> dict[str, Any]:
 
     .. code-block:: bash
 
-        salt '*' nginx_socket.apply
+        salt '*' nginx_socket.ensure
     """
     with __salt__["host_survey.begun"]():
         now = status()
-        changes = due(now)
+        changes = diff(now)
         files = unit_files(sorted({*now["held"], *now["own"]}))
     let_go(now["unused"])
     durable_file.directory(os.path.dirname(_drop_in()))

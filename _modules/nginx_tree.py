@@ -268,7 +268,7 @@ def held(saltenv: str = "base") -> dict[str, str]:
     saltenv
         the fileserver's environment to take templates from
 
-    Returns by site the reason. Right after :py:func:`apply` in the same run, what that has found.
+    Returns by site the reason. Right after :py:func:`ensure` in the same run, what that has found.
 
     Raises CommandExecutionError when a site cannot be rendered.
 
@@ -581,9 +581,9 @@ def _noted(make_plan: Callable[[], _Planned], test: bool, strict: bool = False) 
     return report
 
 
-def due(saltenv: str = "base") -> dict[str, Any]:
+def diff(saltenv: str = "base") -> dict[str, Any]:
     """
-    What :py:func:`apply` would change once the releases of all sites are live, without asking nginx
+    What :py:func:`ensure` would change once the releases of all sites are live, without asking nginx
     for its judgement.  Writes nothing.
 
     saltenv
@@ -597,13 +597,13 @@ def due(saltenv: str = "base") -> dict[str, Any]:
 
     .. code-block:: bash
 
-        salt '*' nginx_tree.due
+        salt '*' nginx_tree.diff
     """
     base = _base()
     return nginx_files.describe(base, _shown(), nginx_files.outstanding(base, _plan(saltenv)[0]))
 
 
-def apply(
+def ensure(
     saltenv: str = "base",
     test: bool = False,
     version: str | None = None,
@@ -636,7 +636,7 @@ def apply(
 
     .. code-block:: bash
 
-        salt '*' nginx_tree.apply test=True
+        salt '*' nginx_tree.ensure test=True
     """
 
     def make_plan() -> _Planned:
@@ -659,9 +659,9 @@ def remove(test: bool = False) -> dict[str, Any]:
     test
         judge the future tree, change nothing
 
-    Returns what :py:func:`apply` returns.
+    Returns what :py:func:`ensure` returns.
 
-    Raises CommandExecutionError as :py:func:`apply` does.
+    Raises CommandExecutionError as :py:func:`ensure` does.
 
     CLI Example:
 
@@ -714,9 +714,9 @@ def restore(path: str, test: bool = False) -> dict[str, Any]:
     test
         judge the future tree, change nothing
 
-    Returns what :py:func:`apply` returns.
+    Returns what :py:func:`ensure` returns.
 
-    Raises CommandExecutionError as :py:func:`apply` does, and when there is no such file.
+    Raises CommandExecutionError as :py:func:`ensure` does, and when there is no such file.
 
     CLI Example:
 

@@ -421,7 +421,7 @@ def revert(rollout: str) -> dict[str, Any]:
 
 
 def _let_nginx_follow() -> None:
-    due = __salt__["nginx_process.due"]()
+    due = __salt__["nginx_process.diff"]()
     for act in ("start", "upgrade", "reload"):
         if act in due:
             __salt__[f"nginx_process.{act}"]()

@@ -40,9 +40,9 @@ def present(name: str) -> dict[str, Any]:
     try:
         chosen = __salt__["deb822_source.choice"]() if name == "nginx" else None
         kind = chosen["kind"] if chosen else name
-        changes = __salt__["deb822_source.apply"](kind, saltenv=__env__, test=test)
+        changes = __salt__["deb822_source.ensure"](kind, saltenv=__env__, test=test)
         if changes and not test:
-            rest = __salt__["deb822_source.due"](kind, saltenv=__env__)
+            rest = __salt__["deb822_source.diff"](kind, saltenv=__env__)
             if rest:
                 raise CommandExecutionError(f"this did not stay in place: {', '.join(rest)}")
     except CommandExecutionError as error:

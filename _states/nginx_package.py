@@ -40,7 +40,7 @@ def current(name: str) -> dict[str, Any]:
         held = __salt__["nginx_package.held"]()
         if test and __salt__["deb822_source.in_place"]() != __salt__["deb822_source.wanted"](kind):
             return _source_first(ret, kind, held)
-        report = __salt__["nginx_package.switch"](saltenv=__env__, test=test)
+        report = __salt__["nginx_package.ensure"](saltenv=__env__, test=test)
     except CommandExecutionError as error:
         ret["result"], ret["comment"] = False, f"{error}"
         return ret

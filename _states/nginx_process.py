@@ -35,7 +35,7 @@ def __virtual__() -> str:
 def _pending() -> bool:
     """In a dry run: whether the tree, too, would change before nginx is asked."""
     try:
-        return bool(__salt__["nginx_tree.due"](saltenv=__env__))
+        return bool(__salt__["nginx_tree.diff"](saltenv=__env__))
     except CommandExecutionError:
         # nginx_tree.applied has reported it.
         return False
@@ -57,7 +57,7 @@ def current(name: str, timeout: float = 60) -> dict[str, Any]:
     unit = "nginx"
     try:
         unit = __salt__["site_pillar.settings"]()["lookup"]["nginx_service"]
-        due = __salt__["nginx_process.due"]()
+        due = __salt__["nginx_process.diff"]()
     except CommandExecutionError as error:
         if __opts__["test"] and "not-found" in f"{error}":
             ret["result"] = None
@@ -97,9 +97,9 @@ def current(name: str, timeout: float = 60) -> dict[str, Any]:
                 told.append(f"{_ACTS[act][1]} ({due[act]})")
             if act == "upgrade" and act in due:
                 # One that a killed run had started may have read what was on the disk then.
-                due = __salt__["nginx_process.due"]()
+                due = __salt__["nginx_process.diff"]()
         # A reload alone has seen to it itself.
-        rest = __salt__["nginx_process.due"]() if set(due) != {"reload"} else {}
+        rest = __salt__["nginx_process.diff"]() if set(due) != {"reload"} else {}
         if rest:
             raise CommandExecutionError(f"it did not take: {'; '.join(rest.values())}")
     except CommandExecutionError as error:

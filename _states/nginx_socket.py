@@ -59,7 +59,7 @@ def held(name: str) -> dict[str, Any]:
             now = __salt__["nginx_socket.status"]()
             if now["running"]:
                 obstacle = __salt__["nginx_socket.obstacle"]()
-                ret["changes"] = {} if obstacle else __salt__["nginx_socket.due"](now)
+                ret["changes"] = {} if obstacle else __salt__["nginx_socket.diff"](now)
         if not now["running"]:
             ret["result"] = None if __opts__["test"] else False
             ret["comment"] = "nginx does not run: what it listens on is not known"
@@ -75,11 +75,11 @@ def held(name: str) -> dict[str, Any]:
             ret["comment"] = f"This would change; now {_remarks(now)}"
             return ret
         if ret["changes"]:
-            if "held" in __salt__["nginx_socket.apply"]():
+            if "held" in __salt__["nginx_socket.ensure"]():
                 __salt__["nginx_process.restart"]()
             with __salt__["host_survey.begun"]():
                 now = __salt__["nginx_socket.status"]()
-                rest = __salt__["nginx_socket.due"](now)
+                rest = __salt__["nginx_socket.diff"](now)
             if rest:
                 raise CommandExecutionError(f"this did not stay in place: {', '.join(rest)}")
         ret["comment"] = _remarks(now)

@@ -106,7 +106,7 @@ def applied(name: str, unproven: bool = False) -> dict[str, Any]:
         }
     ret = _done(
         name,
-        "nginx_tree.apply",
+        "nginx_tree.ensure",
         "The tree is the one of the pillar",
         "nginx accepts the tree as it would be; it would be put in place",
         "nginx accepted the tree, and it is in place",

@@ -61,9 +61,9 @@ def issued(name: str, timeout: float = 60, unproven: bool = False) -> dict[str, 
         if "request" in due:
             got = __salt__["site_certificate.request"](name)
             ret["changes"]["certificate"] = {"old": due["request"], "new": got}
-        applied = __salt__["nginx_tree.apply"](saltenv=__env__, unproven=unproven)
+        applied = __salt__["nginx_tree.ensure"](saltenv=__env__, unproven=unproven)
         ret["changes"].update(applied["changes"])
-        if "reload" in __salt__["nginx_process.due"]():
+        if "reload" in __salt__["nginx_process.diff"]():
             __salt__["nginx_process.reload"](timeout=timeout)
             ret["changes"]["nginx"] = {"old": None, "new": "was reloaded"}
         ret["comment"] = "; ".join(due.values())

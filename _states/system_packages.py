@@ -118,7 +118,7 @@ def absent(name: str) -> dict:
         if not __salt__["apt_packages.recorded"]():
             ret["comment"] = "this formula installed no package that is still there"
         elif __opts__["test"]:
-            going = __salt__["apt_packages.removable"]()
+            going = __salt__["apt_packages.leftovers"]()
             ret["result"] = None
             ret["changes"] = {package: {"old": "installed", "new": ""} for package in going}
             ret["changes"]["record"] = {"old": "packages of the formula", "new": None}

@@ -245,7 +245,7 @@ def test_a_disk_that_is_full(host: Host, salt: Salt, call: str) -> None:
 def test_two_runs_at_once(host: Host, salt: Salt) -> None:
     converge(salt, OLD)
     host.set_pillar(NEW)
-    words = salt_words(host, "nginx_tree.apply", unproven=True)
+    words = salt_words(host, "nginx_tree.ensure", unproven=True)
     runs = [
         subprocess.Popen(
             [*host.enter(), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

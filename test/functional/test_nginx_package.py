@@ -226,7 +226,7 @@ dpkg --install new-*.deb
     assert sources.version() == host.ppa.version
     sources.reach("distro")
     sources.converged()
-    assert salt.call("nginx_package.due") == {}
+    assert salt.call("nginx_package.diff") == {}
 
 
 @pytest.mark.parametrize("used", [True, False])

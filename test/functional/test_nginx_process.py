@@ -149,20 +149,20 @@ def test_what_counts_as_a_change(
 def test_without_the_note(host: Host, salt: Salt, settled: dict[int, str]) -> None:
     """The times of the files and of the workers are enough, but for the seconds around a start."""
     host.run(f"touch {PROBE} && systemctl reload nginx && rm {NOTE} && sleep 0.5")
-    assert "reload" in salt.call("nginx_process.due"), "too close to tell"
+    assert "reload" in salt.call("nginx_process.diff"), "too close to tell"
     time.sleep(3)
     host.run("systemctl reload nginx && sleep 0.5")
-    assert salt.call("nginx_process.due") == {}
+    assert salt.call("nginx_process.diff") == {}
     host.run("touch", PROBE)
-    assert "reload" in salt.call("nginx_process.due")
+    assert "reload" in salt.call("nginx_process.diff")
     time.sleep(3)
     host.run("nginx -s reload && sleep 0.5")
-    assert salt.call("nginx_process.due") == {}
+    assert salt.call("nginx_process.diff") == {}
     # A worker that died and was replaced has not read anything new.
     host.run("touch", PROBE)
     host.run("kill", "-9", str(min(workers(host))))
     time.sleep(2.5)
-    assert "reload" in salt.call("nginx_process.due")
+    assert "reload" in salt.call("nginx_process.diff")
 
 
 def test_a_reload_by_hand_after_the_note(host: Host, salt: Salt, settled: dict[int, str]) -> None:
@@ -319,7 +319,7 @@ def test_an_upgrade_that_was_killed_half_way(
     host.run("kill", "-USR2", str(old))
     time.sleep(1)
     assert sum("master process" in title for title in processes(host).values()) == 2
-    assert "upgrade" in salt.call("nginx_process.due")
+    assert "upgrade" in salt.call("nginx_process.diff")
     # What came after it was started it has not read.
     host.write("/etc/nginx/conf.d/late.conf", "server { listen 8083; return 204; }\n")
     with Load(host) as load:
@@ -398,6 +398,6 @@ def test_after_a_reboot_nothing_is_due(host: Host, salt: Salt, settled: dict[int
         time.sleep(0.2)
     assert not host.exists(NOTE)
     serving = processes(host)
-    assert host.salt_call("nginx_process.due", pillar=pillar()) == {}
+    assert host.salt_call("nginx_process.diff", pillar=pillar()) == {}
     assert processes(host) == serving
     assert not leftovers(host)

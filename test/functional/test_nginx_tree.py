@@ -353,7 +353,7 @@ def test_a_tree_on_a_mount_of_its_own(host: Host, salt: Salt, applied: dict[str,
             "other.conf",
         ]
         assert not leftovers(host)
-        report = salt.call("nginx_tree.apply", unproven=True)
+        report = salt.call("nginx_tree.ensure", unproven=True)
         assert report["changes"] == {}
     finally:
         host.run(f"umount {TREE} && rm -r /root/tree")

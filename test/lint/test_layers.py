@@ -33,6 +33,42 @@ AGAINST = {
 }
 
 
+# A module has at most so many lines, a function so many of code, and its blocks are so deep. Tables of
+# the pillar's keys are one expression each, and are as long as they are.
+LONGEST_MODULE, LONGEST_FUNCTION, DEEPEST = 800, 60, 4
+TABLES = {
+    "_nud_contract._site_keys",
+    "_nud_contract_host._ingress",
+    "_nud_contract_project._source",
+    "_nud_contract_project.project_keys",
+    "_nud_contract_serving.serving_keys",
+    "_nud_contract_tls.tls_keys",
+    "_nud_contract_uwsgi.companion_keys",
+    "_nud_contract_uwsgi.uwsgi_keys",
+}
+
+# What is larger today: each is to go.
+LONG_MODULES = {
+    "django_release",
+    "python_venv",
+    "rollout",
+    "site_certificate",
+    "uwsgi_generation",
+    "uwsgi_socket",
+}
+LONG_FUNCTIONS = {
+    "_nud_contract_checks._check_site",
+    "_nud_contract_checks.check_across",
+    "_nud_contract_project.check_project",
+    "_nud_contract_serving.check_listen",
+    "_nud_contract_serving.check_serving",
+    "django_release._prepare",
+    "rollout.apply",
+    "uwsgi_generation._refusal",
+}
+DEEP_FUNCTIONS = {"_nud_process_pool._collect", "rollout_host.revert"}
+
+
 def layer(module: str) -> int:
     return LIBRARY if module.startswith("_nud") else LAYERS.get(module, HOST)
 
@@ -115,3 +151,53 @@ def test_what_may_still_lead_back_does() -> None:
         assert edge in found, f"{edge} is gone: take it off the list"
         start, end = edge
         assert layer(start) < layer(end) or edge in cycles(without | {edge}), edge
+
+
+def code() -> Iterator[tuple[str, ast.Module, int]]:
+    """Every module of the formula: its name, its tree, its lines."""
+    for folder in ("_modules", "_states", "_runners"):
+        for path in sorted((FORMULA / folder).glob("*.py")):
+            text = path.read_text("utf-8")
+            yield path.stem, ast.parse(text), len(text.splitlines())
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    for module, tree, _ in code():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                yield f"{module}.{node.name}", node
+
+
+def length(function: ast.FunctionDef) -> int:
+    """The lines of a function without its docstring."""
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    if ast.get_docstring(function, clean=False) is not None:
+        first = function.body[0]
+        lines -= (first.end_lineno or 0) - first.lineno + 1
+    return lines
+
+
+def depth(node: ast.AST, above: int = 0) -> int:
+    """How deep the blocks of a function are in each other; an ``elif`` is no block of its own."""
+    deepest = above
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+            continue
+        block = isinstance(child, (ast.If, ast.For, ast.While, ast.With, ast.Try))
+        if isinstance(node, ast.If) and node.orelse == [child] and isinstance(child, ast.If):
+            block = False
+        deepest = max(deepest, depth(child, above + block))
+    return deepest
+
+
+def test_no_module_is_too_long() -> None:
+    assert {module for module, _, lines in code() if lines > LONGEST_MODULE} == LONG_MODULES
+
+
+def test_no_function_is_too_long() -> None:
+    found = {name for name, node in functions() if length(node) > LONGEST_FUNCTION}
+    assert found == LONG_FUNCTIONS | TABLES
+
+
+def test_no_function_is_too_deep() -> None:
+    assert {name for name, node in functions() if depth(node) > DEEPEST} == DEEP_FUNCTIONS

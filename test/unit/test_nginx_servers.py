@@ -148,7 +148,7 @@ def test_a_live_certificate_stays_until_the_authority_has_sent_one(
     apply(modules())
     os.unlink(tree.base / "sites-enabled/hand")
     # From the formula's own file, from now on.
-    assert modules().nginx_tree.due() == {}
+    assert modules().nginx_tree.diff() == {}
     text = tree.read("sites-available/mysite.conf")
     assert f"ssl_certificate {live};" in text and f"ssl_certificate_key {live};" in text
     assert ("return 301 https://" in text) is redirects

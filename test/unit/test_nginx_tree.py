@@ -381,7 +381,7 @@ def test_the_same_user_in_other_words_is_left_alone(m: Any) -> None:
 
 
 def test_the_tutorials_site(tree: Tree) -> None:
-    changes = tree.modules().nginx_tree.due()
+    changes = tree.modules().nginx_tree.diff()
     base = tree.base
     assert set(changes) == {
         f"{base}/nginx.conf",
@@ -491,8 +491,8 @@ def test_a_second_plan_has_nothing_due_and_keeps_the_record(tree: Tree) -> None:
     before = tree.rows()
     record = nginx_kept.record_of((tree.base / "conf.d/nginx_uwsgi_django.conf").read_bytes())
     assert record == {"user": ["www-data"], "default_link": f"{tree.base}/sites-available/default"}
-    assert tree.modules().nginx_tree.due() == {}
-    assert tree.modules().nginx_tree.apply()["changes"] == {}
+    assert tree.modules().nginx_tree.diff() == {}
+    assert tree.modules().nginx_tree.ensure()["changes"] == {}
     assert tree.rows() == before
     # Another user later: what was there first is still what is given back.
     apply(tree.modules(nginx={"user": "otheruser"}))
@@ -531,7 +531,7 @@ def test_a_strangers_default_stays(tree: Tree) -> None:
     os.unlink(tree.base / "sites-enabled/default")
     tree.write("sites-available/other", "# mine\n")
     os.symlink("../sites-available/other", tree.base / "sites-enabled/default")
-    report = tree.modules().nginx_tree.apply(test=True)
+    report = tree.modules().nginx_tree.ensure(test=True)
     assert report["changes"] == {}
     assert report["strangers"] == [f"{tree.base}/sites-enabled/default"]
 
@@ -556,7 +556,7 @@ def test_absent_and_forgotten_sites(tree: Tree) -> None:
     assert "other.conf" not in os.listdir(tree.base / "sites-available")
 
     apply(tree.modules({"mysite": a_site(), "other": other}))
-    report = tree.modules().nginx_tree.apply(test=True)
+    report = tree.modules().nginx_tree.ensure(test=True)
     assert report["changes"] == {}
     # What the pillar has lost is the formula's all the same: purge.sls tells of it.
     assert report["strangers"] == [f"{tree.base}/sites-enabled/handmade.conf"]
@@ -602,7 +602,7 @@ def test_a_pristine_default_conf_is_moved_aside_and_back(
     apply(modules)
     assert not os.path.exists(tree.base / "conf.d/default.conf")
     assert tree.read("conf.d/default.conf.nginx_uwsgi_django") == stock
-    assert m.due() == {}
+    assert m.diff() == {}
     put_in_place(m, nginx_files.outstanding(m._base(), nginx_plan.removed(m._base(), m._shown())))
     assert tree.read("conf.d/default.conf") == stock
     assert os.listdir(tree.base / "conf.d") == ["default.conf"]
@@ -611,7 +611,7 @@ def test_a_pristine_default_conf_is_moved_aside_and_back(
 def test_nginx_conf_that_reads_no_conf_d(tree: Tree) -> None:
     tree.write("nginx.conf", DEBIAN.replace("include /etc/nginx/conf.d/*.conf;", ""))
     with pytest.raises(CommandExecutionError, match="does not include conf.d"):
-        tree.modules().nginx_tree.due()
+        tree.modules().nginx_tree.diff()
 
 
 @pytest.mark.parametrize("place", ["nginx.conf", "conf.d/other.conf"])
@@ -639,7 +639,7 @@ def test_a_directory_that_is_a_link_is_refused(tree: Tree, tmp_path: pathlib.Pat
     os.rename(tree.base / "sites-available", tmp_path / "real")
     os.symlink(tmp_path / "elsewhere", tree.base / "sites-available")
     with pytest.raises(CommandExecutionError, match="sites-available.* is a link|is in the way"):
-        tree.modules().nginx_tree.due()
+        tree.modules().nginx_tree.diff()
     assert os.listdir(tmp_path / "elsewhere") == []
 
 
