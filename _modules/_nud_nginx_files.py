@@ -39,7 +39,7 @@ class Raced(Exception):
 STAGE = ".nginx_uwsgi_django-"
 
 
-# The first words of a file that is the formula's.  A file without them is somebody else's.
+# The first words of a file that is the formula's. A file without them is another owner's.
 MARKER = b"Managed by the Salt formula nginx_uwsgi_django"
 
 

@@ -113,7 +113,7 @@ def inputs(
                 note(os.path.dirname(named), True)
 
     for folder, folders, files in os.walk(base):
-        # Leftovers of a killed run are about to be removed, and are nobody's configuration.
+        # Leftovers of a killed run are about to be removed: nginx does not read them.
         folders[:] = [name for name in folders if not name.startswith(".nginx_uwsgi_django-")]
         note(folder, False)
         for name in files:

@@ -49,7 +49,7 @@ def note(state_dir: str, origin: str, installing: bool = False) -> None:
 
 def forget(state_dir: str) -> bool:
     """
-    Remove the note: nginx stays what it is, whichever source it came from.
+    Remove the note: nginx then stays the package that it is.
 
     state_dir
         as in :py:func:`noted`

@@ -203,7 +203,7 @@ def others_of(base: str, ours: set[str]) -> list[Directive]:
 
 
 def _defaulted(base: str, ours: set[str]) -> list[list[str]]:
-    """Where a server of somebody else's is the default: address (* for all of IPv4) and port."""
+    """Where a server of another owner is the default: address (* for all of IPv4) and port."""
     found = []
     for directive in others_of(base, ours):
         if directive.words[0] == "listen" and "default_server" in directive.words:

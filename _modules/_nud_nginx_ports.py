@@ -188,7 +188,7 @@ def _conflict(
         bound.host for bound in own if (bound.family, bound.port) == (listen.family, listen.port)
     }
     every = (":" in listen.address, listen.port) in everywhere
-    # nginx binds all addresses of a port once, whichever of them have listens of their own.
+    # nginx binds all addresses of a port once, also where some have a listen of their own.
     all_hosts = "::" if ":" in listen.address else "0.0.0.0"
     # As the kernel's table is read: every address in its one shortest form.
     future = socket.inet_ntop(listen.family, socket.inet_pton(listen.family, listen.address))

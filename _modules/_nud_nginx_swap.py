@@ -191,7 +191,7 @@ def _rank(base: str, path: str, wanted: Wanted) -> int:
         linked = os.path.lexists(os.path.join(base, "sites-enabled", posixpath.basename(path)))
         return 5 if linked else 1
     if folder == "conf.d" and not path.endswith(".conf"):
-        return 1  # kept for whoever gives it back
+        return 1  # kept until it is given back
     # nginx.conf before conf.d when the former is what the latter was written for.
     return 2 if path == COMMON else 4
 
@@ -375,7 +375,7 @@ def leftovers(base: str) -> list[str]:
 def alone() -> Iterator[None]:
     """One run at a time: two would take each other for another program that writes to the tree."""
     path = "/run/nginx_uwsgi_django-nginx_tree.lock"
-    # Not to be read by others: whoever can open it can hold the lock.
+    # Not readable by others: a process that can open it can hold the lock.
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "ab") as lock:
         deadline = time.monotonic() + _LOCK_TIMEOUT

@@ -23,7 +23,7 @@ The part of a site (its file, its link, its certificate) changes only when the r
 pillar asks for is live, see :py:func:`nginx_site.unproven`. Until then the part stays as it is, and
 a site that nginx does not name yet is left out, so that whatever answers its names goes on.
 
-A tree that somebody else has broken is noticed as soon as one of our own changes is due, and
+A tree that another program or person has broken is noticed as soon as one of our own changes is due, and
 by :py:mod:`nginx_process <_modules.nginx_process>`, which finds it newer than the running workers.
 
 .. versionadded:: 0.1.0
@@ -557,7 +557,7 @@ def _note_path() -> str:
 
 def drift() -> dict[str, str]:
     """
-    What of the formula's own files and links somebody else has changed since the formula was last
+    The formula's own files and links that were changed by hand since the formula was last
     applied, whatever the pillar says by now.  Of a file only the content counts, and certificates
     do not: certbot renews them.
 
@@ -680,7 +680,7 @@ def keep(path: str) -> None:
         an absolute path whose directory exists; the file is root's alone, as there may be keys in
         the tree
 
-    Raises CommandExecutionError when somebody else kept writing to the tree; OSError as the system
+    Raises CommandExecutionError when another program kept writing to the tree; OSError as the system
     says it.
 
     CLI Example:
@@ -699,7 +699,7 @@ def keep(path: str) -> None:
         if nginx_swap.same(seen, nginx_swap.snapshot(base)):
             durable_file.write(path, archive, mode="0600")
             return
-    raise CommandExecutionError(f"somebody else kept writing to {base} while it was to be kept")
+    raise CommandExecutionError(f"another program kept writing to {base} while it was to be kept")
 
 
 def restore(path: str, test: bool = False) -> dict[str, Any]:
