@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     import _nud_pem_text as pem_text  # noqa: F401
     import _nud_proc as proc  # noqa: F401
     import _nud_process_pool as process_pool  # noqa: F401
+    import _nud_program as program  # noqa: F401
     import _nud_systemd as systemd  # noqa: F401
     import _nud_uwsgi_ini as uwsgi_ini  # noqa: F401
     import _nud_uwsgi_protocol as uwsgi_protocol  # noqa: F401

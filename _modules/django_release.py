@@ -36,7 +36,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 from salt.loader.dunder import __opts__
 
-from _nud import durable_file, uwsgi_ini
+from _nud import durable_file, program, uwsgi_ini
 
 __virtualname__ = "django_release"
 
@@ -879,7 +879,7 @@ def _unreadable(name: str, root: str, manifest: dict[str, str]) -> str | None:
             doubtful.append(path)
     # Access lists can allow what the mode does not show: only the system knows.
     for start in range(0, len(doubtful), 500):
-        done = __salt__["system_account.run"](
+        done = program.run_as(
             project["user"],
             project["group"],
             [
@@ -1397,7 +1397,7 @@ def _ask(
         # Where the settings fail, what comes first is the last word.
         return "" if reply is None or "done" in told else json.dumps(reply(told)) + "\n"
 
-    done = __salt__["system_account.run"](
+    done = program.run_as(
         project["user"],
         project["group"],
         [venv["binary"], "-c", _DRIVER],
@@ -1926,7 +1926,7 @@ def _run(
 ) -> dict[str, Any]:
     project = _site(name)["project"]
     user, group = project["user"], project["group"]
-    done = __salt__["system_account.run"](user, group, argv, folder, environ, timeout, umask)
+    done = program.run_as(user, group, argv, folder, environ, timeout, umask)
     return {**done, "stdout": _hidden(name, done["stdout"])}
 
 

@@ -29,7 +29,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -40,7 +39,7 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file
+from _nud import durable_file, program
 
 __virtualname__ = "python_venv"
 
@@ -51,6 +50,7 @@ _BUILD = ".build"
 # Seconds. Compiling uWSGI takes one to two minutes on a small host; a slow index many more.
 _VENV_TIMEOUT = 300
 _PIP_TIMEOUT = 3600
+_ASK_TIMEOUT = 30
 # A change of how an environment is made gives all of them new digests.
 _FORMAT = 1
 _MESSAGE_LINES = 40
@@ -205,24 +205,18 @@ def _interpreter(name: str, path: str) -> tuple[str, str]:
     match = re.fullmatch(r"python(3\.[0-9]+)", os.path.basename(real))
     if match:
         return real, match.group(1)
-    try:
-        done = subprocess.run(
-            [real, "-I", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"],
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
+    ask = [real, "-I", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]
+    done = program.run(ask, {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, _ASK_TIMEOUT)
+    if done["timed_out"]:
+        raise CommandExecutionError(
+            f"the interpreter {path} does not start within {_ASK_TIMEOUT} s"
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CommandExecutionError(f"the interpreter {path} does not start: {error}") from error
-    if done.returncode or not re.fullmatch(r"3\.[0-9]+\.[0-9]+\s*", done.stdout):
+    if done["retcode"] or not re.fullmatch(r"3\.[0-9]+\.[0-9]+\s*", done["stdout"]):
         raise CommandExecutionError(
             f"the interpreter {path} ({_key(name, 'project:python')}) is no Python 3: "
-            f"{(done.stderr or done.stdout).strip()}"
+            f"{(done['stderr'] or done['stdout']).strip()}"
         )
-    return real, done.stdout.strip()
+    return real, done["stdout"].strip()
 
 
 def _behind(shim: str) -> str:
@@ -542,7 +536,7 @@ def _step(
     stdin: str = "",
 ) -> None:
     project = _site(name)["project"]
-    done = __salt__["system_account.run"](
+    done = program.run_as(
         project["user"],
         project["group"],
         argv,
@@ -736,7 +730,7 @@ def _install(
     except CommandExecutionError as error:
         # That an index refuses the password, and what a build said, pip tells its log alone.
         project = _site(name)["project"]
-        done = __salt__["system_account.run"](
+        done = program.run_as(
             project["user"],
             project["group"],
             ["/usr/bin/tail", "--bytes=1000000", told],

@@ -36,7 +36,7 @@ import salt.fileserver
 import salt.utils.http
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file
+from _nud import durable_file, program
 
 __virtualname__ = "release_source"
 
@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 
 _GIT = "/usr/bin/git"
 _SSH = "/usr/bin/ssh"
-# With this process killed, git ends too, and does not go on writing beside the next run.
-_SETPRIV = ("/usr/bin/setpriv", "--pdeathsig", "KILL", "--no-new-privs", "--")
 # Seconds without a byte, and seconds for all of it.
 _SILENCE = 60
 _ASK_TIMEOUT = 60
@@ -274,7 +272,7 @@ def _inside(path: str) -> str:
     return os.path.join(*parts)
 
 
-def _put(root: str, path: str, content: Any, size: int | None, program: bool) -> None:
+def _put(root: str, path: str, content: Any, size: int | None, executable: bool) -> None:
     """
     Write a regular file of a source. Links are made after all files, so that no file is ever
     written through one.
@@ -285,7 +283,7 @@ def _put(root: str, path: str, content: Any, size: int | None, program: bool) ->
         handle = os.open(
             target,
             os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW,
-            0o700 if program else 0o600,
+            0o700 if executable else 0o600,
         )
     except (FileExistsError, NotADirectoryError):
         raise CommandExecutionError(f"{path!r} is in it twice") from None
@@ -442,39 +440,27 @@ class _Git:
 
     def run(self, *words: str, timeout: int = _ASK_TIMEOUT) -> str:
         """What git says; CommandExecutionError with its own words when it fails."""
-        try:
-            done = subprocess.run(
-                [*_SETPRIV, _GIT, *words],
-                cwd=self.place,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="surrogateescape",
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
+        done = program.run(
+            [_GIT, *words],
+            self.environment,
+            timeout,
+            cwd=self.place,
+            errors="surrogateescape",
+        )
+        if done["timed_out"]:
             raise CommandExecutionError(
                 f"git {words[0]} of {self.what['url']} was not done within {timeout} s"
-            ) from None
-        if done.returncode:
-            raise CommandExecutionError(
-                f"git {words[0]} of {self.what['url']} ended with {done.returncode}:\n"
-                + _blanked(done.stderr.strip(), self.what)
             )
-        return done.stdout
+        if done["retcode"]:
+            raise CommandExecutionError(
+                f"git {words[0]} of {self.what['url']} ended with {done['retcode']}:\n"
+                + _blanked(done["stderr"].strip(), self.what)
+            )
+        return done["stdout"]
 
     def stream(self, *words: str, stdin: IO[bytes]) -> subprocess.Popen[bytes]:
         """git, to be read from while it runs."""
-        return subprocess.Popen(
-            [*_SETPRIV, _GIT, *words],
-            cwd=self.place,
-            env=self.environment,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        return program.start([_GIT, *words], self.environment, self.place, stdin)
 
 
 @contextlib.contextmanager
@@ -598,7 +584,7 @@ def _read_commit(git: _Git, commit: str, root: str) -> None:
                 if mode == "120000":
                     links[path] = os.fsdecode(process.stdout.read(size))
                 else:
-                    _put(root, path, process.stdout, size, program=mode == "100755")
+                    _put(root, path, process.stdout, size, executable=mode == "100755")
                 process.stdout.read(1)
     _make_links(root, links)
 

@@ -21,13 +21,12 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import time
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file, pem_text
+from _nud import durable_file, pem_text, program
 
 __virtualname__ = "site_certificate"
 
@@ -663,36 +662,26 @@ def request(name: str) -> str:
     if acme["ca"]:
         environment["REQUESTS_CA_BUNDLE"] = acme["ca"]
     done = _run(command, environment)
-    if done.returncode:
-        told = "\n".join(line for line in (done.stdout + done.stderr).splitlines() if line.strip())
-        raise CommandExecutionError(f"certbot ended with {done.returncode}:\n{told}")
+    if done["retcode"]:
+        lines = (done["stdout"] + done["stderr"]).splitlines()
+        told = "\n".join(line for line in lines if line.strip())
+        raise CommandExecutionError(f"certbot ended with {done['retcode']}:\n{told}")
     still = due(name)
     if still:
         raise CommandExecutionError(f"certbot ended well, but {'; '.join(still.values())}")
     return str(pem_text.describe(_issued(name)))
 
 
-def _run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """certbot, to its end; a time-out is a sentence."""
+def _run(command: list[str], environment: dict[str, str]) -> program.Done:
+    """Run certbot, which waits its turn."""
     deadline = time.monotonic() + _CERTBOT_TIMEOUT
     while True:
-        try:
-            done = subprocess.run(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=_CERTBOT_TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise CommandExecutionError(
-                f"certbot had not ended after {_CERTBOT_TIMEOUT} s"
-            ) from None
-        # Its timer's, or that of a run that was killed: it ends by itself.
-        if _ANOTHER not in done.stderr or time.monotonic() > deadline:
+        # It finishes without this process, too: its files are consistent only then.
+        done = program.run(command, environment, _CERTBOT_TIMEOUT, outlives=True)
+        if done["timed_out"]:
+            raise CommandExecutionError(f"certbot had not ended after {_CERTBOT_TIMEOUT} s")
+        # The one of its timer, or of a run that was killed: it ends by itself.
+        if _ANOTHER not in done["stderr"] or time.monotonic() > deadline:
             return done
         time.sleep(1)
 
@@ -766,8 +755,8 @@ def retire(lineage: str, how: str) -> None:
     if how == "delete":
         command = ["certbot", "delete", "--non-interactive", "--cert-name", lineage]
         done = _run(command, dict(pem_text.ENVIRONMENT))
-        if done.returncode:
-            raise CommandExecutionError(f"certbot delete: {done.stderr.strip()}")
+        if done["retcode"]:
+            raise CommandExecutionError(f"certbot delete: {done['stderr'].strip()}")
         return
     path = _renewal(lineage)
     text = (pem_text.contents(path) or b"").decode("utf-8", "surrogateescape")

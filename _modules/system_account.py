@@ -1,5 +1,5 @@
 """
-System accounts: nginx's user, one per site, and what runs under them.
+System accounts: the user of nginx, and one for each site.
 
 An account that this module makes says so in its comment field (GECOS), so that the record of who
 made it is written in the same instant as the account itself, and :py:func:`remove` never touches
@@ -10,46 +10,32 @@ accounts that were removed while files of theirs stayed: they are given to no ot
 .. versionadded:: 0.1.0
 """
 
-import codecs
 import grp
 import json
-import logging
 import os
 import pwd
 import re
-import selectors
-import signal
-import subprocess
-import time
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file
+from _nud import durable_file, program
 
 __virtualname__ = "system_account"
 
-log = logging.getLogger(__name__)
-
 _NOLOGIN = "/usr/sbin/nologin"
-# util-linux, which Debian and Ubuntu mark Essential.
-_SETPRIV = "/usr/bin/setpriv"
-_SETPRIV_OPTIONS = ("--pdeathsig", "KILL", "--no-new-privs")
-_ENV = "/usr/bin/env"
 # What useradd and its kin may take; they wait for a lock on /etc/passwd for a few seconds.
 _TOOL_TIMEOUT = 60
+_TOOL_ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 # Debian's policy (9.2.2): 100 to 999 is for accounts of the system, 1000 to 59999 for people's.
 _MORE_NUMBERS = [
     word
     for kind in ("UID", "GID")
     for word in ("--key", f"SYS_{kind}_MIN=1000", "--key", f"SYS_{kind}_MAX=59999")
 ]
-# Seconds that what a killed program said has to come through.
-_LAST_WORDS = 5
 
 
 def __virtual__() -> str:
@@ -213,22 +199,13 @@ def _keeps(name: str) -> bool:
 
 
 def _tool(*argv: str) -> None:
-    try:
-        done = subprocess.run(
-            argv,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TOOL_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CommandExecutionError(f"{argv[0]}: {error}") from error
-    if done.returncode:
-        raise CommandExecutionError(
-            f"{' '.join(argv)} ended with {done.returncode}: {(done.stderr or done.stdout).strip()}"
-        )
+    # These rewrite /etc/passwd: an end in the middle would leave their lock.
+    done = program.run(list(argv), _TOOL_ENV, _TOOL_TIMEOUT, outlives=True)
+    if done["timed_out"]:
+        raise CommandExecutionError(f"{argv[0]} had not ended after {_TOOL_TIMEOUT} seconds")
+    if done["retcode"]:
+        told = (done["stderr"] or done["stdout"]).strip()
+        raise CommandExecutionError(f"{' '.join(argv)} ended with {done['retcode']}: {told}")
 
 
 def _add(tool: str, *argv: str) -> None:
@@ -550,192 +527,3 @@ def remove(name: str) -> dict[str, Any]:
             _tool("groupdel", "--", found["group"])
         durable_file.remove(_group_record(found["group"]))
     return found
-
-
-class _Talk:
-    """
-    What goes to a program and what comes from it: :py:meth:`subprocess.Popen.communicate` lets
-    nothing that it says be answered.
-    """
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        stdin: str,
-        listener: Callable[[str], None] | None,
-        reply: Callable[[str], str] | None,
-    ) -> None:
-        self._process = process
-        self._pending = stdin.encode()
-        self._listener = listener
-        self._reply = reply
-        self._selector = selectors.DefaultSelector()
-        self._heard: dict[Any, bytearray] = {}
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                self._heard[stream] = bytearray()
-                self._selector.register(stream, selectors.EVENT_READ)
-        self._entrance = cast(Any, process.stdin)
-        os.set_blocking(self._entrance.fileno(), False)
-        self._selector.register(self._entrance, selectors.EVENT_WRITE)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def hear(self, timeout: float, patience: float) -> bool:
-        """
-        Whether the program said all that it has to say, and ended, within some seconds, and what
-        is replied to within that patience.
-        """
-        began = time.monotonic()
-        while any(key.fileobj in self._heard for key in self._selector.get_map().values()):
-            left = began + (patience if self._reply else timeout) - time.monotonic()
-            if left <= 0:
-                return False
-            said = b""
-            for key, _ in self._selector.select(min(1, left)):
-                if key.fileobj is self._entrance:
-                    self._write()
-                else:
-                    said += self._read(key.fileobj)
-            if self._listener is not None:
-                self._listener(self._decoder.decode(said))
-        try:
-            self._process.wait(max(0, began + timeout - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def said(self, stream: Any) -> str:
-        """All that has come from one of the program's streams, its lines as Python's are."""
-        text = self._heard.get(stream, b"").decode(errors="replace")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
-
-    def close(self) -> None:
-        """Leave nothing open."""
-        self._selector.close()
-        for stream in (self._entrance, *self._heard):
-            stream.close()
-
-    def _write(self) -> None:
-        try:
-            written = os.write(self._entrance.fileno(), self._pending[: 1 << 16])
-        except BrokenPipeError:
-            # It does not want to know; what it says then tells why.
-            written = len(self._pending)
-        self._pending = self._pending[written:]
-        if not self._pending:
-            self._selector.unregister(self._entrance)
-            if self._reply is None:
-                self._entrance.close()
-
-    def _read(self, stream: Any) -> bytes:
-        data = os.read(stream.fileno(), 1 << 16)
-        if not data:
-            self._selector.unregister(stream)
-        heard = self._heard[stream]
-        heard += data
-        if stream is not self._process.stdout:
-            return b""
-        if self._reply is not None and b"\n" in heard:
-            reply, self._reply = self._reply, None
-            self._pending = reply(heard.partition(b"\n")[0].decode(errors="replace")).encode()
-            self._selector.register(self._entrance, selectors.EVENT_WRITE)
-        return data
-
-
-def run(
-    user: str,
-    group: str,
-    argv: list[str],
-    cwd: str,
-    env: dict[str, str],
-    timeout: int,
-    umask: int = 0o027,
-    stdin: str = "",
-    merge: bool = True,
-    listener: Callable[[str], None] | None = None,
-    reply: Callable[[str], str] | None = None,
-    patience: int | None = None,
-) -> dict[str, Any]:
-    """
-    Run a program as a user, with this environment and no other, in a session of its own.
-
-    user, group
-        names; the user's further groups are set as in a login
-    argv
-        the program and its arguments; no shell is involved
-    cwd
-        the working directory
-    env
-        the whole environment: nothing of Salt's own (its onedir sets LD_LIBRARY_PATH and PYTHON
-        variables) reaches the program
-    timeout
-        seconds; then everything in its session's process group is killed
-    umask
-        for the files it makes
-    stdin
-        text for its standard input
-    merge
-        put standard error into ``stdout``, in order
-    listener
-        for modules: is called with what the program has said since the last call, at least once a
-        second
-    reply
-        for modules: is called with the program's first line; what it returns goes to the
-        program's standard input, which is open until then
-    patience
-        seconds that the program has for that line
-
-    Returns ``{"retcode", "stdout", "stderr", "timed_out"}``.
-
-    Raises CommandExecutionError when the account does not exist. A program that cannot be started
-    is a return code of 126 or 127, a directory that cannot be entered 125, with a sentence.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' system_account.run mysite mysite '["id"]' / '{}' 10
-    """
-    account, primary = _user(user), _group(group)
-    if account is None:
-        raise CommandExecutionError(f"the user {user!r} does not exist")
-    if primary is None:
-        raise CommandExecutionError(f"the group {group!r} does not exist")
-    try:
-        process = subprocess.Popen(  # pylint: disable=consider-using-with
-            # With this process killed, its child is too, and does not go on writing beside the
-            # next run; and no set-uid program helps it to more than it has.
-            # The directory is entered as the user, not as root who may enter any.
-            [_SETPRIV, *_SETPRIV_OPTIONS, "--", _ENV, f"--chdir={cwd}", "--", *argv],
-            cwd="/",
-            env=env,
-            user=account.pw_uid,
-            group=primary.gr_gid,
-            extra_groups=os.getgrouplist(user, primary.gr_gid),
-            umask=umask,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if merge else subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise CommandExecutionError(f"{_SETPRIV} cannot be started: {error}") from error
-    talk = _Talk(process, stdin, listener, reply)
-    try:
-        timed_out = not talk.hear(timeout, timeout if patience is None else patience)
-        if timed_out:
-            os.killpg(process.pid, signal.SIGKILL)
-            # What it said before. One of its own that left its process group may hold on for ever.
-            talk.hear(_LAST_WORDS, _LAST_WORDS)
-        return {
-            "retcode": process.wait(),
-            "stdout": talk.said(process.stdout),
-            "stderr": talk.said(process.stderr),
-            "timed_out": timed_out,
-        }
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-    finally:
-        talk.close()

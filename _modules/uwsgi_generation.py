@@ -34,6 +34,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from salt.loader.dunder import __opts__  # noqa: F401
 
 from _nud import durable_file, systemd, uwsgi_ini, uwsgi_protocol
+from _nud import program as programs
 
 __virtualname__ = "uwsgi_generation"
 __func_alias__ = {"list_": "list"}
@@ -1004,7 +1005,7 @@ def _refusal(name: str, wanted: dict[str, Any]) -> str | None:
     # Read from standard input, so that nothing has to be written; strict mode refuses an option
     # that this uWSGI or its plugins do not know while it reads, and --python-version ends it before
     # any value is looked at (a project's own ini may have a command in one).
-    done = __salt__["system_account.run"](
+    done = programs.run_as(
         user,
         group,
         [program, "--ini", "-", "--python-version"],
