@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import _nud_contract_serving as contract_serving  # noqa: F401
     import _nud_contract_tls as contract_tls  # noqa: F401
     import _nud_contract_uwsgi as contract_uwsgi  # noqa: F401
+    import _nud_django_question as django_question  # noqa: F401
     import _nud_durable_file as durable_file  # noqa: F401
     import _nud_nginx_archive as nginx_archive  # noqa: F401
     import _nud_nginx_drift as nginx_drift  # noqa: F401
@@ -52,6 +53,10 @@ if TYPE_CHECKING:
     import _nud_proc as proc  # noqa: F401
     import _nud_process_pool as process_pool  # noqa: F401
     import _nud_program as program  # noqa: F401
+    import _nud_redaction as redaction  # noqa: F401
+    import _nud_release_files as release_files  # noqa: F401
+    import _nud_site_plan as site_plan  # noqa: F401
+    import _nud_survey as survey  # noqa: F401
     import _nud_systemd as systemd  # noqa: F401
     import _nud_uwsgi_ini as uwsgi_ini  # noqa: F401
     import _nud_uwsgi_protocol as uwsgi_protocol  # noqa: F401

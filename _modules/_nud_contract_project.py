@@ -252,7 +252,7 @@ def project_keys() -> Mapping:
                 nullable=True,
                 default=None,
                 description="Pin a release that is on the host; the source is ignored while the "
-                "key is set. `django_release.releases` lists the IDs. null: deploy what the source "
+                "key is set. `site_rollback.releases` lists the IDs. null: deploy what the source "
                 "has.",
                 example="4f2a9c01d7e3",
             ),

@@ -53,7 +53,8 @@ def _bits(mode: str) -> int:
     return int(mode, 8)
 
 
-def _sync_directory(directory: str) -> None:
+def flush_directory(directory: str) -> None:
+    """Flush the entries of a directory to the disk."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -179,7 +180,7 @@ def write(
             # A full disk does not say which.
             error.filename = path
         raise
-    _sync_directory(folder)
+    flush_directory(folder)
     return True
 
 
@@ -207,7 +208,7 @@ def link(path: str, target: str) -> bool:
     except BaseException:
         os.unlink(temporary)
         raise
-    _sync_directory(folder)
+    flush_directory(folder)
     return True
 
 
@@ -234,7 +235,7 @@ def directory(
         if not os.path.isdir(parent):
             directory(parent)
         os.mkdir(path, 0o700)
-        _sync_directory(parent)
+        flush_directory(parent)
         changed = True
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -272,5 +273,5 @@ def remove(path: str) -> bool:
         os.unlink(path)
     except FileNotFoundError:
         return False
-    _sync_directory(folder)
+    flush_directory(folder)
     return True

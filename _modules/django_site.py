@@ -106,7 +106,7 @@ def left(names: list[str], prepared: bool = True) -> dict[str, list[str]]:
 
     def seen(name: str) -> list[str]:
         found = [
-            *call["site_companion.remains"](name),
+            *call["site_companion.leftovers"](name),
             *call["uwsgi_generation.remains"](name),
             *call["uwsgi_socket.remains"](name),
             *call["uwsgi_log.remains"](name, data),
@@ -116,10 +116,10 @@ def left(names: list[str], prepared: bool = True) -> dict[str, list[str]]:
                 f"virtual environment {digest}" for digest in call["python_venv.stored"](name)
             ]
             found += [fetched] if (fetched := call["release_source.cached"](name)) else []
-            found += call["django_release.removable"](name) if data else []
+            found += call["django_release.leftovers"](name) if data else []
             found += [
                 f"{kind} {account}"
-                for kind, account in call["system_account.removable"](name).items()
+                for kind, account in call["system_account.leftovers"](name).items()
             ]
         return found
 
@@ -172,11 +172,11 @@ def _prepared(name: str) -> bool:
     call = __salt__
     try:
         return not (
-            call["system_account.missing"](name)
+            call["system_account.diff"](name)
             or call["release_source.awaits"](name)
-            or call["django_release.lacking"](name, refresh=True)
-            or call["python_venv.lacking"](name)
-            or not call["django_release.is_prepared"](name)
+            or call["django_release.diff"](name, refresh=True)
+            or call["python_venv.diff"](name)
+            or not call["django_preparation.is_complete"](name)
             or (hooked(name) and call["release_hook.due"](name))
         )
     except _ERRORS:
@@ -191,7 +191,7 @@ def _served(name: str) -> bool:
             or call["uwsgi_log.lacks"](name)
             or call["uwsgi_generation.lacks"](name)["changes"]
             or not call["uwsgi_generation.proven"](name)
-            or call["django_release.to_switch"](name)
+            or call["release_live.diff"](name)
             or _companions_lack(name)
         )
     except _ERRORS:
@@ -200,8 +200,8 @@ def _served(name: str) -> bool:
 
 def _companions_lack(name: str) -> bool:
     if not __salt__["site_pillar.site"](name)["companions"]:
-        return bool(__salt__["site_companion.remains"](name))
-    return any(__salt__["site_companion.lacks"](name).values())
+        return bool(__salt__["site_companion.leftovers"](name))
+    return any(__salt__["site_companion.diff"](name).values())
 
 
 def remarks(name: str) -> list[str]:
@@ -221,7 +221,7 @@ def remarks(name: str) -> list[str]:
     """
     said: list[str] = __salt__["uwsgi_socket.remarks"](name)
     stays = __salt__["django_release.stays"](name)
-    return [*said, *__salt__["django_release.remarks"](name), *([stays] if stays else [])]
+    return [*said, *__salt__["django_preparation.remarks"](name), *([stays] if stays else [])]
 
 
 def hooked(name: str) -> bool:

@@ -507,7 +507,7 @@ def unproven(name: str) -> str | None:
             return (
                 f"generation {wanted['digest']}, which the pillar asks for, is not up and healthy"
             )
-        switch = __salt__["django_release.to_switch"](name)
+        switch = __salt__["release_live.diff"](name)
         if {"current", "live", "published"} & set(switch):
             return "its release is not live: the switch to it has not ended"
     except (CommandExecutionError, SaltInvocationError, OSError) as error:

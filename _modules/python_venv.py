@@ -39,9 +39,11 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file, program
+from _nud import durable_file, program, site_plan, survey
 
 __virtualname__ = "python_venv"
+
+_key = site_plan.pillar_path
 
 log = logging.getLogger(__name__)
 
@@ -136,23 +138,12 @@ def __virtual__() -> str:
     return __virtualname__
 
 
-def _once(what: tuple[str, str], look: Callable[[], Any]) -> Any:
-    """:py:func:`host_survey.once` without Salt's loader, which takes longer than most looks here."""
-    memory = __context__.get("host_survey")
-    return look() if memory is None else memory.once(what, look)
-
-
 def _site(name: str) -> dict[str, Any]:
-    return _once(("site", name), lambda: __salt__["site_pillar.site"](name))
-
-
-def _key(name: str, rest: str) -> str:
-    return f"nginx_uwsgi_django:sites:{name}:{rest}"
+    return survey.once(__context__, ("site", name), lambda: __salt__["site_pillar.site"](name))
 
 
 def _parent(name: str) -> str:
-    state_dir = __salt__["site_pillar.settings"]()["lookup"]["state_dir"]
-    return os.path.join(state_dir, "venvs", __salt__["site_pillar.named"](name))
+    return __salt__["django_release.environments"](name)
 
 
 def _environment(name: str, scratch: str) -> dict[str, str]:
@@ -346,7 +337,7 @@ def _digest_by_hand(path: str) -> str | None:
 
 def _kept_by_hand(name: str, path: str) -> dict[str, Any]:
     """The description of an environment that the operator made and keeps."""
-    digest = _once(("by hand", path), lambda: _digest_by_hand(path))
+    digest = survey.once(__context__, ("by hand", path), lambda: _digest_by_hand(path))
     if digest is None:
         raise CommandExecutionError(
             f"{path} ({_key(name, 'project:venv')}) is no virtual environment: it has no "
@@ -364,7 +355,7 @@ def _kept_by_hand(name: str, path: str) -> dict[str, Any]:
     }
 
 
-def desired(name: str) -> dict[str, Any]:
+def desired(name: str, release: str | None = None) -> dict[str, Any]:
     """
     The virtual environment that a site is to run in, as told by the pillar and the project's
     files. Reads only, and starts no process where the interpreter's file is named
@@ -372,6 +363,8 @@ def desired(name: str) -> dict[str, Any]:
 
     name
         the site
+    release
+        the ID of a release on the host to take instead of the desired one
 
     Returns ``{"digest", "path", "binary", "uwsgi", "by_hand"}``: 12 hexadecimal digits over the
     interpreter, the requirements with what they include, and the uWSGI package; the directory;
@@ -386,14 +379,15 @@ def desired(name: str) -> dict[str, Any]:
 
         salt '*' python_venv.desired mysite
     """
-    return _once(("venv", name), lambda: _desired(name))
+    what = ("venv", name, release or "")
+    return survey.once(__context__, what, lambda: _desired(name, release))
 
 
-def _desired(name: str) -> dict[str, Any]:
+def _desired(name: str, identity: str | None) -> dict[str, Any]:
     project = _site(name)["project"]
     if project.get("venv"):
         return _kept_by_hand(name, project["venv"])
-    release = __salt__["django_release.desired"](name)
+    release = __salt__["django_release.desired"](name, release=identity)
     real, version = _interpreter(name, project["python"])
     texts: dict[str, str] = {}
     local = False
@@ -444,12 +438,14 @@ def complete(path: str) -> bool:
         return False
 
 
-def lacking(name: str) -> str | None:
+def diff(name: str, release: str | None = None) -> str | None:
     """
     What keeps a site's environment from being ready.
 
     name
         the site
+    release
+        as in :py:func:`desired`
 
     Returns None when it is ready, else a sentence.
 
@@ -460,9 +456,9 @@ def lacking(name: str) -> str | None:
 
     .. code-block:: bash
 
-        salt '*' python_venv.lacking mysite
+        salt '*' python_venv.diff mysite
     """
-    wanted = desired(name)
+    wanted = desired(name, release)
     if wanted["by_hand"]:
         if _server(name) and not os.access(wanted["uwsgi"], os.X_OK):
             raise CommandExecutionError(
@@ -594,7 +590,7 @@ def _hand_over(folder: int, gid: int, path: str) -> None:
             os.close(handle)
 
 
-def build(name: str) -> bool:
+def ensure(name: str) -> bool:
     """
     Build a site's environment if it is not complete: ``python -m venv`` with the interpreter from
     the pillar, then pip, both as the site's user. Where the requirements carry hashes, all of
@@ -612,14 +608,14 @@ def build(name: str) -> bool:
 
     .. code-block:: bash
 
-        salt '*' python_venv.build mysite
+        salt '*' python_venv.ensure mysite
     """
-    with __salt__["release_record.alone"](name, "python_venv.build"):
+    with __salt__["release_record.alone"](name, "python_venv.ensure"):
         return _build(name)
 
 
 def _build(name: str) -> bool:
-    if lacking(name) is None:
+    if diff(name) is None:
         return False
     wanted = desired(name)
     path = wanted["path"]
@@ -874,7 +870,7 @@ def stored(name: str) -> list[str]:
         return []
 
 
-def prune(name: str, keep: list[str], test: bool = False) -> list[str]:
+def prune(name: str, keep: list[str], test: bool = False, release: str | None = None) -> list[str]:
     """
     Remove the environments of a site that nothing needs.
 
@@ -884,6 +880,8 @@ def prune(name: str, keep: list[str], test: bool = False) -> list[str]:
         digests that stay; so does the desired one, and any that a process runs from
     test
         only say which would go
+    release
+        as in :py:func:`desired`
 
     Returns the digests that were (or would be) removed.
 
@@ -894,7 +892,7 @@ def prune(name: str, keep: list[str], test: bool = False) -> list[str]:
         salt '*' python_venv.prune mysite '["4f2a9c01d7e3"]' test=True
     """
     parent = _parent(name)
-    staying = {*keep, desired(name)["digest"]} | {
+    staying = {*keep, desired(name, release)["digest"]} | {
         digest
         for digest in stored(name)
         if __salt__["django_release.in_use"](os.path.join(parent, digest))

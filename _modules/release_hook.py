@@ -57,43 +57,43 @@ def _key(name: str, point: str, number: int) -> str:
     return f"nginx_uwsgi_django:sites:{name}:project:hooks:{point}:{number}"
 
 
-def _begun(name: str) -> list[str]:
-    """The points after steps that were begun for the desired release."""
+def _begun(name: str, release: str | None) -> list[str]:
+    """The points after steps that were begun for the release."""
     record = __salt__["release_record.read"](name, _PENDING) or {"release": None, "points": []}
-    if record["release"] != __salt__["django_release.desired"](name)["id"]:
+    if record["release"] != __salt__["django_release.desired"](name, release=release)["id"]:
         # Another release came in between, and has its own.
         return []
     return record["points"]
 
 
-def _note(name: str, points: list[str]) -> None:
+def _note(name: str, points: list[str], release: str | None) -> None:
     if not points:
         __salt__["release_record.forget"](name, _PENDING)
         return
-    release = __salt__["django_release.desired"](name)["id"]
-    __salt__["release_record.write"](name, _PENDING, {"release": release, "points": points})
+    identity = __salt__["django_release.desired"](name, release=release)["id"]
+    __salt__["release_record.write"](name, _PENDING, {"release": identity, "points": points})
 
 
-def _has_work(name: str, step: str) -> bool:
-    """Whether a step of the desired release is yet to be done."""
-    wanted = __salt__["django_release.desired"](name)
+def _has_work(name: str, step: str, release: str | None) -> bool:
+    """Whether a step of the release is yet to be done."""
+    wanted = __salt__["django_release.desired"](name, release=release)
     if step == "fetch":
         return not os.path.isdir(wanted["path"])
     if step == "build":
-        return __salt__["python_venv.lacking"](name) is not None
+        return __salt__["python_venv.diff"](name, release=release) is not None
     if step == "switch":
-        return __salt__["django_release.serving"](name) != wanted["id"]
-    if __salt__["django_release.is_prepared"](name):
+        return __salt__["uwsgi_generation.serving"](name) != wanted["id"]
+    if __salt__["django_preparation.is_complete"](name, release):
         return False
     if __opts__["test"] and (
-        __salt__["django_release.lacking"](name) or __salt__["python_venv.lacking"](name)
+        __salt__["django_release.diff"](name) or __salt__["python_venv.diff"](name, release=release)
     ):
         # Nobody knows before it is on the host.
         return True
-    return bool(__salt__["django_release.to_migrate"](name))
+    return bool(__salt__["django_preparation.to_migrate"](name, release))
 
 
-def due(name: str, points: Sequence[str] = POINTS) -> list[str]:
+def due(name: str, points: Sequence[str] = POINTS, release: str | None = None) -> list[str]:
     """
     The points at which there is something to run now.
 
@@ -101,6 +101,8 @@ def due(name: str, points: Sequence[str] = POINTS) -> list[str]:
         the site
     points
         in the order in which they are to be looked at; by default all
+    release
+        the ID of a release on the host to take instead of the desired one
 
     Returns those of them that have commands, and whose step is to be done (``before_``) or was
     begun (``after_``; in a dry run: would be).
@@ -116,14 +118,14 @@ def due(name: str, points: Sequence[str] = POINTS) -> list[str]:
         if not commands(name, point):
             continue
         when, _, step = point.partition("_")
-        if when == "after" and point in _begun(name):
+        if when == "after" and point in _begun(name, release):
             found.append(point)
-        elif (when == "before" or __opts__["test"]) and _has_work(name, step):
+        elif (when == "before" or __opts__["test"]) and _has_work(name, step, release):
             found.append(point)
     return found
 
 
-def run(name: str, points: list[str]) -> dict[str, str]:
+def run(name: str, points: list[str], release: str | None = None) -> dict[str, str]:
     """
     Run the hooks that are due, one after the other, until one fails: as the site's user, with the
     site's environment and ``HOOK`` and ``RELEASE`` (the point and the ID) in it, in the release
@@ -131,7 +133,7 @@ def run(name: str, points: list[str]) -> dict[str, str]:
 
     name
         the site
-    points
+    points, release
         as in :py:func:`due`
 
     Returns what each point's commands printed, secrets of the pillar blanked; it is also kept for
@@ -152,32 +154,32 @@ def run(name: str, points: list[str]) -> dict[str, str]:
         after = f"after_{step}"
         begins = (
             when == "before"
-            and after not in _begun(name)
+            and after not in _begun(name, release)
             and bool(commands(name, after))
-            and _has_work(name, step)
+            and _has_work(name, step, release)
         )
-        ready = due(name, [point])
+        ready = due(name, [point], release)
         if not begins and not ready:
             continue
         with __salt__["release_record.alone"](name, f"the hook {point}"):
             if begins:
-                _note(name, [*_begun(name), after])
+                _note(name, [*_begun(name, release), after], release)
             if ready:
-                printed[point] = _run_all(name, point)
+                printed[point] = _run_all(name, point, release)
             if ready and when == "after":
-                _note(name, [each for each in _begun(name) if each != point])
+                _note(name, [each for each in _begun(name, release) if each != point], release)
     return printed
 
 
-def _run_all(name: str, point: str) -> str:
-    wanted = __salt__["django_release.desired"](name)
+def _run_all(name: str, point: str, release: str | None) -> str:
+    wanted = __salt__["django_release.desired"](name, release=release)
     home = __salt__["system_account.home"](name)
     folder = wanted["path"] if os.path.isdir(wanted["path"]) else home
     timeout = __salt__["site_pillar.site"](name)["project"]["hooks"]["timeout"]
     lines: list[str] = []
     for number, command in enumerate(commands(name, point)):
-        done = __salt__["django_release.run"](
-            name, command, timeout, folder, {"HOOK": point, "RELEASE": wanted["id"]}
+        done = __salt__["django_command.run"](
+            name, command, timeout, folder, {"HOOK": point, "RELEASE": wanted["id"]}, release
         )
         lines += done["stdout"].splitlines()
         failed = done["timed_out"] or done["retcode"] != 0

@@ -174,7 +174,7 @@ def of_release(name: str, release: str) -> dict[str, Any]:
         its ID
 
     Returns a dictionary with any of ``source`` and ``revision`` (where it was fetched from) and
-    ``migrations`` (see :py:func:`django_release.prepare`); empty when nothing is known.
+    ``migrations`` (see :py:func:`django_preparation.ensure`); empty when nothing is known.
 
     CLI Example:
 
@@ -271,7 +271,7 @@ def alone(name: str, what: str) -> Iterator[None]:
 
     .. code-block:: bash
 
-        salt '*' django_release.rollback mysite
+        salt '*' site_rollback.rollback mysite
     """
     mine = __context__.setdefault(_MINE, {})
     if mine.get(name) == threading.get_ident():

@@ -385,8 +385,8 @@ def revert(rollout: str) -> dict[str, Any]:
         try:
             with __salt__["release_record.alone"](name, "rollout_host.revert"):
                 release = os.path.basename(site["current"][1]) if site["current"] else None
-                if release and release != __salt__["django_release.serving"](name):
-                    lasting = __salt__["django_release.irreversible"](name, release)
+                if release and release != __salt__["uwsgi_generation.serving"](name):
+                    lasting = __salt__["site_rollback.irreversible"](name, release)
                     if lasting:
                         # Whether the release can live with that is for somebody to say.
                         errors.append(f"{name}: not put back to the release {release}: {lasting}")

@@ -27,7 +27,7 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file, systemd
+from _nud import durable_file, redaction, site_plan, systemd
 
 __virtualname__ = "site_companion"
 __func_alias__ = {"list_": "list"}
@@ -90,8 +90,11 @@ def _argv(site: dict[str, Any], venv: str, release: str) -> dict[str, list[str]]
     return found
 
 
-def _texts(site: dict[str, Any], companion: str, argv: list[str], release: str) -> dict[str, str]:
+def _texts(
+    plan: site_plan.Plan, companion: str, argv: list[str], confinement: list[str]
+) -> dict[str, str]:
     """The units of a companion, by name."""
+    site, release = plan.site, plan.release["path"]
     name, project, wanted = site["name"], site["project"], site["companions"][companion]
     escape = systemd.escape
     stem = f"django-{name}.{companion}"
@@ -123,7 +126,7 @@ def _texts(site: dict[str, Any], companion: str, argv: list[str], release: str) 
         f"TimeoutStopSec={wanted['stop_timeout']:d}",
         "OOMPolicy=continue",
         f"SyslogIdentifier={stem}",
-        *__salt__["uwsgi_generation.confinement"](name, wanted["limits"]),
+        *confinement,
         "",
     ]
     if wanted["schedule"] is None:
@@ -143,23 +146,28 @@ def _texts(site: dict[str, Any], companion: str, argv: list[str], release: str) 
     return {f"{stem}.service": "\n".join(service), f"{stem}.timer": "\n".join(timer)}
 
 
-def _environment(name: str) -> str:
-    values = __salt__["django_release.environment"](name)
+def _environment(name: str, release: str | None) -> str:
+    values = __salt__["site_plan.environment"](name, release)
     return __salt__["uwsgi_generation.environment_file"](values)
 
 
-def _wanted(name: str) -> dict[str, dict[str, Any]]:
-    """The companions that the pillar asks for, each with its digest, its units and its program."""
+def _wanted(name: str, identity: str | None = None) -> dict[str, dict[str, Any]]:
+    """
+    The companions that the pillar asks for, of the desired release or of another one, each with its
+    digest, its units and its program.
+    """
     site = __salt__["site_pillar.site"](name)
     if not site["companions"]:
         return {}
-    release = __salt__["django_release.desired"](name)
-    venv = __salt__["python_venv.desired"](name)
-    environment = hashlib.sha256(_environment(name).encode()).hexdigest()
+    plan = __salt__["site_plan.of"](name, identity)
+    release, venv = plan.release, plan.venv
+    environment = hashlib.sha256(_environment(name, identity).encode()).hexdigest()
+    confinement = __salt__["uwsgi_generation.confinement"]
     content = __salt__["uwsgi_generation.content"]
     found = {}
     for companion, argv in _argv(site, venv["path"], release["path"]).items():
-        texts = _texts(site, companion, argv, release["path"])
+        limits = site["companions"][companion]["limits"]
+        texts = _texts(plan, companion, argv, confinement(name, limits, identity))
         parts = [
             _FORMAT,
             texts,
@@ -242,7 +250,9 @@ def _lacking(name: str, wanted: dict[str, Any], shown: dict[str, dict[str, str]]
     return "older than its files" if len(units) == 1 and _outdated(name, units[0], first) else None
 
 
-def _compare(name: str, wanted: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _compare(
+    name: str, wanted: dict[str, dict[str, Any]], release: str | None = None
+) -> dict[str, dict[str, Any]]:
     """
     What is to be done, by companion: ``old`` and ``new``, whether what is there has to go first
     (``retire``), and whether the new one is to be started anew (``start``).
@@ -276,7 +286,7 @@ def _compare(name: str, wanted: dict[str, dict[str, Any]]) -> dict[str, dict[str
                 "retire": retire,
                 "start": start,
             }
-    if wanted and differs(_environment_path(name), _environment(name), mode="0600"):
+    if wanted and differs(_environment_path(name), _environment(name, release), mode="0600"):
         for companion in wanted:
             new = wanted[companion]["digest"]
             old = _digest_of(there.get(companion, []))
@@ -294,16 +304,16 @@ def _missing(name: str, wanted: dict[str, dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def lacks(name: str) -> dict[str, Any]:
+def diff(name: str) -> dict[str, Any]:
     """
-    What is not yet as it should be: the companions of the pillar, and no other, run or have their
-    timer, and are enabled.
+    How the companions of a site differ from the pillar: those of the pillar, and no others, are to be
+    enabled, and to run or have their timer.
 
     name
         the site
 
-    Returns ``changes`` (a mapping from a companion to ``old`` and ``new``, digests; empty when all
-    is as it should be) and ``errors`` (a mapping from companions that cannot run to sentences).
+    Returns ``changes`` (a mapping from a companion to ``old`` and ``new``, digests; empty when nothing
+    differs) and ``errors`` (a mapping from companions that cannot run to sentences).
 
     Raises CommandExecutionError when the project is not there, or a unit of that name is somebody
     else's.
@@ -312,7 +322,7 @@ def lacks(name: str) -> dict[str, Any]:
 
     .. code-block:: bash
 
-        salt '*' site_companion.lacks mysite
+        salt '*' site_companion.diff mysite
     """
     wanted = _wanted(name)
     errors = _missing(name, wanted)
@@ -365,7 +375,7 @@ def list_(name: str) -> list[dict[str, Any]]:
 # --- From what is to what shall be -------------------------------------------------------------
 
 
-def bring(name: str) -> dict[str, Any]:
+def ensure(name: str, release: str | None = None) -> dict[str, Any]:
     """
     Make the companions of a site run as the pillar asks, of the release that it asks for: the new
     ones are started, those whose digest differs are asked to finish their work and started anew,
@@ -374,26 +384,28 @@ def bring(name: str) -> dict[str, Any]:
 
     name
         the site
+    release
+        the ID of a release on the host to run instead of the desired one
 
-    Returns ``changes`` and ``errors``, as :py:func:`lacks` does; an error says how a companion
+    Returns ``changes`` and ``errors``, as :py:func:`diff` does; an error says how a companion
     ended within its ``settle`` seconds, with its last lines of the journal. systemd goes on
     trying to start it.
 
-    Raises CommandExecutionError as :py:func:`lacks` does, or with the words of systemctl.
+    Raises CommandExecutionError as :py:func:`diff` does, or with the words of systemctl.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt '*' site_companion.bring mysite
+        salt '*' site_companion.ensure mysite
     """
-    with __salt__["release_record.alone"](name, "site_companion.bring"):
-        return _bring(name)
+    with __salt__["release_record.alone"](name, "site_companion.ensure"):
+        return _ensure(name, release)
 
 
-def _bring(name: str) -> dict[str, Any]:
-    wanted = _wanted(name)
-    todo = _compare(name, wanted)
+def _ensure(name: str, release: str | None) -> dict[str, Any]:
+    wanted = _wanted(name, release)
+    todo = _compare(name, wanted, release)
     errors = _missing(name, wanted)
     changes = _changes(todo, errors)
     todo = {companion: todo[companion] for companion in changes}
@@ -404,7 +416,7 @@ def _bring(name: str) -> dict[str, Any]:
     if coming:
         path = _environment_path(name)
         durable_file.directory(os.path.dirname(path), mode="0700")
-        write(path, _environment(name), mode="0600")
+        write(path, _environment(name, release), mode="0600")
     for one in coming.values():
         for unit, text in one["units"].items():
             write(_path(unit), text)
@@ -441,6 +453,7 @@ def _start(name: str, leading: dict[str, str], coming: dict[str, dict[str, Any]]
 
 def _watch(name: str, until: dict[str, float], leading: dict[str, str]) -> dict[str, str]:
     show = __salt__["systemd_unit.show"]
+    env = __salt__["site_pillar.site"](name)["project"]["env"]
     first = show(list(until), _PROPERTIES)
     waiting, errors = dict(until), {}
     while waiting:
@@ -454,8 +467,7 @@ def _watch(name: str, until: dict[str, float], leading: dict[str, str]) -> dict[
                 errors[leading[unit]] = (
                     f"{unit} does not stay up ({shown[unit]['Result']}, exit status "
                     f"{shown[unit].get('ExecMainStatus', '')}); systemd goes on trying.\n"
-                    "The journal's last lines:\n"
-                    + __salt__["django_release.blanked"](name, journal)
+                    "The journal's last lines:\n" + redaction.redact(env, journal)
                 )
                 del waiting[unit]
             elif now > waiting[unit]:
@@ -484,9 +496,9 @@ def _retire(units: list[str], later: bool = False) -> None:
 # --- None at all -------------------------------------------------------------------------------
 
 
-def remains(name: str) -> list[str]:
+def leftovers(name: str) -> list[str]:
     """
-    What is on the host of a site's companions.
+    The files on the host that belong to a site's companions.
 
     name
         the site; the pillar need not have it any more
@@ -497,7 +509,7 @@ def remains(name: str) -> list[str]:
 
     .. code-block:: bash
 
-        salt '*' site_companion.remains mysite
+        salt '*' site_companion.leftovers mysite
     """
     found = [_path(unit) for files in _there(name).values() for unit in files]
     path = _environment_path(name)
@@ -521,7 +533,7 @@ def remove(name: str) -> bool:
 
         salt '*' site_companion.remove mysite
     """
-    if not remains(name):
+    if not leftovers(name):
         return False
     _retire([unit for files in _there(name).values() for unit in files], later=True)
     durable_file.remove(_environment_path(name))

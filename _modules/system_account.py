@@ -275,7 +275,7 @@ def wanted(name: str) -> dict[str, Any]:
     }
 
 
-def missing(name: str) -> dict[str, Any]:
+def diff(name: str) -> dict[str, Any]:
     """
     What of an account is not on the host yet.
 
@@ -291,7 +291,7 @@ def missing(name: str) -> dict[str, Any]:
 
     .. code-block:: bash
 
-        salt '*' system_account.missing mysite
+        salt '*' system_account.diff mysite
     """
     account = wanted(name)
     user = _user(account["user"])
@@ -325,7 +325,7 @@ def _home_is_right(account: dict[str, Any]) -> bool:
     )
 
 
-def create(name: str) -> dict[str, Any]:
+def ensure(name: str) -> dict[str, Any]:
     """
     Make what is missing of an account: a system user without a login shell or a password, its
     group, and for a site its home (0751: others pass through it to static files and uploads).
@@ -333,7 +333,7 @@ def create(name: str) -> dict[str, Any]:
     name
         ``nginx`` or a site
 
-    Returns what was made, as :py:func:`missing` named it.
+    Returns what was made, as :py:func:`diff` named it.
 
     Raises CommandExecutionError with the words of useradd or groupadd.
 
@@ -341,10 +341,10 @@ def create(name: str) -> dict[str, Any]:
 
     .. code-block:: bash
 
-        salt '*' system_account.create mysite
+        salt '*' system_account.ensure mysite
     """
     account = wanted(name)
-    lacks = missing(name)
+    lacks = diff(name)
     own_group = "user" in lacks and account["group"] == account["user"]
     uid, gid = ([] if name == "nginx" else _own_numbers(name)) or (None, None)
     if "group" in lacks and not own_group:
@@ -457,9 +457,9 @@ def regroup(path: str, group: str) -> bool:
     return True
 
 
-def removable(name: str) -> dict[str, Any]:
+def leftovers(name: str) -> dict[str, Any]:
     """
-    What of an account was made by :py:func:`create` and is needed by nobody else.
+    What of an account was made by :py:func:`ensure` and is needed by nobody else.
 
     name
         ``nginx`` or a site
@@ -470,7 +470,7 @@ def removable(name: str) -> dict[str, Any]:
 
     .. code-block:: bash
 
-        salt '*' system_account.removable mysite
+        salt '*' system_account.leftovers mysite
     """
     settings = _settings()
     account = wanted(name)
@@ -499,7 +499,7 @@ def removable(name: str) -> dict[str, Any]:
 
 def remove(name: str) -> dict[str, Any]:
     """
-    Remove what :py:func:`removable` names. The home is data and stays.
+    Remove what :py:func:`leftovers` names. The home is data and stays.
 
     name
         ``nginx`` or a site
@@ -515,7 +515,7 @@ def remove(name: str) -> dict[str, Any]:
 
         salt '*' system_account.remove mysite
     """
-    found = removable(name)
+    found = leftovers(name)
     if "user" in found:
         # Its group of the same name goes with it (USERGROUPS_ENAB, Debian's default), unless it
         # has other members.

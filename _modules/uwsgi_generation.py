@@ -331,7 +331,7 @@ def _sandbox(site: dict[str, Any], venv: dict[str, Any], release: dict[str, Any]
     ]
 
 
-def confinement(name: str, limits: dict[str, str]) -> list[str]:
+def confinement(name: str, limits: dict[str, str], release: str | None = None) -> list[str]:
     """
     What makes a process that runs for a site the site's alone: the lines of a unit's [Service]
     section that say how much it may have, what it may do and what it sees.
@@ -340,6 +340,8 @@ def confinement(name: str, limits: dict[str, str]) -> list[str]:
         the site
     limits
         resource limits, by systemd's names
+    release
+        the ID of a release on the host to take instead of the desired one
 
     Returns lines.
 
@@ -349,8 +351,9 @@ def confinement(name: str, limits: dict[str, str]) -> list[str]:
 
         salt '*' uwsgi_generation.confinement mysite '{"MemoryMax": "512M"}'
     """
-    venv = __salt__["python_venv.desired"](name)
-    return _confinement(_site(name), venv, __salt__["django_release.desired"](name), limits)
+    venv = __salt__["python_venv.desired"](name, release=release)
+    wanted = __salt__["django_release.desired"](name, release=release)
+    return _confinement(_site(name), venv, wanted, limits)
 
 
 def _confinement(
@@ -419,16 +422,19 @@ def _unit_text(
     )
 
 
-def _wanted(name: str) -> dict[str, Any]:
-    """The generation that the pillar and the project ask for, with the texts of its files."""
+def _wanted(name: str, identity: str | None = None) -> dict[str, Any]:
+    """
+    The generation that the pillar and the project ask for, or the one of another release on the
+    host, with the texts of its files.
+    """
     site = _site(name)
-    release = __salt__["django_release.desired"](name)
-    venv = __salt__["python_venv.desired"](name)
+    release = __salt__["django_release.desired"](name, release=identity)
+    venv = __salt__["python_venv.desired"](name, release=identity)
     if not venv["uwsgi"]:
         raise CommandExecutionError(
             f"nginx_uwsgi_django:sites:{name}:uwsgi names neither a package nor a binary"
         )
-    own, own_path = __salt__["django_release.own_ini"](name) or (None, None)
+    own, own_path = __salt__["site_plan.own_ini"](name, identity) or (None, None)
     stats = _paths(name, _DIGEST)["stats"]
     # Debian's uWSGI has its Python as a plugin.
     plugin = "python3" if site["uwsgi"]["package"] == "distro" else None
@@ -442,7 +448,7 @@ def _wanted(name: str) -> dict[str, Any]:
         own_path=own_path,
         digest=_DIGEST,
     )
-    environment = environment_file(__salt__["django_release.environment"](name))
+    environment = environment_file(__salt__["site_plan.environment"](name, identity))
     unit = _unit_text(site, venv, release, _DIGEST)
     parts = {
         "format": _FORMAT,
@@ -781,7 +787,7 @@ def _lacks(name: str, wanted: dict[str, Any], found: dict[str, dict[str, Any]]) 
 # --- From what is to what shall be -------------------------------------------------------------
 
 
-def switch(name: str, digest: str | None = None) -> dict[str, Any]:
+def switch(name: str, digest: str | None = None, release: str | None = None) -> dict[str, Any]:
     """
     Make the wanted generation run, and no other, without losing a request.
 
@@ -789,6 +795,8 @@ def switch(name: str, digest: str | None = None) -> dict[str, Any]:
         the site
     digest
         the generation to have instead of the one that the pillar asks for
+    release
+        the ID of a release on the host to run instead of the desired one
 
     Returns ``digest``, ``changes``, empty when nothing had to be done and nothing was touched, and
     ``left``, what is not as it should be for all that, mostly empty.
@@ -805,11 +813,11 @@ def switch(name: str, digest: str | None = None) -> dict[str, Any]:
         salt '*' uwsgi_generation.switch mysite
     """
     with __salt__["release_record.alone"](name, "uwsgi_generation.switch"):
-        return _switch(name, digest)
+        return _switch(name, digest, release)
 
 
-def _switch(name: str, digest: str | None) -> dict[str, Any]:
-    wanted = _kept(name, digest) if digest else _wanted(name)
+def _switch(name: str, digest: str | None, release: str | None) -> dict[str, Any]:
+    wanted = _kept(name, digest) if digest else _wanted(name, release)
     found, missing = _with_socket(name)
     changes = _lacks(name, wanted, found)
     if not changes:
@@ -1844,7 +1852,7 @@ def rollback(name: str, digest: str | None = None) -> dict[str, Any]:
     said of it then: the same way, with the same checks, as any other switch.
 
     The next ``state.apply`` brings what the pillar says, unless it says the same by then. The way
-    back to another release is :py:func:`django_release.rollback`, which stays.
+    back to another release is :py:func:`site_rollback.rollback`, which stays.
 
     name
         the site
@@ -1866,15 +1874,36 @@ def rollback(name: str, digest: str | None = None) -> dict[str, Any]:
         return _rollback(name, digest)
 
 
+def serving(name: str) -> str | None:
+    """
+    The release that the site's uWSGI runs, whatever ``current`` says.
+
+    name
+        the site
+
+    Returns its ID; that of ``current`` when no generation runs.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_generation.serving mysite
+    """
+    for generation in __salt__["uwsgi_generation.list"](name):
+        if generation["state"] == "active" and generation["enabled"]:
+            return generation["release"]
+    return __salt__["django_release.current"](name)
+
+
 def _rollback(name: str, digest: str | None) -> dict[str, Any]:
     if digest is None:
         digest = _ran_before(name)
         if digest is None:
             raise CommandExecutionError(f"no generation of {name} ran before on this host")
     release = _kept(name, digest)["parts"]["release"]["id"]
-    if release != __salt__["django_release.serving"](name):
+    if release != serving(name):
         raise CommandExecutionError(
-            f"the generation {digest} ran another release: django_release.rollback {name} "
+            f"the generation {digest} ran another release: site_rollback.rollback {name} "
             f"{release} goes back to it"
         )
     return switch(name, digest)

@@ -38,8 +38,8 @@ def _waits(name: str, ret: dict[str, Any]) -> bool:
 def _going(name: str, lacks: list[str]) -> dict[str, Any]:
     """What goes before a release is copied or built, so that there is room for it."""
     try:
-        if lacks or __salt__["python_venv.lacking"](name):
-            return __salt__["django_release.prunable"](name)
+        if lacks or __salt__["python_venv.diff"](name):
+            return __salt__["release_live.leftovers"](name)
     except CommandExecutionError as error:
         # The state of the environment meets it again, and says it.
         log.info("%s", error)
@@ -63,7 +63,7 @@ def present(name: str) -> dict[str, Any]:
 
     A release on the host that was edited by hand is brought back to its content.
 
-    After ``django_release.rollback`` that is the release that was gone back to, as long as the
+    After ``site_rollback.rollback`` that is the release that was gone back to, as long as the
     source has nothing but what was gone back from; the comment says so.
 
     .. versionadded:: 0.1.0
@@ -72,7 +72,7 @@ def present(name: str) -> dict[str, Any]:
     try:
         if _waits(name, ret):
             return ret
-        lacks = __salt__["django_release.lacking"](name, refresh=True)
+        lacks = __salt__["django_release.diff"](name, refresh=True)
         wanted = __salt__["django_release.desired"](name)
         going = _going(name, lacks)
         if not lacks and not going:
@@ -87,8 +87,9 @@ def present(name: str) -> dict[str, Any]:
         if __opts__["test"]:
             ret.update(result=None, changes=changes, comment="\n".join(lacks or ["complete"]))
             return ret
-        __salt__["django_release.fetch"](name)
-        still = __salt__["django_release.lacking"](name)
+        __salt__["release_live.prune"](name)
+        __salt__["django_release.ensure"](name)
+        still = __salt__["django_release.diff"](name)
     except (CommandExecutionError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret
@@ -119,7 +120,7 @@ def prepared(name: str) -> dict[str, Any]:
 
     Done once for a release, a virtual environment and a process environment together; then
     nothing is started. What somebody else does to the database afterwards is not noticed here:
-    ask with ``django_release.pending``.
+    ask with ``django_preparation.pending``.
 
     .. versionadded:: 0.1.0
     """
@@ -128,7 +129,7 @@ def prepared(name: str) -> dict[str, Any]:
         if _waits(name, ret):
             return ret
         if __opts__["test"] and (
-            __salt__["django_release.lacking"](name) or __salt__["python_venv.lacking"](name)
+            __salt__["django_release.diff"](name) or __salt__["python_venv.diff"](name)
         ):
             ret.update(
                 result=None,
@@ -136,8 +137,8 @@ def prepared(name: str) -> dict[str, Any]:
                 comment="would be checked and prepared once it is on the host",
             )
             return ret
-        if __salt__["django_release.is_prepared"](name):
-            remarks = __salt__["django_release.remarks"](name)
+        if __salt__["django_preparation.is_complete"](name):
+            remarks = __salt__["django_preparation.remarks"](name)
             ret["comment"] = "; ".join(["checked and prepared", *remarks])
             return ret
         wanted = __salt__["django_release.desired"](name)
@@ -148,8 +149,8 @@ def prepared(name: str) -> dict[str, Any]:
                 comment=f"the release {wanted['id']} would be checked and prepared",
             )
             return ret
-        done = __salt__["django_release.prepare"](name)
-        ready = __salt__["django_release.is_prepared"](name)
+        done = __salt__["django_preparation.ensure"](name)
+        ready = __salt__["django_preparation.is_complete"](name)
         # A tree that collected static files for the first time has them left out from now on.
         wanted = __salt__["django_release.desired"](name)
     except (CommandExecutionError, OSError) as error:
@@ -164,7 +165,7 @@ def prepared(name: str) -> dict[str, Any]:
         ret.update(result=False, comment="prepared, and yet the project changed meanwhile")
         return ret
     ret["comment"] = f"the release {wanted['id']} is checked and prepared"
-    for remark in __salt__["django_release.remarks"](name):
+    for remark in __salt__["django_preparation.remarks"](name):
         ret["comment"] += f"; {remark}"
     if done["pending"]:
         ret["comment"] += "; left to you (project:migrate is false): " + ", ".join(done["pending"])
@@ -199,7 +200,7 @@ def live(name: str) -> dict[str, Any]:
     try:
         if _waits(name, ret):
             return ret
-        todo = __salt__["django_release.to_switch"](name)
+        todo = __salt__["release_live.diff"](name)
         wanted = __salt__["django_release.desired"](name)
         if not todo:
             ret["comment"] = f"the release {wanted['id']} is live"
@@ -209,8 +210,8 @@ def live(name: str) -> dict[str, Any]:
                 result=None, changes=todo, comment=f"the release {wanted['id']} would be live"
             )
             return ret
-        ret["changes"] = __salt__["django_release.switch"](name)
-        still = __salt__["django_release.to_switch"](name)
+        ret["changes"] = __salt__["release_live.ensure"](name)
+        still = __salt__["release_live.diff"](name)
     except (CommandExecutionError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret
@@ -243,7 +244,7 @@ def absent(name: str) -> dict[str, Any]:
         if not __opts__["test"]:
             # Nothing but what is fetched again.
             __salt__["release_source.forget"](name)
-        found = __salt__["django_release.removable"](name)
+        found = __salt__["django_release.leftovers"](name)
         left = ", ".join(__salt__["django_release.left"](name))
         told = f"; not made by this formula and left to you: {left}" if left else ""
         if not found:
@@ -257,7 +258,7 @@ def absent(name: str) -> dict[str, Any]:
             ret.update(result=None, comment=f"would be removed{told}")
             return ret
         __salt__["django_release.remove"](name)
-        still = __salt__["django_release.removable"](name)
+        still = __salt__["django_release.leftovers"](name)
     except (CommandExecutionError, OSError) as error:
         ret.update(result=False, changes={}, comment=str(error))
         return ret

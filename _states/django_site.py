@@ -309,7 +309,7 @@ def _kept(sites: list[str]) -> list[str]:
     """What stays on the host of sites that are gone, in a sentence."""
     if __salt__["django_release.data_may_go"]():
         return []
-    paths = [path for site in sites for path in __salt__["django_release.removable"](site)]
+    paths = [path for site in sites for path in __salt__["django_release.leftovers"](site)]
     named = ", ".join(paths[:_NAMED])
     more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
     return [f"kept, as nginx_uwsgi_django:clean:data is not true: {named}{more}"] if paths else []

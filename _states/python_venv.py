@@ -54,7 +54,7 @@ def built(name: str) -> dict[str, Any]:
             ret["comment"] = f"would be built with {project['python']}, once that is installed"
             return ret
         wanted = __salt__["python_venv.desired"](name)
-        lacks = __salt__["python_venv.lacking"](name)
+        lacks = __salt__["python_venv.diff"](name)
         if lacks is None:
             ret["comment"] = f"{wanted['path']} is complete"
             return ret
@@ -62,8 +62,8 @@ def built(name: str) -> dict[str, Any]:
         if __opts__["test"]:
             ret.update(result=None, changes=changes, comment=lacks)
             return ret
-        __salt__["python_venv.build"](name)
-        lacks = __salt__["python_venv.lacking"](name)
+        __salt__["python_venv.ensure"](name)
+        lacks = __salt__["python_venv.diff"](name)
     except (CommandExecutionError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret

@@ -38,7 +38,7 @@ def running(name: str) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
         if not __salt__["site_pillar.site"](name)["companions"]:
-            if not __salt__["site_companion.remains"](name):
+            if not __salt__["site_companion.leftovers"](name):
                 ret["comment"] = "it has none"
                 return ret
         else:
@@ -47,10 +47,10 @@ def running(name: str) -> dict[str, Any]:
                 ret.update(result=None, changes={"companions": {"old": None, "new": awaits}})
                 ret["comment"] = f"would be done {awaits}"
                 return ret
-        done = before = __salt__["site_companion.lacks"](name)
+        done = before = __salt__["site_companion.diff"](name)
         if not __opts__["test"] and before["changes"]:
-            done = __salt__["site_companion.bring"](name)
-        left = __salt__["site_companion.lacks"](name)["changes"] if not __opts__["test"] else {}
+            done = __salt__["site_companion.ensure"](name)
+        left = __salt__["site_companion.diff"](name)["changes"] if not __opts__["test"] else {}
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret
@@ -86,7 +86,7 @@ def absent(name: str) -> dict[str, Any]:
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
-        found = __salt__["site_companion.remains"](name)
+        found = __salt__["site_companion.leftovers"](name)
         if not found:
             ret["comment"] = "there is none"
             return ret
@@ -95,7 +95,7 @@ def absent(name: str) -> dict[str, Any]:
             ret.update(result=None, comment="all companions would be stopped and removed")
             return ret
         __salt__["site_companion.remove"](name)
-        left = __salt__["site_companion.remains"](name)
+        left = __salt__["site_companion.leftovers"](name)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, changes={}, comment=str(error))
         return ret

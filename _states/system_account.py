@@ -35,7 +35,7 @@ def present(name: str) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
         account = __salt__["system_account.wanted"](name)
-        lacks = __salt__["system_account.missing"](name)
+        lacks = __salt__["system_account.diff"](name)
         if not lacks:
             ret["comment"] = f"the user {account['user']} is there"
             return ret
@@ -44,8 +44,8 @@ def present(name: str) -> dict[str, Any]:
             ret["result"] = None
             ret["comment"] = "would be made: " + ", ".join(sorted(lacks))
             return ret
-        __salt__["system_account.create"](name)
-        still = __salt__["system_account.missing"](name)
+        __salt__["system_account.ensure"](name)
+        still = __salt__["system_account.diff"](name)
     except (CommandExecutionError, OSError) as error:
         ret.update(result=False, changes={}, comment=str(error))
         return ret
@@ -77,7 +77,7 @@ def absent(name: str) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
         account = __salt__["system_account.wanted"](name)
-        found = __salt__["system_account.removable"](name)
+        found = __salt__["system_account.leftovers"](name)
         if not found:
             ret["comment"] = f"nothing of the account {account['user']} is this formula's"
             return ret
@@ -87,7 +87,7 @@ def absent(name: str) -> dict[str, Any]:
             ret["comment"] = "would be removed: " + ", ".join(sorted(found))
             return ret
         __salt__["system_account.remove"](name)
-        still = __salt__["system_account.removable"](name)
+        still = __salt__["system_account.leftovers"](name)
     except (CommandExecutionError, OSError) as error:
         ret.update(result=False, changes={}, comment=str(error))
         return ret

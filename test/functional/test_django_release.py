@@ -226,7 +226,7 @@ def test_prepared_migrates_and_collects_as_the_site_into_what_outlives_the_relea
     before = snapshot(host, SITE, STATE_DIR)
     unchanged(host)
     assert snapshot(host, SITE, STATE_DIR) == before
-    assert host.salt_call("django_release.pending", "mysite") == []
+    assert host.salt_call("django_preparation.pending", "mysite") == []
 
 
 def test_nothing_is_started_when_nothing_changed(host):
@@ -262,7 +262,7 @@ def test_a_secret_of_the_environment_is_in_no_word_of_salts(host):
     assert host.run(f"grep -rl hunter2 {STATE_DIR} || true").stdout == ""
     # Red as long as the cause stays, and what is live stays live.
     assert state(host, "prepared")["result"] is False
-    assert host.salt_call("django_release.pending", "mysite") == ["shop.0002_refuse"]
+    assert host.salt_call("django_preparation.pending", "mysite") == ["shop.0002_refuse"]
     assert current(host) == live
     host.run(f"rm {SOURCE}/shop/migrations/0002_refuse.py")
     unchanged(host)
@@ -277,13 +277,13 @@ def test_a_management_command_runs_as_the_site_in_the_live_release(host):
         "import getpass, os, sys; print(getpass.getuser(), os.getcwd(), os.environ['SECRET_KEY']); "
         "sys.exit(3)"
     )
-    done = host.salt_call("django_release.manage", "mysite", f'shell -c "{code}"')
+    done = host.salt_call("django_command.manage", "mysite", f'shell -c "{code}"')
     assert done["retcode"] == 3
     assert f"mysite {SITE}/releases/{live} **********" in done["stdout"]
     assert SECRET not in done["stdout"]
-    checked = host.salt_call("django_release.manage", "mysite", "migrate --check")
+    checked = host.salt_call("django_command.manage", "mysite", "migrate --check")
     assert checked["retcode"] == 0, checked["stdout"]
-    unknown = host.salt_call("django_release.manage", "mysite", "no-such-command")
+    unknown = host.salt_call("django_command.manage", "mysite", "no-such-command")
     assert unknown["retcode"] == 1 and "Unknown command" in unknown["stdout"]
     host.write(f"{SOURCE}/site_/wsgi.py", PROJECT["site_/wsgi.py"])
     good(host, "present")
@@ -366,7 +366,7 @@ def test_only_the_host_that_the_pillar_names_migrates(host):
         assert "shop.0002_more" in failed.comment
         assert "for another.example to apply" in failed.comment
         assert "nginx_uwsgi_django:sites:mysite:project:migrate:host" in failed.comment
-        assert host.salt_call("django_release.pending", "mysite") == ["shop.0002_more"]
+        assert host.salt_call("django_preparation.pending", "mysite") == ["shop.0002_more"]
         assert current(host) == live
     here = pillar(migrate={"host": host.salt_call("config.get", "id")})
     done = steps(host, *STEPS, pillar=here)["django_release.prepared"]
@@ -458,7 +458,7 @@ def answers(host):
 
 
 def rollback(host, *words, **more):
-    return host.salt_call("django_release.rollback", "mysite", *words, **more)
+    return host.salt_call("site_rollback.rollback", "mysite", *words, **more)
 
 
 def refused(host, *words, **more):
@@ -484,7 +484,7 @@ def served(host):
 
 def test_a_rollback_leads_to_what_served_before_and_what_was_left_stays_away(host, served):
     first, second, third = served
-    told = {one["release"]: one for one in host.salt_call("django_release.releases", "mysite")}
+    told = {one["release"]: one for one in host.salt_call("site_rollback.releases", "mysite")}
     assert list(told)[:3] == [third, second, first]
     assert told[third]["why_not"] == "it serves"
     assert told[second]["why_not"] is None and told[second]["source"] == "salt://project"
@@ -524,7 +524,7 @@ def test_a_rollback_without_its_source_and_one_that_is_no_good(host, served):
     _, second, _ = served
     fifth = serve(host, "v5")
     # There is one way back to a release; the other one is for uWSGI's settings.
-    with pytest.raises(HostError, match=f"django_release.rollback mysite {second}"):
+    with pytest.raises(HostError, match=f"site_rollback.rollback mysite {second}"):
         host.salt_call("uwsgi_generation.rollback", "mysite")
     assert answers(host) == "v5"
     host.run(f"mv {SOURCE} {SOURCE}.away")
@@ -573,9 +573,9 @@ def test_what_django_cannot_undo_is_gone_back_from_only_when_told(host, served):
     after = current(host)
     said = refused(host)
     assert "what Django cannot undo" in said and "shop.0003_ever (Raw Python operation)" in said
-    told = {one["release"]: one for one in host.salt_call("django_release.releases", "mysite")}
+    told = {one["release"]: one for one in host.salt_call("site_rollback.releases", "mysite")}
     assert "shop.0003_ever" in told[before]["why_not"]
-    back = rollback(host, for_good=True)
+    back = rollback(host, allow_irreversible=True)
     assert back["release"] == {"old": after, "new": before}
     assert back["beyond"] == ["shop.0002_more", "shop.0003_ever"]
     assert answers(host) == "v6"

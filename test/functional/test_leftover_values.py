@@ -168,7 +168,7 @@ def test_a_link_in_the_place_of_a_sites_directory_is_not_followed(
     victim.run(*as_the_site, "ln", "-s", target, place)
     try:
         with pytest.raises(Exception, match="is to be a directory of the site's, and .* in it is"):
-            victim.salt_call("django_release.fetch", "stays", pillar=pillar(STAYS))
+            victim.salt_call("django_release.ensure", "stays", pillar=pillar(STAYS))
     finally:
         victim.run("rm", place)
         victim.run("mv", f"{place}.aside", place)

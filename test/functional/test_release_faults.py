@@ -148,7 +148,7 @@ def whole(host: Host) -> None:
     """Nothing that is half done is left, and what serves is what is called current."""
     assert host.run("ls -A /srv/mysite/releases | grep -v '^[0-9a-f]*$'", check=False).stdout == ""
     assert site.traces_of_preflight(host) == ""
-    live = host.salt_call("django_release.serving", "mysite")
+    live = host.salt_call("uwsgi_generation.serving", "mysite")
     assert host.run("readlink /srv/mysite/current").stdout.strip() == f"releases/{live}"
     (unit,) = site.enabled(host)
     assert site.active(host) == unit
@@ -452,19 +452,19 @@ def test_hooks_run_where_there_is_something_to_do_and_a_dry_run_only_names_them(
     assert run.ok, run.failed
     assert served(host) == version
     ran = [line.split() for line in host.read("/srv/mysite/shared/data/hooks").splitlines()]
-    live = host.salt_call("django_release.serving", "mysite")
+    live = host.salt_call("uwsgi_generation.serving", "mysite")
     assert ran == [[point, live, "mysite"] for point in points]
     assert set(host.salt_call("release_hook.last", "mysite")) == set(points)
     again = host.apply(RUN)
     assert again.ok and again.changed == []
     # A rollback is a switch, too.
-    back = host.salt_call("django_release.rollback", "mysite")["release"]["new"]
+    back = host.salt_call("site_rollback.rollback", "mysite")["release"]["new"]
     ran = [line.split() for line in host.read("/srv/mysite/shared/data/hooks").splitlines()]
     assert ran[6:] == [["before_switch", back, "mysite"], ["after_switch", back, "mysite"]]
 
 
 def test_a_rollback_under_load_loses_nothing_and_a_killed_one_is_finished(host, project, sample):
-    words = salt_words(host, "django_release.rollback", name="mysite")
+    words = salt_words(host, "site_rollback.rollback", name="mysite")
     old = served(host)
     new = project.next()
     good(host, new)
@@ -480,7 +480,7 @@ def test_a_rollback_under_load_loses_nothing_and_a_killed_one_is_finished(host, 
         for call, number in sample(found[::3], 4):
             version = project.next()
             good(host, version)
-            before = host.salt_call("django_release.serving", "mysite")
+            before = host.salt_call("uwsgi_generation.serving", "mysite")
             done = traced(
                 host, words, f"-etrace={call}", f"-einject={call}:signal=KILL:when={number}"
             )
@@ -490,7 +490,7 @@ def test_a_rollback_under_load_loses_nothing_and_a_killed_one_is_finished(host, 
             run = host.apply(RUN)
             assert run.ok, run.failed
             meant = held["release"] if held else before
-            assert host.salt_call("django_release.serving", "mysite") == meant, (call, number)
+            assert host.salt_call("uwsgi_generation.serving", "mysite") == meant, (call, number)
             whole(host)
             again = host.apply(RUN)
             assert again.ok and again.changed == [], (call, number)
@@ -519,15 +519,15 @@ def test_a_rollback_and_whatever_else_there_is_take_turns(host, project):
 
     def refused(salt):
         with pytest.raises(CommandFailed) as told:
-            host.salt_call("django_release.rollback", "mysite", salt=salt)
+            host.salt_call("site_rollback.rollback", "mysite", salt=salt)
         return str(told.value)
 
     host.salt_call("saltutil.sync_all", salt="3006")
     # A rollback is under way.
     host.run(f"touch {data}/wait")
-    first = call(host, "first", salt_words(host, "django_release.rollback", name="mysite"))
+    first = call(host, "first", salt_words(host, "site_rollback.rollback", name="mysite"))
     assert begun()
-    who = f"mysite is being changed by django_release.rollback (process {first}, since "
+    who = f"mysite is being changed by site_rollback.rollback (process {first}, since "
     assert who in refused("3008")
     assert who in refused("3006")
     project.next()

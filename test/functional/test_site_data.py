@@ -214,7 +214,7 @@ def test_a_callable_that_does_without_django_is_checked_all_the_same(host, chang
 def test_what_a_management_command_writes_can_be_handed_out(host):
     deploy(host)
     code = f"open('{SITE}/shared/media/by-hand', 'w').close()"
-    assert host.salt_call("django_release.manage", "mysite", f'shell -c "{code}"')["retcode"] == 0
+    assert host.salt_call("django_command.manage", "mysite", f'shell -c "{code}"')["retcode"] == 0
     assert host.run(f"stat -c %a {SITE}/shared/media/by-hand").stdout == "644\n"
 
 

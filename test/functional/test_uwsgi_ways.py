@@ -114,7 +114,7 @@ def test_a_copied_tutorial_s_ini_works(up):
     assert environ["P_VERSION"] == 'mysite 50% "x"' and environ["LANG"] == "C"
     # The same for management commands.
     shown = up.salt_call(
-        "django_release.manage", "mysite", "shell -c 'import os; print(os.environ[\"P_VERSION\"])'"
+        "django_command.manage", "mysite", "shell -c 'import os; print(os.environ[\"P_VERSION\"])'"
     )
     assert shown["stdout"].strip().endswith('mysite 50% "x"')
 

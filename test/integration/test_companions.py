@@ -113,7 +113,7 @@ def test_a_task_is_done_by_the_worker(applied):
     assert there(applied, "first-packed"), applied.run(f"journalctl -u {UNIT}").stdout
     again = applied.apply()
     assert again.ok and again.changed == []
-    told = applied.salt_call("django_release.manage", "shop", "check")
+    told = applied.salt_call("django_command.manage", "shop", "check")
     assert told["retcode"] == 0, told
 
 
@@ -140,11 +140,11 @@ def test_a_task_that_runs_during_a_switch_is_finished_by_the_old_worker(applied)
 
 
 def test_a_rollback_takes_the_worker_along_and_back(applied):
-    two = applied.salt_call("django_release.serving", "shop")
+    two = applied.salt_call("uwsgi_generation.serving", "shop")
     for task, said, release in (("fourth", "one", None), ("fifth", "two", two)):
         before = pid(applied)
         words = ["shop", *([release] if release else [])]
-        answer = applied.salt_call("django_release.rollback", *words)
+        answer = applied.salt_call("site_rollback.rollback", *words)
         assert set(answer["changes"]) >= {"generation", "current", "worker"}, answer
         now = pid(applied)
         assert now != before

@@ -164,7 +164,7 @@ def test_the_one_with_postgresql_has_its_tables_and_sends_to_https(applied):
     status, headers, _ = applied.get("/", "shifts.example")
     assert (status, headers["location"]) == (301, "https://shifts.example/")
     script = "from django.contrib.auth import get_user_model as m; print(m()._meta.db_table)"
-    told = applied.salt_call("django_release.manage", "shifts", f'shell -c "{script}"')
+    told = applied.salt_call("django_command.manage", "shifts", f'shell -c "{script}"')
     assert told["retcode"] == 0, told
     # A user model of its own: not Django's table.
     table = told["stdout"].split()[-1]
@@ -179,7 +179,7 @@ def test_who_logs_in_to_the_one_with_postgresql_sees_its_pages(applied):
         "from ephios.core.models import UserProfile; UserProfile.all_objects.create_superuser("
         "'ann@shifts.example', 'Ann Example', '1990-01-01', 'a-pass-phrase')"
     )
-    made = applied.salt_call("django_release.manage", "shifts", f'shell -c "{make}"')
+    made = applied.salt_call("django_command.manage", "shifts", f'shell -c "{make}"')
     assert made["retcode"] == 0, made
     applied.run("grep -q shifts.example /etc/hosts || echo 127.0.0.1 shifts.example >>/etc/hosts")
     seen = json.loads(applied.run("python3", "-c", f"PASSWORD = 'a-pass-phrase'{VISITOR}").stdout)
@@ -195,7 +195,7 @@ def test_who_logs_in_to_the_one_with_postgresql_sees_its_pages(applied):
 def test_the_worker_of_the_project_works(applied):
     assert applied.run("systemctl is-active django-hpc.queue.service").stdout == "active\n"
     task = "from django_q.tasks import async_task; async_task('math.copysign', 2, -2)"
-    sent = applied.salt_call("django_release.manage", "hpc", f'shell -c "{task}"')
+    sent = applied.salt_call("django_command.manage", "hpc", f'shell -c "{task}"')
     assert sent["retcode"] == 0, sent
     database = "/srv/hpc/shared/data/coldfront.db"
     question = f"import sqlite3; print(sqlite3.connect('{database}').execute('select success from django_q_task').fetchall())"

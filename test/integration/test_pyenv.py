@@ -103,7 +103,7 @@ def test_the_site_runs_in_the_interpreter_that_is_named(pyenv_host: Host) -> Non
     assert run.ok, run
     assert pyenv_host.get("/", NAME)[0] == 200
     told = pyenv_host.salt_call(
-        "django_release.manage", "mysite", 'shell -c "import sys; print(sys.version.split()[0])"'
+        "django_command.manage", "mysite", 'shell -c "import sys; print(sys.version.split()[0])"'
     )
     assert told["retcode"] == 0 and told["stdout"].split()[-1] == VERSION, told
     unit = pyenv_host.salt_call("uwsgi_generation.status", "mysite")["unit"]

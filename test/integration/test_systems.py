@@ -148,7 +148,7 @@ def test_a_release_and_a_rollback_lose_nothing(made: Made) -> None:
     def act() -> None:
         made.apply()
         assert made.page() == version
-        made.call("django_release.rollback", "mysite")
+        made.call("site_rollback.rollback", "mysite")
         assert made.page() == before
 
     assert {before, version} <= set(made.under_load(act)["seen"])

@@ -18,17 +18,20 @@ LIBRARY, ASKED, HOST, WHOLE = range(4)
 LAYERS = {
     **dict.fromkeys(("ec2_instance", "site_pillar"), ASKED),
     **dict.fromkeys(
-        ("django_site", "nginx_uwsgi_django", "rollout_host", "site_health", "site_leftovers"),
+        (
+            "django_site",
+            "nginx_uwsgi_django",
+            "rollout_host",
+            "site_health",
+            "site_leftovers",
+            "site_rollback",
+        ),
         WHOLE,
     ),
 }
 
 # Calls that lead to a layer above, or back to where they come from: each is to go.
 AGAINST = {
-    ("django_release", "site_companion"),
-    ("django_release", "release_hook"),
-    ("django_release", "uwsgi_generation"),
-    ("python_venv", "django_release"),
     ("uwsgi_socket", "uwsgi_generation"),
 }
 

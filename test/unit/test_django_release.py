@@ -2,15 +2,17 @@
 What a release is made of, what is hidden in its messages, and where its directories lead.
 """
 
+import grp
 import os
 import pathlib
+import pwd
 import shutil
 import tempfile
 
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from _nud import contract_resolve
+from _nud import contract_resolve, redaction, release_files
 
 USER, GROUP = "games", "games"
 
@@ -196,7 +198,7 @@ def test_collected_files_are_no_part_of_a_release_once_the_settings_were_read(lo
 def test_a_trees_static_files_are_where_its_settings_say_but_only_inside_the_tree(loaded, tree):
     m = loaded(requirements=None)
     place = m.django_release.directories("mysite")["static"]
-    before = m.django_release.environment("mysite")
+    before = m.site_plan.environment("mysite")
     for told, taken in (
         (str(tree / "public/static"), str(tree / "public/static")),
         ("/etc", place),
@@ -209,7 +211,7 @@ def test_a_trees_static_files_are_where_its_settings_say_but_only_inside_the_tre
         m.salt["release_record.write"]("mysite", "facts.json", facts)
         assert m.django_release.directories("mysite")["static"] == taken, told
         # What the project itself is told is the same before it was asked and after.
-        assert m.django_release.environment("mysite") == before
+        assert m.site_plan.environment("mysite") == before
 
 
 def test_a_missing_project_is_a_sentence_that_names_the_pillar(loaded, folder):
@@ -230,31 +232,31 @@ def test_a_missing_project_is_a_sentence_that_names_the_pillar(loaded, folder):
         ("back\\slash-y", "repr is 'back\\\\slash-y'"),
     ],
 )
-def test_a_value_of_the_environment_is_hidden_in_what_a_step_says(loaded, value, text):
-    hidden = loaded(env={"VALUE": value}).django_release._hidden("mysite", text)
+def test_a_value_of_the_environment_is_hidden_in_what_a_step_says(value, text):
+    hidden = redaction.redact({"VALUE": value}, text)
     assert "**********" in hidden
     for part in (value, "p@ssw0rd", "p%40ssw0rd", "slash-y"):
         assert part not in hidden
 
 
-def test_paths_and_hosts_of_the_environment_are_shown_where_they_are_no_secret(loaded):
+def test_paths_and_hosts_of_the_environment_are_shown_where_they_are_no_secret():
     env = {"PGHOST": "/var/run/postgresql", "DB_HOST": "db1.example.net", "KEY_FILE": "/etc/key"}
     text = " ".join(env.values())
-    assert loaded(env=env).django_release._hidden("mysite", text) == text
+    assert redaction.redact(env, text) == text
     for key, value in (("API_KEY", "/abc/def+g"), ("TOKEN_HOST", "a b@c"), ("PATH_", "/secret")):
-        assert value not in loaded(env={key: value}).django_release._hidden("mysite", value)
+        assert value not in redaction.redact({key: value}, value)
 
 
-def test_words_that_hide_nothing_stay_readable(loaded):
-    m = loaded(env={"DEBUG": "False", "LANG_": "en", "N": "1", "EMPTY": ""})
+def test_words_that_hide_nothing_stay_readable():
+    env = {"DEBUG": "False", "LANG_": "en", "N": "1", "EMPTY": ""}
     text = "False is 1 of the values en"
-    assert m.django_release._hidden("mysite", text) == text
+    assert redaction.redact(env, text) == text
 
 
 def test_the_environment_tells_the_project_where_its_data_is(loaded, folder):
     m = loaded(env={"LANG": "ko_KR.UTF-8", "SECRET": "x"}, requirements=None)
     home = str(folder / "state/sites/mysite")
-    environment = m.django_release.environment("mysite")
+    environment = m.site_plan.environment("mysite")
     assert environment["DJANGO_DATA_DIR"] == f"{home}/data"
     assert environment["DJANGO_STATIC_ROOT"] == f"{home}/static"
     assert environment["DJANGO_SETTINGS_MODULE"] == "mysite.settings"
@@ -281,20 +283,20 @@ def test_the_environment_tells_the_project_its_names(loaded, names, health, told
     site = m.site_pillar.settings()["sites"]["mysite"]
     site["server_names"] = names
     site["health"]["host"] = health.get("host", contract_resolve._concrete(names[0]))
-    assert m.django_release.environment("mysite").get("DJANGO_ALLOWED_HOSTS") == told
+    assert m.site_plan.environment("mysite").get("DJANGO_ALLOWED_HOSTS") == told
     m = loaded(requirements=None, env={"DJANGO_ALLOWED_HOSTS": "*"})
-    assert m.django_release.environment("mysite")["DJANGO_ALLOWED_HOSTS"] == "*"
+    assert m.site_plan.environment("mysite")["DJANGO_ALLOWED_HOSTS"] == "*"
 
 
-def test_a_directory_inside_somebody_elses_is_made_through_no_link(loaded, tree, folder):
-    m = loaded()
+def test_a_directory_inside_somebody_elses_is_made_through_no_link(tree, folder):
+    owner = (pwd.getpwnam(USER).pw_uid, grp.getgrnam(GROUP).gr_gid)
     (folder / "etc").mkdir()
     (tree / "public").symlink_to(folder / "etc")
     with pytest.raises(CommandExecutionError, match="public in it is none"):
-        m.django_release._make_inside("mysite", str(tree), "public/static", 0o755)
+        release_files.make_inside(str(tree), "public/static", 0o755, owner)
     assert list((folder / "etc").iterdir()) == []
     (tree / "public").unlink()
-    m.django_release._make_inside("mysite", str(tree), "public/static", 0o755)
+    release_files.make_inside(str(tree), "public/static", 0o755, owner)
     assert (tree / "public/static").owner() == USER
     assert (tree / "public/static").stat().st_mode & 0o777 == 0o755
 
@@ -309,7 +311,7 @@ def test_a_source_that_changes_while_it_is_copied_is_no_release(loaded, tree, fo
         "source": "salt://mysite",
         "revision": None,
     }
-    copy = m.django_release._copy_file
+    copy = release_files.copy_file
     done = []
 
     def copy_and_edit(source, target, gid):
@@ -318,13 +320,13 @@ def test_a_source_that_changes_while_it_is_copied_is_no_release(loaded, tree, fo
         done.append(source)
         copy(source, target, gid)
 
-    monkeypatch.setattr(m.django_release, "_copy_file", copy_and_edit)
+    monkeypatch.setattr(release_files, "copy_file", copy_and_edit)
     with pytest.raises(CommandExecutionError, match="changed while it was copied"):
-        m.django_release.fetch("mysite")
+        m.django_release.ensure("mysite")
     assert list((place / "releases").iterdir()) == []
-    monkeypatch.setattr(m.django_release, "_copy_file", copy)
-    m.django_release.fetch("mysite")
-    assert m.django_release.lacking("mysite") == []
+    monkeypatch.setattr(release_files, "copy_file", copy)
+    m.django_release.ensure("mysite")
+    assert m.django_release.diff("mysite") == []
     (made,) = (place / "releases").iterdir()
     assert (made / "mysite/wsgi.py").read_text() == "edited = True\n"
     assert (made / "mysite/wsgi.py").stat().st_mode & 0o777 == 0o640
@@ -333,9 +335,9 @@ def test_a_source_that_changes_while_it_is_copied_is_no_release(loaded, tree, fo
 
 def test_a_path_that_the_user_of_the_site_cannot_read_is_named(loaded, tree, folder):
     m = loaded()
-    m.system_account.create("mysite")
+    m.system_account.ensure("mysite")
     assert (
-        m.django_release._unreadable("mysite", str(tree), m.django_release._source("mysite")[1])
+        release_files.unreadable(str(tree), m.django_release._source("mysite")[1], USER, GROUP)
         is None
     )
     for path, mode in (
@@ -346,12 +348,12 @@ def test_a_path_that_the_user_of_the_site_cannot_read_is_named(loaded, tree, fol
         before = path.stat().st_mode
         path.chmod(mode)
         with pytest.raises(CommandExecutionError) as caught:
-            m.django_release.lacking("mysite")
+            m.django_release.diff("mysite")
         assert f"{USER} cannot read {path}," in str(caught.value)
         path.chmod(before)
     # What is no part of the release may be anybody's secret.
     (tree / ".git").mkdir(mode=0o700)
-    m.django_release.lacking("mysite")
+    m.django_release.diff("mysite")
 
 
 def test_a_directory_that_a_process_runs_in_is_in_use(loaded, folder, monkeypatch):
@@ -402,39 +404,42 @@ def test_the_names_that_a_project_has_to_answer_to_are_those_of_the_pillar(loade
     key = "nginx_uwsgi_django:sites:mysite"
     site["server_names"] = ["_", "*.a.example", "WWW.b.example", ".c.example", "d.*"]
     site["health"]["host"] = "health.a.example"
-    assert m.django_release._hosts("mysite") == {
+    assert m.django_preparation._hosts(site) == {
         "www.b.example": f"{key}:server_names:2",
         "c.example": f"{key}:server_names:3",
         "health.a.example": f"{key}:health:host",
     }
     # Where DisallowedHost is the answer that is waited for.
     site["health"]["status"] = [400]
-    assert "health.a.example" not in m.django_release._hosts("mysite")
+    assert "health.a.example" not in m.django_preparation._hosts(site)
     site["project"]["check"]["hosts"] = False
-    assert m.django_release._hosts("mysite") == {}
+    assert m.django_preparation._hosts(site) == {}
 
 
 def test_settings_that_cannot_serve_the_site_are_told_all_at_once(loaded):
-    m = loaded(env={"HOSTS": "hidden-host"})
-    m.django_release._check_settings("mysite", FACTS)
+    m = loaded(env={"HOSTS": "hidden-host"}, requirements=None)
+    plan = m.site_plan.of("mysite")
+    m.django_preparation._check_settings(plan, FACTS)
     wrong = {
         "refused_hosts": ["mysite.example"],
         "allowed_hosts": ["hidden-host"],
         "static_root": "",
     }
     with pytest.raises(CommandExecutionError) as caught:
-        m.django_release._check_settings("mysite", {**FACTS, **wrong})
+        m.django_preparation._check_settings(plan, {**FACTS, **wrong})
     hosts, static = str(caught.value).splitlines()
     assert "refuses mysite.example (nginx_uwsgi_django:sites:mysite:server_names:0)" in hosts
     assert "hidden-host" not in hosts
     assert "STATIC_ROOT in the settings mysite.settings is not set" in static
     # Nothing to collect: no STATIC_ROOT is needed.
-    m.django_release._check_settings("mysite", {**FACTS, "static_root": "", "collects": False})
+    m.django_preparation._check_settings(plan, {**FACTS, "static_root": "", "collects": False})
 
 
 def test_what_is_checked_is_part_of_what_a_site_was_prepared_for(loaded):
-    before = loaded(requirements=None).django_release.marker("mysite")
-    after = loaded(requirements=None, check={"deploy": "WARNING"}).django_release.marker("mysite")
+    before = loaded(requirements=None).django_preparation.marker("mysite")
+    after = loaded(requirements=None, check={"deploy": "WARNING"}).django_preparation.marker(
+        "mysite"
+    )
     assert before != after
 
 
@@ -445,13 +450,13 @@ def test_only_the_named_host_migrates_and_another_knows_which(loaded):
         ({"host": "unit"}, (True, None)),
         ({"host": "web1"}, (False, "web1")),
     ):
-        assert loaded(migrate=told).django_release._migrates("mysite") == migrates
+        assert loaded(migrate=told).django_preparation._migrates("mysite") == migrates
 
 
 @pytest.mark.parametrize("command", ["", "  ", "shell -c 'x"])
 def test_a_management_command_that_is_none_is_refused(loaded, command):
     with pytest.raises(CommandExecutionError, match="command"):
-        loaded().django_release.manage("mysite", command)
+        loaded().django_command.manage("mysite", command)
 
 
 # --- Back ----------------------------------------------------------------------------------------
@@ -472,7 +477,7 @@ def served(loaded):
 
 
 def test_the_way_back_starts_from_what_serves_and_not_from_what_was_noted(served):
-    before = served.django_release._served_before
+    before = served.site_rollback._served_before
     assert before("mysite", "c") == "b"
     # A switch to d that was killed before it was noted.
     assert before("mysite", "d") == "c"
@@ -513,7 +518,7 @@ def plan(**migrations):
 def test_what_a_release_does_not_know_of_the_database_is_told(served, old, new, beyond):
     served.release_record.add_to_release("mysite", "b", migrations=old)
     served.release_record.add_to_release("mysite", "c", migrations=new)
-    assert served.django_release._beyond("mysite", "b") == beyond
+    assert served.site_rollback._beyond("mysite", "b") == beyond
 
 
 def test_what_was_gone_back_from_is_still_in_the_database(served):
@@ -521,26 +526,26 @@ def test_what_was_gone_back_from_is_still_in_the_database(served):
         served.release_record.add_to_release("mysite", release, migrations=what)
     served.release_record.hold("mysite", "b", "c")
     served.live = "b"
-    assert served.django_release._beyond("mysite", "a") == {"shop.b": [], "shop.c": ["x"]}
+    assert served.site_rollback._beyond("mysite", "a") == {"shop.b": [], "shop.c": ["x"]}
 
 
-def test_what_cannot_be_gone_back_to_says_why(served, monkeypatch):
+def test_what_cannot_be_gone_back_to_says_why(served):
     m = served
-    monkeypatch.setattr(m.django_release, "stored", lambda name: ["b", "c", "d"])
-    monkeypatch.setattr(m.django_release, "desired", lambda name: {"id": "b", "path": "/srv"})
-    m.salt["python_venv.lacking"] = lambda name: None
+    m.salt["django_release.stored"] = lambda name: ["b", "c", "d"]
+    m.salt["django_release.desired"] = lambda name, release: {"id": release, "path": "/srv"}
+    m.salt["python_venv.diff"] = lambda name, release: None
 
     def why(release, **told):
-        return m.django_release._why_not("mysite", release, **told)
+        return m.site_rollback._why_not("mysite", release, **told)
 
     assert why("b") is None
-    assert why("c") == "it serves"
-    assert why("a") == "it is not on this host any more"
-    assert why("d") == "it never served here"
+    assert why("c") == "it is already live"
+    assert why("a") == "it is no longer on this host"
+    assert why("d") == "it was never live on this host"
     m.release_record.add_to_release("mysite", "c", migrations=plan(c="Raw SQL operation"))
-    assert "shop.c (Raw SQL operation)" in why("b") and why("b", for_good=True) is None
-    m.salt["python_venv.lacking"] = lambda name: "/x is to be built"
-    told = why("b", for_good=True)
+    assert "shop.c (Raw SQL operation)" in why("b") and why("b", allow_irreversible=True) is None
+    m.salt["python_venv.diff"] = lambda name, release: "/x is to be built"
+    told = why("b", allow_irreversible=True)
     assert "/x is to be built" in told and "sites:mysite:project:release to b" in told
 
 
@@ -548,7 +553,7 @@ def test_a_tree_that_runs_where_it_is_and_a_pillar_that_names_a_release_are_not_
     loaded, served
 ):
     with pytest.raises(CommandExecutionError, match="of which there is no older copy"):
-        loaded().django_release.rollback("mysite")
+        loaded().site_rollback.rollback("mysite")
     served.salt["site_pillar.site"]("mysite")["project"]["release"] = "0123456789ab"
     with pytest.raises(CommandExecutionError, match="project:release: 0123456789ab"):
-        served.django_release.rollback("mysite")
+        served.site_rollback.rollback("mysite")

@@ -157,7 +157,7 @@ def test_nothing_is_started_to_find_out_that_nothing_is_to_be_done(
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(subprocess, "Popen", started)
-    assert venv.lacking("mysite") is None
+    assert venv.diff("mysite") is None
     assert venv.build("mysite") is False
 
 
@@ -208,25 +208,25 @@ def test_where_the_uwsgi_executable_is(loaded, interpreter, uwsgi, path):
 def test_it_counts_only_when_root_said_so_for_this_directory(loaded, folder, interpreter):
     venv = loaded(python=str(interpreter))
     path = pathlib.Path(venv.desired("mysite")["path"])
-    assert "to be built" in venv.lacking("mysite")
+    assert "to be built" in venv.diff("mysite")
     path.mkdir(parents=True)
     marker = path / ".complete"
-    assert "half built" in venv.lacking("mysite")
+    assert "half built" in venv.diff("mysite")
     for text in ("", "{}", "[]", json.dumps({"digest": "0" * 12})):
         marker.write_text(text)
-        assert "half built" in venv.lacking("mysite"), text
+        assert "half built" in venv.diff("mysite"), text
     marker.write_text(json.dumps({"digest": path.name}))
-    assert "the group's that the site has now" in venv.lacking("mysite")
+    assert "the group's that the site has now" in venv.diff("mysite")
     for each in (path, path.parent):
         shutil.chown(each, 0, "games")
-    assert venv.lacking("mysite") is None
+    assert venv.diff("mysite") is None
     for target in (marker, path):
         shutil.chown(target, "games")
-        assert "half built" in venv.lacking("mysite")
+        assert "half built" in venv.diff("mysite")
         shutil.chown(target, 0)
     marker.rename(folder / "away")
     marker.symlink_to(folder / "away")
-    assert "half built" in venv.lacking("mysite")
+    assert "half built" in venv.diff("mysite")
 
 
 def hand_over(venv, path):

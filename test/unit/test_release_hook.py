@@ -20,16 +20,19 @@ def load(modules, tmp_path):
         m.ran = []
         m.fails = None
 
-        def run(name, argv, timeout, folder, more):
+        def run(name, argv, timeout, folder, more, release):
             m.ran.append(argv[0])
             retcode = 3 if argv[0] == m.fails else 0
             return {"retcode": retcode, "stdout": f"{argv[0]}\n", "timed_out": False}
 
-        m.salt["django_release.run"] = run
-        m.salt["django_release.desired"] = lambda name: {"id": m.id, "path": str(tmp_path)}
+        m.salt["django_command.run"] = run
+        m.salt["django_release.desired"] = lambda name, release=None: {
+            "id": m.id,
+            "path": str(tmp_path),
+        }
         m.id = "0123456789ab"
         m.work = set(work)
-        m.release_hook._has_work = lambda name, step: step in m.work
+        m.release_hook._has_work = lambda name, step, release: step in m.work
         return m
 
     return load

@@ -12,7 +12,7 @@ OLD, NEW = "a" * 12, "b" * 12
 
 
 def serves(m: Modules, release: str) -> None:
-    m.salt["django_release.serving"] = m.django_release.serving = lambda name: release
+    m.salt["uwsgi_generation.serving"] = m.uwsgi_generation.serving = lambda name: release
 
 
 @pytest.fixture

@@ -32,10 +32,18 @@ def made(modules):
         }
         change(site, facts)
         m = modules(pillar={"nginx_uwsgi_django": {"sites": {"mysite": site}}})
-        m.salt["django_release.desired"] = lambda name, refresh=False: facts["release"]
-        m.salt["django_release.environment"] = lambda name: facts["environment"]
+        m.salt["django_release.desired"] = lambda name, **more: facts["release"]
+        m.salt["site_plan.environment"] = lambda name, release=None: facts["environment"]
         m.salt["django_release.directories"] = lambda name: {"shared": "/srv/shared"}
-        m.salt["python_venv.desired"] = lambda name: facts["venv"]
+        m.salt["site_plan.of"] = lambda name, release=None: m.site_plan.site_plan.Plan(
+            m.site_pillar.site(name),
+            facts["release"],
+            facts["venv"],
+            facts["environment"],
+            {},
+            None,
+        )
+        m.salt["python_venv.desired"] = lambda name, release=None: facts["venv"]
         return m.site_companion._wanted("mysite")
 
     return load

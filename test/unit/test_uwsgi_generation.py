@@ -51,10 +51,10 @@ def made(modules, tmp_path):
         },
         "environment": {"SECRET": "hunter2", "DJANGO_SETTINGS_MODULE": "mysite.settings"},
     }
-    m.salt["django_release.desired"] = lambda name, refresh=False: facts["release"]
-    m.salt["django_release.environment"] = lambda name: facts["environment"]
+    m.salt["django_release.desired"] = lambda name, **more: facts["release"]
+    m.salt["site_plan.environment"] = lambda name, release=None: facts["environment"]
     m.salt["django_release.directories"] = lambda name: {"shared": "/var/lib/50%off/mysite"}
-    m.salt["python_venv.desired"] = lambda name: facts["venv"]
+    m.salt["python_venv.desired"] = lambda name, release=None: facts["venv"]
     m.facts, m.library = facts, library
     return m
 
@@ -140,12 +140,12 @@ def test_a_project_s_own_ini_is_not_read_through_a_link_out_of_the_project(modul
     )
     project = tmp_path / "project"
     project.mkdir()
-    m.django_release.desired = lambda name, refresh=False: {
+    m.salt["django_release.desired"] = lambda name, **more: {
         "id": "a" * 12,
         "path": "/srv/mysite",
         "source": str(project),
     }
-    m.salt["django_release.own_ini"] = m.django_release.own_ini
+    m.salt["site_plan.own_ini"] = m.site_plan.own_ini
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "own.ini").write_text("[uwsgi]\nsecret-of-root = true\n")

@@ -12,22 +12,25 @@ from collections.abc import Iterator
 import pytest
 from salt.exceptions import CommandExecutionError
 
+from _nud import release_files
+
 from ..hosts.paths import FORMULA
-from ..modules import Modules
 
 # Every function that makes, moves, links or gives away something on the host, and why it may.
 # Anything else goes through durable_file: atomic, flushed, with owner and mode before it is seen.
 WRITERS = {
-    "_nud_durable_file": {"_sync_directory", "write", "link", "directory", "remove"},
+    "_nud_durable_file": {"flush_directory", "write", "link", "directory", "remove"},
     # In a directory of a name that nobody can guess, made for it, 0700 and root's, and removed.
     "deb822_source": {"_try", "_refresh", "_has_suite"},
-    "django_release": {
-        "_make_inside",  # by descriptors, each opened with O_NOFOLLOW
-        "_copy_file",  # O_EXCL and O_NOFOLLOW, in a directory that root has just made
-        "_copy",  # renames that directory into its place, flushed
-        "_discard",  # renames a release of root's aside to remove it
-        "_take_out",  # renames what a release of root's brings aside
+    "_nud_release_files": {
+        "make_inside",  # by descriptors, each opened with O_NOFOLLOW
+        "copy_file",  # O_EXCL and O_NOFOLLOW, in a directory that root has just made
+        "copy",  # renames that directory into its place, flushed
     },
+    # The site's user runs it, in the directories that are the site's own.
+    "_nud_django_driver": {"put", "publish", "merge_uploads"},
+    "django_preparation": {"_take_out"},  # renames a part of a release of root's aside
+    "release_live": {"_discard"},  # renames a release of root's aside to remove it
     # Jinja's own, below this minion's cache, in a directory of root's, 0700.
     "nginx_site": {"dump_bytecode"},
     # Downloads, in a directory of root's that is made for them; an operator's own policy-rc.d, put
@@ -106,12 +109,8 @@ def test_nobody_else_writes(folder: str) -> None:
     } == {}
 
 
-@pytest.fixture
-def release(monkeypatch: pytest.MonkeyPatch) -> Modules:
-    """Modules for which the site's account is one that the test machine surely does not use."""
-    m = Modules(pillar={})
-    monkeypatch.setattr(m.django_release, "_ids", lambda name: (54321, 54321))
-    return m
+# The site's account: numbers that the test machine surely does not use.
+OWNER = (54321, 54321)
 
 
 def rows(folder: pathlib.Path) -> list[tuple[object, ...]]:
@@ -125,7 +124,7 @@ def rows(folder: pathlib.Path) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("link", ["static", "static/deep", "static/deep/er"])
 @pytest.mark.parametrize("target", ["folder", "file", "missing"])
 def test_a_directory_of_a_sites_is_made_through_no_link(
-    release: Modules, tmp_path: pathlib.Path, link: str, target: str
+    tmp_path: pathlib.Path, link: str, target: str
 ) -> None:
     victim, home = tmp_path / "victim", tmp_path / "home"
     (victim / "folder").mkdir(parents=True)
@@ -134,12 +133,12 @@ def test_a_directory_of_a_sites_is_made_through_no_link(
     (home / link).symlink_to(victim / target)
     before = rows(victim)
     with pytest.raises(CommandExecutionError, match="is to be a directory of the site's"):
-        release.django_release._make_inside("mysite", str(home), "static/deep/er", 0o755)
+        release_files.make_inside(str(home), "static/deep/er", 0o755, OWNER)
     assert rows(victim) == before
 
 
 def test_a_directory_of_a_sites_is_the_sites_from_the_first_moment(
-    release: Modules, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before it has its owner nobody but root may enter it."""
     seen = []
@@ -149,10 +148,10 @@ def test_a_directory_of_a_sites_is_the_sites_from_the_first_moment(
         seen.append(stat.S_IMODE(os.fstat(handle).st_mode))
         real(handle, uid, gid)
 
-    monkeypatch.setattr(release.django_release.os, "fchown", spied)
+    monkeypatch.setattr(os, "fchown", spied)
     old = os.umask(0)
     try:
-        release.django_release._make_inside("mysite", str(tmp_path), "media", 0o755)
+        release_files.make_inside(str(tmp_path), "media", 0o755, OWNER)
     finally:
         os.umask(old)
     assert seen[0] == 0o700
