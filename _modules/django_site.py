@@ -277,6 +277,6 @@ def is_certified(name: str) -> bool:
         salt '*' django_site.is_certified mysite
     """
     try:
-        return not __salt__["site_certificate.due"](name)
+        return not __salt__["site_certificate.diff"](name)
     except _ERRORS:
         return False

@@ -15,10 +15,8 @@ a run or, when certbot's timer has renewed one between runs, by a deploy hook.
 .. versionadded:: 0.1.0
 """
 
-import fcntl
 import glob
 import os
-import re
 import shlex
 import shutil
 import time
@@ -26,7 +24,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file, pem_text, program
+from _nud import certbot, durable_file, pem_text
 
 __virtualname__ = "site_certificate"
 
@@ -36,20 +34,7 @@ _MARKER = "# Managed by the Salt formula nginx_uwsgi_django"
 _PLACEHOLDER = "self-signed until the first certificate arrives"
 
 
-_LETSENCRYPT = "/etc/letsencrypt"
-
-
-# Lineages (certbot's word for a certificate and its successors) of that name are the formula's.
-_LINEAGE = "nginx_uwsgi_django-"
 _DROP_IN = "certbot.service.d/nginx_uwsgi_django.conf"
-
-
-# certbot/_internal/lock.py; which lock, and so which certbot, it does not say.
-_ANOTHER = "Another instance of Certbot is already running"
-
-
-# An authority may take minutes to look at every name.
-_CERTBOT_TIMEOUT = 600
 
 
 # Put in, tested, and taken out again when nginx refuses.  The old file is a hard link: it comes
@@ -136,20 +121,11 @@ def _lines(text: str | bytes) -> bytes:
     return contents.replace(b"\r\n", b"\n").strip(b"\r\n") + b"\n"
 
 
-def _lineage(name: str) -> str:
-    return f"{_LETSENCRYPT}/live/{_LINEAGE}{name}"
-
-
 def _issued(name: str) -> bytes | None:
     """What certbot has: chain and key; None when it has none, or is just replacing them."""
-    chain = pem_text.contents(f"{_lineage(name)}/fullchain.pem")
-    key = pem_text.contents(f"{_lineage(name)}/privkey.pem")
-    if chain is None or key is None:
-        return None
-    if pem_text.mismatch_of_texts(chain, key):
-        return None
+    found = certbot.issued(name)
     # As the deploy hook writes it, byte by byte.
-    return _head(name, "ACME") + chain + key
+    return None if found is None else _head(name, "ACME") + found
 
 
 def _self_signed(name: str, names: list[str]) -> bytes:
@@ -434,7 +410,7 @@ def withheld(name: str) -> str | None:
         salt '*' site_certificate.withheld mysite
     """
     # The hook of one that is at work may still be to come.
-    if _site(name)["tls"]["source"] != "acme" or _certbot_runs():
+    if _site(name)["tls"]["source"] != "acme" or certbot.is_running():
         return None
     issued = _issued(name)
     served = pem_text.contents(f"{_settings()['lookup']['nginx_dir']}/sites-available/{name}.pem")
@@ -457,18 +433,6 @@ def _covered(word: str, names: list[str]) -> bool:
 
 
 # --- ACME --------------------------------------------------------------------------------------
-def _renewal(lineage: str) -> str:
-    return f"{_LETSENCRYPT}/renewal/{lineage}.conf"
-
-
-def _parameters(lineage: str) -> dict[str, str] | None:
-    """certbot's notes on how a lineage is renewed; None when there is no such lineage."""
-    text = pem_text.contents(_renewal(lineage))
-    if text is None:
-        return None
-    return dict(re.findall(r"^(\w+) = (.*)$", text.decode("utf-8", "replace"), re.MULTILINE))
-
-
 def _hook_path() -> str:
     return os.path.join(_settings()["lookup"]["state_dir"], "acme", "deploy")
 
@@ -511,7 +475,7 @@ def _write_files() -> None:
     __salt__["systemd_unit.daemon_reload"]()
 
 
-def due(name: str) -> dict[str, str]:
+def diff(name: str) -> dict[str, str]:
     """
     What is to be done so that a site has, and keeps, the certificate that it asks an authority for.
 
@@ -526,7 +490,7 @@ def due(name: str) -> dict[str, str]:
 
     .. code-block:: bash
 
-        salt '*' site_certificate.due mysite
+        salt '*' site_certificate.diff mysite
     """
     site = _site(name)
     if site["absent"] or site["tls"]["source"] != "acme":
@@ -537,7 +501,7 @@ def due(name: str) -> dict[str, str]:
         found["request"] = reason
     if not _files_are_right() or not os.path.isdir(webroot()):
         found["prepare"] = "what certbot's timer needs is not in place"
-    elif _paused(f"{_LINEAGE}{name}"):
+    elif certbot.paused(certbot.lineage(name)):
         found["prepare"] = "certbot's timer does not renew it"
     elif _half_handed_over(name):
         found["prepare"] = "a hook that was killed has left files"
@@ -549,24 +513,12 @@ def _half_handed_over(name: str) -> list[str]:
     folder = os.path.join(_settings()["lookup"]["nginx_dir"], "sites-available")
     left = glob.glob(f"{glob.escape(folder)}/.{name}.pem.durable-*")
     # The files of one that is at work are its own.
-    return [] if left and _certbot_runs() else left
-
-
-def _certbot_runs() -> bool:
-    """Whether a certbot has its lock, which it takes away when it ends (certbot/_internal/lock.py)."""
-    try:
-        with open(f"{_LETSENCRYPT}/.certbot.lock", "rb+") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return [] if left and certbot.is_running() else left
 
 
 def _why_request(name: str, site: dict[str, Any]) -> str | None:
-    lineage = f"{_LINEAGE}{name}"
-    parameters = _parameters(lineage)
+    lineage = certbot.lineage(name)
+    parameters = certbot.parameters(lineage)
     contents = _issued(name)
     if parameters is None or contents is None:
         return "there is no certificate yet"
@@ -599,27 +551,11 @@ def prepare(name: str) -> None:
         salt '*' site_certificate.prepare mysite
     """
     _write_files()
-    lineage = f"{_LINEAGE}{name}"
-    if _paused(lineage):
+    lineage = certbot.lineage(name)
+    if certbot.paused(lineage):
         retire(lineage, "resume")
     for path in _half_handed_over(name):
         durable_file.remove(path)
-
-
-def _forget_half(lineage: str) -> None:
-    """
-    Remove a lineage that a killed certbot has not finished.
-
-    certbot/_internal/storage.py, new_lineage(): first comes an empty file of its name, for which
-    the next certbot would take another name (``LINEAGE-0001``), and what is in it comes last.
-    """
-    if (_parameters(lineage) or {}).get("fullchain"):
-        return
-    durable_file.remove(_renewal(lineage))
-    for kind in ("live", "archive"):
-        path = f"{_LETSENCRYPT}/{kind}/{lineage}"
-        if os.path.isdir(path):
-            shutil.rmtree(path)
 
 
 def request(name: str) -> str:
@@ -642,13 +578,13 @@ def request(name: str) -> str:
     site, acme = _site(name), _settings()["acme"]
     if not acme["terms_agreed"]:
         raise CommandExecutionError("acme:terms_agreed is not true")
-    certbot = shutil.which("certbot", path=pem_text.ENVIRONMENT["PATH"])
-    if certbot is None:
+    program = shutil.which("certbot", path=pem_text.ENVIRONMENT["PATH"])
+    if program is None:
         raise CommandExecutionError("certbot is not installed")
     _write_files()
-    _forget_half(f"{_LINEAGE}{name}")
-    command = [certbot, "certonly", "--non-interactive", "--webroot", "--webroot-path", webroot()]
-    command += ["--cert-name", f"{_LINEAGE}{name}", "--server", acme["directory"], "--agree-tos"]
+    certbot.forget_half(certbot.lineage(name))
+    command = [program, "certonly", "--non-interactive", "--webroot", "--webroot-path", webroot()]
+    command += ["--cert-name", certbot.lineage(name), "--server", acme["directory"], "--agree-tos"]
     command += ["--key-type", "ecdsa", "--deploy-hook", f"{_hook_path()} {name}"]
     # That it is due has been decided; certbot's own idea of that may be another.
     command += ["--force-renewal", "--renew-with-new-domains"]
@@ -661,32 +597,18 @@ def request(name: str) -> str:
     environment = dict(pem_text.ENVIRONMENT)
     if acme["ca"]:
         environment["REQUESTS_CA_BUNDLE"] = acme["ca"]
-    done = _run(command, environment)
+    done = certbot.run(command, environment)
     if done["retcode"]:
         lines = (done["stdout"] + done["stderr"]).splitlines()
         told = "\n".join(line for line in lines if line.strip())
         raise CommandExecutionError(f"certbot ended with {done['retcode']}:\n{told}")
-    still = due(name)
+    still = diff(name)
     if still:
         raise CommandExecutionError(f"certbot ended well, but {'; '.join(still.values())}")
     return str(pem_text.describe(_issued(name)))
 
 
-def _run(command: list[str], environment: dict[str, str]) -> program.Done:
-    """Run certbot, which waits its turn."""
-    deadline = time.monotonic() + _CERTBOT_TIMEOUT
-    while True:
-        # It finishes without this process, too: its files are consistent only then.
-        done = program.run(command, environment, _CERTBOT_TIMEOUT, outlives=True)
-        if done["timed_out"]:
-            raise CommandExecutionError(f"certbot had not ended after {_CERTBOT_TIMEOUT} s")
-        # The one of its timer, or of a run that was killed: it ends by itself.
-        if _ANOTHER not in done["stderr"] or time.monotonic() > deadline:
-            return done
-        time.sleep(1)
-
-
-def surplus(everything: bool = False) -> dict[str, str]:
+def leftovers(everything: bool = False) -> dict[str, str]:
     """
     The formula's lineages that no site of the pillar asks for, and what is to become of them.
 
@@ -701,36 +623,20 @@ def surplus(everything: bool = False) -> dict[str, str]:
 
     .. code-block:: bash
 
-        salt '*' site_certificate.surplus
+        salt '*' site_certificate.leftovers
     """
     settings = _settings()
     found = {}
-    for lineage in _lineages():
-        site = settings["sites"].get(lineage.removeprefix(_LINEAGE))
+    for lineage in certbot.lineages():
+        site = settings["sites"].get(lineage.removeprefix(certbot.PREFIX))
         gone = everything or (site["absent"] if site else settings["purge"])
         if not gone and (site is None or site["tls"]["source"] == "acme"):
             continue
         if gone and (site is not None) and settings["clean"]["data"]:
             found[lineage] = "delete"
-        elif not _paused(lineage):
+        elif not certbot.paused(lineage):
             found[lineage] = "pause"
     return found
-
-
-def _paused(lineage: str) -> bool:
-    return (_parameters(lineage) or {}).get("autorenew", "True").lower() == "false"
-
-
-def _lineages() -> list[str]:
-    try:
-        entries = sorted(os.listdir(f"{_LETSENCRYPT}/renewal"))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [
-        entry.removesuffix(".conf")
-        for entry in entries
-        if entry.startswith(_LINEAGE) and entry.endswith(".conf")
-    ]
 
 
 def retire(lineage: str, how: str) -> None:
@@ -738,7 +644,7 @@ def retire(lineage: str, how: str) -> None:
     Delete a lineage of the formula's, let it be without being renewed, or have it renewed again.
 
     lineage
-        its name, as :py:func:`surplus` gives it
+        its name, as :py:func:`leftovers` gives it
     how
         ``delete``, ``pause`` or ``resume``
 
@@ -750,28 +656,12 @@ def retire(lineage: str, how: str) -> None:
 
         salt '*' site_certificate.retire nginx_uwsgi_django-mysite pause
     """
-    if lineage not in _lineages():
+    if lineage not in certbot.lineages():
         raise CommandExecutionError(f"{lineage} is no certificate of the formula's")
     if how == "delete":
-        command = ["certbot", "delete", "--non-interactive", "--cert-name", lineage]
-        done = _run(command, dict(pem_text.ENVIRONMENT))
-        if done["retcode"]:
-            raise CommandExecutionError(f"certbot delete: {done['stderr'].strip()}")
-        return
-    path = _renewal(lineage)
-    text = (pem_text.contents(path) or b"").decode("utf-8", "surrogateescape")
-    text = re.sub(r"^autorenew = .*\n", "", text, flags=re.MULTILINE)
-    if how == "pause":
-        # certbot/_internal/storage.py, autorenewal_is_enabled(): its own switch.
-        text = text.replace("[renewalparams]\n", "[renewalparams]\nautorenew = False\n", 1)
-    status = os.stat(path)
-    durable_file.write(
-        path,
-        text.encode("utf-8", "surrogateescape"),
-        user=status.st_uid,
-        group=status.st_gid,
-        mode=f"{status.st_mode & 0o7777:04o}",
-    )
+        certbot.delete(lineage)
+    else:
+        certbot.renew(lineage, wanted=how == "resume")
 
 
 def leftover_files() -> list[str]:

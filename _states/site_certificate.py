@@ -45,7 +45,7 @@ def issued(name: str, timeout: float = 60, unproven: bool = False) -> dict[str, 
         if source != "acme":
             ret["comment"] = "its certificate does not come by ACME" if source else "it has no TLS"
             return ret
-        due = __salt__["site_certificate.due"](name)
+        due = __salt__["site_certificate.diff"](name)
         if not due:
             left = __salt__["site_certificate.report"]()[name].get("days_left")
             ret["comment"] = f"its certificate is good for {left} days"
@@ -90,7 +90,7 @@ def retired(name: str, everything: bool = False) -> dict[str, Any]:
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
-        surplus = __salt__["site_certificate.surplus"](everything)
+        surplus = __salt__["site_certificate.leftovers"](everything)
         files = __salt__["site_certificate.leftover_files"]() if everything else []
         words = {"delete": "deleted", "pause": "no longer renewed"}
         ret["changes"] = {
@@ -108,7 +108,7 @@ def retired(name: str, everything: bool = False) -> dict[str, Any]:
             __salt__["site_certificate.retire"](lineage, how)
         if files:
             __salt__["site_certificate.remove_files"]()
-        left = __salt__["site_certificate.surplus"](everything)
+        left = __salt__["site_certificate.leftovers"](everything)
         if left:
             raise CommandExecutionError(f"still there: {', '.join(left)}")
         ret["comment"] = f"gone: {', '.join(ret['changes'])}"

@@ -486,7 +486,7 @@ def test_a_rollback_leads_to_what_served_before_and_what_was_left_stays_away(hos
     first, second, third = served
     told = {one["release"]: one for one in host.salt_call("site_rollback.releases", "mysite")}
     assert list(told)[:3] == [third, second, first]
-    assert told[third]["why_not"] == "it serves"
+    assert told[third]["why_not"] == "it is already live"
     assert told[second]["why_not"] is None and told[second]["source"] == "salt://project"
     assert told[third]["since"] > told[second]["since"]
     # What failed is no way back, and was swept by the one after it.
@@ -503,7 +503,7 @@ def test_a_rollback_leads_to_what_served_before_and_what_was_left_stays_away(hos
     for test in (True, False):
         done = steps(host, *WHOLE, test=test)
         assert {(each.result, str(each.changes)) for each in done.values()} == {(True, "{}")}
-        assert f"although the source has {third}" in done["django_release.present"].comment
+        assert f"the source offers {third}" in done["django_release.present"].comment
     assert answers(host) == "v2"
     # Again: further back, and not to what was left or what failed.
     assert rollback(host)["release"] == {"old": second, "new": first}
@@ -549,7 +549,7 @@ def test_a_rollback_without_its_source_and_one_that_is_no_good(host, served):
     host.run(f"echo x >> {SITE}/releases/{second}/site_/wsgi.py")
     assert "changed by hand" in refused(host)
     host.run(f"rm -r {SITE}/releases/{second}")
-    assert f"no way back to the release {second}" in refused(host)
+    assert f"no rollback to the release {second}" in refused(host)
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from _nud import pem_text
+from _nud import certbot, pem_text
 
 from ..hosts.paths import FORMULA
 from ..modules import Modules
@@ -109,7 +109,7 @@ def test_a_placeholder_stays_until_there_is_something_better(
 ) -> None:
     m = loaded(tmp_path, tls={"acme": True})
     module = m.site_certificate
-    monkeypatch.setattr(module, "_LETSENCRYPT", f"{tmp_path}/letsencrypt")
+    monkeypatch.setattr(certbot, "LETSENCRYPT", f"{tmp_path}/letsencrypt")
     first = module.bundle("mysite", None)
     assert not module.trusted(first)
     assert module.bundle("mysite", first) == first
@@ -198,18 +198,18 @@ def test_what_becomes_of_a_certificate_that_nobody_asks_for(
         sites["mysite"] = site
     pillar = {"sites": sites, "acme": {"terms_agreed": True}, **top}
     m = Modules(pillar={"nginx_uwsgi_django": pillar})
-    monkeypatch.setattr(m.site_certificate, "_LETSENCRYPT", f"{tmp_path}")
+    monkeypatch.setattr(certbot, "LETSENCRYPT", f"{tmp_path}")
     (tmp_path / "renewal").mkdir()
     conf = tmp_path / "renewal/nginx_uwsgi_django-mysite.conf"
     conf.write_text("version = 2.1.0\n\n[renewalparams]\nserver = https://a/\n")
     (tmp_path / "renewal/theirs.conf").write_text("[renewalparams]\n")
-    assert m.site_certificate.surplus() == wanted
+    assert m.site_certificate.leftovers() == wanted
     if "pause" in wanted.values():
         m.site_certificate.retire("nginx_uwsgi_django-mysite", "pause")
         assert conf.read_text().endswith(
             "[renewalparams]\nautorenew = False\nserver = https://a/\n"
         )
-        assert m.site_certificate.surplus() == {}
+        assert m.site_certificate.leftovers() == {}
         m.site_certificate.retire("nginx_uwsgi_django-mysite", "resume")
         assert conf.read_text().endswith("[renewalparams]\nserver = https://a/\n")
 

@@ -49,7 +49,7 @@ WRITERS = {
         *("_make_links", "_memory", "_put", "_read_commit"),
     },
     "_nud_process_pool": {"_work"},  # into a pipe
-    "site_certificate": {"_certbot_runs"},  # takes certbot's own lock, and writes nothing
+    "_nud_certbot": {"is_running"},  # takes certbot's own lock, and writes nothing
     "system_account": {"adopt", "regroup"},  # the same
     # By O_NOFOLLOW, in a directory of root's: a file that stays the same one, see there.
     "uwsgi_log": {"keep"},
