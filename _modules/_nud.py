@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import _nud_nginx_inputs as nginx_inputs  # noqa: F401
     import _nud_nginx_judge as nginx_judge  # noqa: F401
     import _nud_nginx_kept as nginx_kept  # noqa: F401
+    import _nud_lock_files as lock_files  # noqa: F401
     import _nud_nginx_language as nginx_language  # noqa: F401
     import _nud_nginx_log as nginx_log  # noqa: F401
     import _nud_nginx_origin as nginx_origin  # noqa: F401

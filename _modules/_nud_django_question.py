@@ -3,14 +3,13 @@ Asking a site's Django: runs the program of :py:mod:`_nud_django_driver` in the 
 """
 
 import json
-import os
 import re
 from collections.abc import Callable
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud_program import run_as
+from _nud_program import run_as, source
 from _nud_redaction import redact
 
 #: Seconds that a project has to load its settings.
@@ -34,13 +33,6 @@ _STEPS = {
     "withdraw": "removing the static files of releases that went",
     "uploads": "putting the uploads of the release among those of the site",
 }
-
-
-def driver() -> str:
-    """The source of the program."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_nud_django_driver.py")
-    with open(path, encoding="utf-8") as stream:
-        return stream.read()
 
 
 def ask(
@@ -88,7 +80,7 @@ def ask(
     done = run_as(
         project["user"],
         project["group"],
-        [python, "-c", driver()],
+        [python, "-c", source("django_driver")],
         release,
         environment,
         timeout,

@@ -303,3 +303,17 @@ def run_as(
         extra_groups=os.getgrouplist(user, gid),
         umask=umask,
     )
+
+
+def source(name: str) -> str:
+    """
+    Read a program of the library that another Python is to run (``python -c``).
+
+    name
+        ``django_driver`` or ``pyproject_reader``
+
+    Returns its source.
+    """
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"_nud_{name}.py")
+    with open(path, encoding="utf-8") as stream:
+        return stream.read()

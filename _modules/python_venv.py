@@ -8,9 +8,7 @@ is not disturbed. Scripts inside name their interpreter by its full path, so it 
 will stay; it counts only once ``.complete`` is there, written last by root after everything else
 is on the disk. Without it the directory is the remains of a run that died, and is built anew.
 
-What an environment is made of comes from the project's own file: a ``requirements.txt`` is pip's; of
-a ``pyproject.toml`` the dependencies are installed, and the project itself where it is a package (it
-has a ``[build-system]``); a ``uv.lock`` is put into pip's words by uv itself, hashes included. One
+What an environment is made of comes from the project's own file (:py:mod:`_nud_lock_files`). One
 installer, the pip that the interpreter brings, does all the installing.
 
 Building runs as the site's user (the ``setup.py`` of a source distribution is a program from the
@@ -20,7 +18,6 @@ group reads it, so that the site cannot change its own code.
 .. versionadded:: 0.1.0
 """
 
-import codecs
 import glob
 import hashlib
 import json
@@ -39,7 +36,7 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file, program, site_plan, survey
+from _nud import durable_file, lock_files, program, site_plan, survey
 
 __virtualname__ = "python_venv"
 
@@ -56,82 +53,12 @@ _ASK_TIMEOUT = 30
 # A change of how an environment is made gives all of them new digests.
 _FORMAT = 1
 _MESSAGE_LINES = 40
-# The longer of two marks that begin alike stands first.
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-_CODING = re.compile(rb"coding[:=]\s*([-\w.]+)")
 _LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:,]+ ")
 # pip/_internal/exceptions.py, InstallationSubprocessError as a log file has it.
 _FAILED_COMMAND = re.compile(r"\[present-rich\] .* exited with -?\d+$")
 # A step that takes longer tells so this often where a log of warnings is read.
 _PATIENCE = 60
-# What reads a uv.lock: nothing but `uv export` of it runs, and without the network.
-_UV = "uv==0.13.9"
-
-# `-r file`, `-rfile`, `--requirement file`, `--requirement=file`, and the same for constraints:
-# https://pip.pypa.io/en/stable/reference/requirements-file-format/
-_INCLUDE = re.compile(r"\A(?:-r|-c|--requirement|--constraint)(?:\s*=\s*|\s*)(?P<file>\S+)")
-_LOCAL = re.compile(r"\A(?:-e\b|--editable\b|\.{0,2}/|\.(?:\s|\[|\Z)|file:)|\s@\s+file:")
-_HASH = re.compile(r"(?:\s|\\\n|\A)--hash[=\s]")
-# In a pyproject.toml, a table that makes the project a package.
-_PACKAGE = re.compile(r"^[ \t]*\[[ \t]*build-system[ \t]*\]", re.MULTILINE)
-# In a uv.lock, a package that lies in the project: https://docs.astral.sh/uv/concepts/projects/layout/
-_UV_LOCAL = re.compile(r"^source = \{ (?:editable|directory) = \"([^\"]+)\" \}", re.MULTILINE)
 _NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-# Runs in the new environment, as the site's user: Salt's own Python may have no tomllib.
-_READER = r"""
-import json, re, sys
-
-try:
-    import tomllib
-except ImportError:
-    from pip._vendor import tomli as tomllib
-wanted = json.load(sys.stdin)
-with open(wanted["path"], "rb") as stream:
-    content = tomllib.load(stream)
-project = content.get("project", {})
-
-
-def plain(name):
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def chosen(table, names, what):
-    there = {plain(name): value for name, value in table.items()}
-    for name in names:
-        if plain(name) not in there:
-            sys.exit("there is no %s %r; there are: %s" % (what, name, ", ".join(table) or "none"))
-        yield from there[plain(name)]
-
-
-def group(names, above=()):
-    for entry in chosen(content.get("dependency-groups", {}), names, "dependency group"):
-        if isinstance(entry, str):
-            yield entry
-        elif plain(entry["include-group"]) in above:
-            sys.exit("dependency groups include each other: " + ", ".join(above))
-        else:
-            inner = plain(entry["include-group"])
-            yield from group([inner], (*above, inner))
-
-
-lines = []
-if not wanted["package"]:
-    if not project or "dependencies" in project.get("dynamic", []):
-        sys.exit("it has no [project] with dependencies, and no [build-system] that would know them")
-    lines += project.get("dependencies", [])
-    lines += chosen(project.get("optional-dependencies", {}), wanted["extras"], "extra")
-lines += group(wanted["groups"])
-with open(wanted["to"], "w", encoding="utf-8") as stream:
-    stream.writelines(line + "\n" for line in lines)
-"""
 
 
 def __virtual__() -> str:
@@ -218,81 +145,9 @@ def _behind(shim: str) -> str:
     return "one of " + ", ".join(there) if there else f"as {root}/versions/3.12.9/bin/python"
 
 
-def _requirements(name: str, source: str, entry: str) -> dict[str, str]:
-    """The text of a requirements file and of all that it includes, by path within the project."""
-    texts: dict[str, str] = {}
-    pending: list[tuple[str, str | None]] = [(entry, None)]
-    while pending:
-        relative, including = pending.pop()
-        if relative in texts:
-            continue
-        if os.path.isabs(relative) or relative.split(os.sep)[0] == os.pardir:
-            raise CommandExecutionError(
-                f"{relative}, included by {including or _key(name, 'project:requirements')}, is "
-                "outside the project: an environment is made of the project's own files"
-            )
-        texts[relative] = text = _text(name, source, relative, including)
-        for line in text.splitlines():
-            match = _INCLUDE.match(line.strip())
-            if match and "://" not in match.group("file"):
-                included = os.path.join(os.path.dirname(relative), match.group("file"))
-                pending.append((os.path.normpath(included), relative))
-    return texts
-
-
-def _text(name: str, source: str, relative: str, including: str | None = None) -> str:
-    path = os.path.join(source, relative)
-    try:
-        with open(path, "rb") as stream:
-            return _decoded(stream.read())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        where = f"included by {including}" if including else "asked for by "
-        where += "" if including else _key(name, "project:requirements")
-        ((kind, said),) = (_site(name)["project"]["source"] or {"path": source}).items()
-        # Where its owner has it, not where Salt keeps a copy.
-        place = said if kind in ("path", "salt") else said["url"]
-        raise CommandExecutionError(
-            f"there is no requirements file {relative} in {place}, {where}: add it to the "
-            f"project, or set {_key(name, 'project:requirements')} to another or to null"
-        ) from None
-    except (OSError, UnicodeDecodeError, LookupError) as error:
-        raise CommandExecutionError(f"{path} cannot be read: {error}") from error
-
-
-def _decoded(raw: bytes) -> str:
-    """
-    A text as pip reads it: by its byte order mark (`pip freeze >` of PowerShell writes UTF-16), by a
-    comment in one of its first two lines (PEP 263), or else as UTF-8; pip/_internal/req/req_file.py.
-    """
-    for mark, encoding in _MARKS:
-        if raw.startswith(mark):
-            text = raw[len(mark) :].decode(encoding)
-            break
-    else:
-        said = [_CODING.search(line) for line in raw.split(b"\n")[:2] if line.startswith(b"#")]
-        named = next((match[1].decode("ascii") for match in said if match), "utf-8")
-        text = raw.decode(named)
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _lock(name: str, source: str) -> tuple[str, dict[str, str], bool]:
-    """
-    What the project's packages are told by: the kind of file, the texts by their path, and whether
-    a package that lies in the project is one of them.
-    """
-    entry = os.path.normpath(_site(name)["project"]["requirements"])
-    folder, kind = os.path.split(entry)
-    if kind == "pyproject.toml":
-        text = _text(name, source, entry)
-        return kind, {entry: text}, bool(_PACKAGE.search(text))
-    if kind == "uv.lock":
-        text = _text(name, source, entry)
-        beside = os.path.join(folder, "pyproject.toml")
-        texts = {entry: text, beside: _text(name, source, beside, entry)}
-        return kind, texts, bool(_UV_LOCAL.search(text))
-    texts = _requirements(name, source, entry)
-    lines = [line.strip() for text in texts.values() for line in text.splitlines()]
-    return "requirements", texts, any(_LOCAL.search(line) for line in lines)
+def _lock(name: str, source: str) -> lock_files.Requirements:
+    key = _key(name, "project:requirements")
+    return lock_files.lock(_site(name)["project"], source, key)
 
 
 def _server(name: str) -> str | None:
@@ -389,12 +244,10 @@ def _desired(name: str, identity: str | None) -> dict[str, Any]:
         return _kept_by_hand(name, project["venv"])
     release = __salt__["django_release.desired"](name, release=identity)
     real, version = _interpreter(name, project["python"])
-    texts: dict[str, str] = {}
-    local = False
-    if project["requirements"]:
-        _, texts, local = _lock(name, release["source"])
-    parts: list[Any] = [_FORMAT, real, version, sorted(texts.items()), _server(name)]
-    if local:
+    lock = _lock(name, release["source"]) if project["requirements"] else None
+    texts = sorted(lock.texts.items()) if lock else []
+    parts: list[Any] = [_FORMAT, real, version, texts, _server(name)]
+    if lock and lock.local:
         # A package inside the project: the project's content is part of the environment.
         parts.append([release["id"], release["path"]])
     if project["extras"] or project["groups"]:
@@ -682,27 +535,42 @@ def _fill(name: str, wanted: dict[str, Any]) -> None:
     package = _server(name)
     server = [package] if package else []
     if project["requirements"]:
-        release = __salt__["django_release.desired"](name)["path"]
-        entry = os.path.normpath(project["requirements"])
-        options, hashed, local = _options(name, wanted, release, scratch)
-        if hashed:
-            # With one hash in the file pip wants one for every requirement of the call, and the
-            # uWSGI package comes from the pillar: it has a call of its own.
-            what = f"installing {entry}, whose hashes are enforced,"
-            _install(name, wanted, release, ["--require-hashes", *options], what)
-        elif options or server:
-            # One call for both, so that a project which pins uWSGI itself to another version is
-            # told so instead of getting two in turn.
-            what = "installing " + " and ".join([entry, *server])
-            _install(name, wanted, release, [*options, *server], what)
-            server = []
-        if local:
-            # What they need is installed already, by the lock.
-            what = "installing the packages in the project"
-            _install(name, wanted, release, ["--no-deps", *local], what)
+        server = _install_project(name, wanted, scratch, server)
     if server:
         _install(name, wanted, path, server, f"installing {server[0]}")
     shutil.rmtree(scratch)
+
+
+def _install_project(
+    name: str, wanted: dict[str, Any], scratch: str, server: list[str]
+) -> list[str]:
+    """Install what the project needs, and uWSGI where one call can do both; else it is returned."""
+    project = _site(name)["project"]
+    release = __salt__["django_release.desired"](name)["path"]
+
+    def step(argv: list[str], cwd: str, what: str, stdin: str) -> None:
+        _step(name, argv, cwd, scratch, _VENV_TIMEOUT, what, stdin=stdin)
+
+    def install(words: list[str], cwd: str, what: str) -> None:
+        _install(name, wanted, cwd, words, what)
+
+    workshop = lock_files.Workshop(release, scratch, wanted["binary"], step, install)
+    words, hashed, local = _lock(name, release).wanted(workshop)
+    entry = os.path.normpath(project["requirements"])
+    if hashed:
+        # With one hash in the file pip wants one for every requirement of the call, and the
+        # uWSGI package comes from the pillar: it has a call of its own.
+        what = f"installing {entry}, whose hashes are enforced,"
+        install(["--require-hashes", *words], release, what)
+    else:
+        # One call for both, so that a project which pins another version of uWSGI is told so
+        # instead of getting two in turn.
+        install([*words, *server], release, "installing " + " and ".join([entry, *server]))
+        server = []
+    if local:
+        # The lock has installed what they need.
+        install(["--no-deps", *local], release, "installing the packages in the project")
+    return server
 
 
 def _install(
@@ -781,72 +649,6 @@ def _tell_passwords(name: str, path: str, scratch: str) -> None:
         _step(name, touch, path, scratch, _VENV_TIMEOUT, "making room for passwords")
         dd = ["/bin/dd", "status=none", f"of={file}", "conv=notrunc"]
         _step(name, dd, path, scratch, _VENV_TIMEOUT, "telling pip", stdin="".join(lines))
-
-
-def _options(
-    name: str, wanted: dict[str, Any], release: str, scratch: str
-) -> tuple[list[str], bool, list[str]]:
-    """
-    What pip is to install for the project: its words, whether hashes are enforced, and the
-    packages in the project that are installed by themselves afterwards.
-    """
-    project = _site(name)["project"]
-    entry = os.path.normpath(project["requirements"])
-    kind, texts, local = _lock(name, release)
-    if kind == "requirements":
-        hashed = any(_HASH.search(text) for text in texts.values())
-        return ["-r", os.path.join(release, entry)], hashed, []
-    folder = os.path.join(release, os.path.dirname(entry)).rstrip(os.sep)
-    listed = os.path.join(scratch, "requirements.txt")
-    copy = os.path.join(scratch, "project")
-    if local:
-        # Building a package writes beside its code, and the release is not the site's to write.
-        argv = ["/bin/cp", "-R", "-P", "--", folder, copy]
-        _step(name, argv, release, scratch, _VENV_TIMEOUT, "copying the project")
-    if kind == "uv.lock":
-        _export(name, wanted, folder, scratch, listed)
-        members = _UV_LOCAL.findall(texts[entry])
-        hashed = ", hash = " in texts[entry]
-        return ["-r", listed], hashed, [os.path.normpath(f"{copy}/{one}") for one in members]
-    request = {
-        "path": os.path.join(release, entry),
-        "to": listed,
-        "package": local,
-        "extras": project["extras"],
-        "groups": project["groups"],
-    }
-    argv = [wanted["binary"], "-I", "-c", _READER]
-    what, stdin = f"reading {entry}", json.dumps(request)
-    _step(name, argv, release, scratch, _VENV_TIMEOUT, what, stdin=stdin)
-    extras = f"[{','.join(project['extras'])}]" if project["extras"] else ""
-    return ["-r", listed, *([copy + extras] if local else [])], False, []
-
-
-def _export(name: str, wanted: dict[str, Any], folder: str, scratch: str, listed: str) -> None:
-    """Put a uv.lock into the words of a requirements file, with its hashes."""
-    project = _site(name)["project"]
-    tool = os.path.join(scratch, "uv")
-    _install(name, wanted, scratch, ["--target", tool, _UV], f"installing {_UV}, to read uv.lock")
-    argv = [
-        os.path.join(tool, "bin", "uv"),
-        "export",
-        # As the file is: nothing is resolved anew.
-        "--frozen",
-        "--offline",
-        "--no-config",
-        "--no-python-downloads",
-        f"--python={wanted['binary']}",
-        f"--cache-dir={scratch}/uv-cache",
-        f"--project={folder}",
-        "--format=requirements.txt",
-        "--no-emit-local",
-        "--no-default-groups",
-        *(f"--extra={extra}" for extra in project["extras"]),
-        *(f"--group={group}" for group in project["groups"]),
-        f"--output-file={listed}",
-        "--quiet",
-    ]
-    _step(name, argv, scratch, scratch, _VENV_TIMEOUT, "reading uv.lock")
 
 
 def stored(name: str) -> list[str]:

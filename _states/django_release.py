@@ -63,8 +63,8 @@ def present(name: str) -> dict[str, Any]:
 
     A release on the host that was edited by hand is brought back to its content.
 
-    After ``site_rollback.rollback`` that is the release that was gone back to, as long as the
-    source has nothing but what was gone back from; the comment says so.
+    After ``site_rollback.rollback`` the release that was rolled back to stays, as long as the source
+    offers only releases that were rolled back from; the comment says so.
 
     .. versionadded:: 0.1.0
     """

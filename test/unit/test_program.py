@@ -2,8 +2,10 @@
 Programs that run as root or as another user: their environment, their limits, what they say.
 """
 
+import ast
 import os
 import pathlib
+import sys
 import tempfile
 import time
 
@@ -165,3 +167,16 @@ def test_only_a_program_that_may_outlive_this_process_does():
     ]
     assert program.run(ask, ENV, 30)["stdout"] == "9\n"
     assert program.run(ask, ENV, 30, outlives=True)["stdout"] == "0\n"
+
+
+@pytest.mark.parametrize("name", ["django_driver", "pyproject_reader"])
+def test_a_program_for_another_python_needs_only_its_standard_library(name):
+    """Django, or the environment's own tomllib, is imported inside of functions."""
+    tree = ast.parse(program.source(name))
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).partition(".")[0])
+    assert found and found <= set(sys.stdlib_module_names)

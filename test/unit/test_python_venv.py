@@ -158,7 +158,7 @@ def test_nothing_is_started_to_find_out_that_nothing_is_to_be_done(
 
     monkeypatch.setattr(subprocess, "Popen", started)
     assert venv.diff("mysite") is None
-    assert venv.build("mysite") is False
+    assert venv.ensure("mysite") is False
 
 
 @pytest.mark.parametrize(
@@ -373,6 +373,6 @@ def test_requirements_are_read_as_pip_reads_them(loaded, tree, encoding, head):
     """`pip freeze >` of PowerShell writes UTF-16, with its line ends."""
     text = f"{head}# für Besucher\r\n-r requirements/base.txt\r\n"
     (tree / "requirements.txt").write_bytes(text.encode(encoding))
-    read = loaded()._requirements("mysite", str(tree), "requirements.txt")
+    read = loaded()._lock("mysite", str(tree)).texts
     assert read["requirements.txt"] == text.replace("\r\n", "\n")
     assert set(read) == {"requirements.txt", "requirements/base.txt", "requirements/pins.txt"}
