@@ -27,7 +27,7 @@ _MARKS = (
 )
 _CODING = re.compile(rb"coding[:=]\s*([-\w.]+)")
 # What reads a uv.lock: nothing but `uv export` of it runs, and without the network.
-_UV = "uv==0.13.9"
+UV = "uv==0.13.9"
 
 # `-r file`, `-rfile`, `--requirement file`, `--requirement=file`, and the same for constraints:
 # https://pip.pypa.io/en/stable/reference/requirements-file-format/
@@ -201,8 +201,8 @@ class UvLock(Requirements):
     def _export(self, workshop: Workshop) -> None:
         scratch = workshop.scratch
         tool = os.path.join(scratch, "uv")
-        what = f"installing {_UV}, to read uv.lock"
-        workshop.install(["--target", tool, _UV], scratch, what)
+        what = f"installing {UV}, to read uv.lock"
+        workshop.install(["--target", tool, UV], scratch, what)
         argv = [
             os.path.join(tool, "bin", "uv"),
             "export",

@@ -115,7 +115,7 @@ def left(names: list[str], prepared: bool = True) -> dict[str, list[str]]:
             found += [
                 f"virtual environment {digest}" for digest in call["python_venv.stored"](name)
             ]
-            found += [fetched] if (fetched := call["release_source.cached"](name)) else []
+            found += call["release_source.leftovers"](name)
             found += call["django_release.leftovers"](name) if data else []
             found += [
                 f"{kind} {account}"

@@ -152,25 +152,25 @@ def obtain(name: str, refresh: bool = False) -> dict[str, Any]:
     return {key: answer[key] for key in ("root", "only", "source", "revision")}
 
 
-def cached(name: str) -> str | None:
+def leftovers(name: str) -> list[str]:
     """
-    The directory in this minion's cache that a site's sources were fetched to.
+    What :py:func:`remove` removes: the directory in this minion's cache with a site's sources.
 
     name
         the site
 
-    Returns a path, or None when there is none.
+    Returns its path; an empty list when there is none.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt '*' release_source.cached mysite
+        salt '*' release_source.leftovers mysite
     """
-    return _cache(name) if os.path.isdir(_cache(name)) else None
+    return [_cache(name)] if os.path.isdir(_cache(name)) else []
 
 
-def forget(name: str) -> bool:
+def remove(name: str) -> bool:
     """
     Remove what was fetched of a site's sources. The next run fetches it again.
 
@@ -183,12 +183,12 @@ def forget(name: str) -> bool:
 
     .. code-block:: bash
 
-        salt '*' release_source.forget mysite
+        salt '*' release_source.remove mysite
     """
-    if cached(name) is None:
-        return False
-    shutil.rmtree(_cache(name))
-    return True
+    found = leftovers(name)
+    for path in found:
+        shutil.rmtree(path)
+    return bool(found)
 
 
 # --- Salt's file server ------------------------------------------------------------------------

@@ -243,7 +243,7 @@ def absent(name: str) -> dict[str, Any]:
     try:
         if not __opts__["test"]:
             # Nothing but what is fetched again.
-            __salt__["release_source.forget"](name)
+            __salt__["release_source.remove"](name)
         found = __salt__["django_release.leftovers"](name)
         left = ", ".join(__salt__["django_release.left"](name))
         told = f"; not made by this formula and left to you: {left}" if left else ""

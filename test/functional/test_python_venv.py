@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from _modules.python_venv import _UV as UV
+from _nud import lock_files
 
 from .uwsgi_site import eventually
 
@@ -411,7 +411,7 @@ def test_a_uv_lock_is_installed_as_it_is_with_its_hashes(host, package):
     (public,) = re.findall(r"^index-url *= *(\S+)", host.read("/etc/pip.conf"), re.MULTILINE)
     requirements(host, PYPROJECT + (BUILD if package else ""), "pyproject.toml")
     host.run(
-        f"test -e /opt/uv || {{ python3 -m venv /opt/uv && /opt/uv/bin/pip -q install {UV}; }}",
+        f"test -e /opt/uv || {{ python3 -m venv /opt/uv && /opt/uv/bin/pip -q install {lock_files.UV}; }}",
         timeout=300,
     )
     host.run(f"cd /srv/mysite && /opt/uv/bin/uv lock --quiet --default-index {public}", timeout=120)

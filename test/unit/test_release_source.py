@@ -121,7 +121,7 @@ def test_what_leads_out_of_an_archive_is_refused_and_nothing_is_left(
     m = loaded(**tar(tmp_path / "a.tar.gz", *entries))
     with pytest.raises(CommandExecutionError, match=words):
         m.release_source.obtain("mysite")
-    assert os.listdir(m.release_source.cached("mysite")) == []
+    assert os.listdir(*m.release_source.leftovers("mysite")) == []
 
 
 def test_another_checksum_a_torn_archive_and_no_archive_are_told_apart(loaded, tmp_path):
@@ -231,8 +231,8 @@ def test_what_was_fetched_is_not_fetched_again_and_replaces_the_older(loaded, re
     repository(manage="2")
     m = loaded(git={"url": repository.url, "revision": "main"})
     newer = m.release_source.obtain("mysite")["root"]
-    assert os.listdir(m.release_source.cached("mysite")) == [os.path.basename(newer)]
-    assert m.release_source.forget("mysite") and m.release_source.cached("mysite") is None
+    assert os.listdir(*m.release_source.leftovers("mysite")) == [os.path.basename(newer)]
+    assert m.release_source.remove("mysite") and m.release_source.leftovers("mysite") == []
 
 
 # --- Servers ---------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_an_archive_comes_by_http_once_and_by_login(loaded, tmp_path, serve):
         found = loaded(**source).release_source.obtain("mysite")
         assert files(found["root"]) == {"manage.py"}
     assert [path for path, _ in server.asked] == ["/a.tar.gz"]
-    loaded(**source).release_source.forget("mysite")
+    loaded(**source).release_source.remove("mysite")
     source["archive"]["password"] = "another-word"
     with pytest.raises(CommandExecutionError, match="401") as caught:
         loaded(**source).release_source.obtain("mysite")
@@ -331,7 +331,7 @@ def test_a_server_in_trouble_is_asked_again_and_a_refusal_is_not(
     server.first = [(503, {})] * 3
     with pytest.raises(CommandExecutionError, match="503"):
         m.release_source.obtain("mysite")
-    assert len(server.asked) == 4 and os.listdir(m.release_source.cached("mysite")) == []
+    assert len(server.asked) == 4 and os.listdir(*m.release_source.leftovers("mysite")) == []
     server.first = [(503, {})] * 2
     assert files(m.release_source.obtain("mysite")["root"]) == {"manage.py"}
 

@@ -9,11 +9,16 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 MODULES = (
+    "django_command",
+    "django_preparation",
     "django_release",
     "python_venv",
     "release_hook",
+    "release_live",
     "release_record",
     "release_source",
+    "site_plan",
+    "site_rollback",
     "system_account",
 )
 # What else a function has to be told.
