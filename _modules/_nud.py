@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import _nud_apt as apt  # noqa: F401
     import _nud_certbot as certbot  # noqa: F401
+    import _nud_accounts as accounts  # noqa: F401
+    import _nud_cache as cache  # noqa: F401
     import _nud_contract as contract  # noqa: F401
     import _nud_contract_checks as contract_checks  # noqa: F401
     import _nud_contract_host as contract_host  # noqa: F401

@@ -19,6 +19,8 @@ import tempfile
 
 from salt.exceptions import CommandExecutionError
 
+from _nud_cache import refuse_change
+
 # The name of a temporary sibling: hidden, so that neither `include dir/*.conf` nor a reader of
 # the directory takes it for the real thing, and recognisable, so that a later write sweeps it.
 _TEMPORARY = ".{name}.durable-"
@@ -161,6 +163,7 @@ def write(
     uid, gid, bits = _uid(user), _gid(group), _bits(mode)
     if not differs(path, contents, uid, gid, mode):
         return False
+    refuse_change(f"write {path}")
     folder, name = os.path.split(path)
     sweep(path)
     handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY.format(name=name), dir=folder)
@@ -199,6 +202,7 @@ def link(path: str, target: str) -> bool:
     """
     if os.path.islink(path) and os.readlink(path) == target:
         return False
+    refuse_change(f"link {path}")
     folder, name = os.path.split(path)
     sweep(path)
     temporary = os.path.join(folder, _TEMPORARY.format(name=name) + str(os.getpid()))
@@ -231,6 +235,7 @@ def directory(
     uid, gid, bits = _uid(user), _gid(group), _bits(mode)
     changed = False
     if not os.path.lexists(path):
+        refuse_change(f"make {path}")
         parent = os.path.dirname(path)
         if not os.path.isdir(parent):
             directory(parent)
@@ -244,9 +249,11 @@ def directory(
     try:
         status = os.fstat(handle)
         if (status.st_uid, status.st_gid) != (uid, gid):
+            refuse_change(f"change the owner of {path}")
             os.fchown(handle, uid, gid)
             changed = True
         if stat.S_IMODE(os.fstat(handle).st_mode) != bits:
+            refuse_change(f"change the mode of {path}")
             os.fchmod(handle, bits)
             changed = True
     finally:
@@ -268,6 +275,8 @@ def remove(path: str) -> bool:
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):
         return False
+    if os.path.lexists(path):
+        refuse_change(f"remove {path}")
     sweep(path)
     try:
         os.unlink(path)

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from salt.exceptions import CommandExecutionError
 
+from _nud_cache import refuse_change
+
 # systemctl itself answers within this many seconds or something is badly wrong.
 QUERY_TIMEOUT = 30
 
@@ -52,6 +54,7 @@ def query(argv: list[str]) -> str:
 
 def act(verb: str, units: str | Iterable[str], timeout: float, *options: str) -> bool:
     names = unit_names(units)
+    refuse_change(f"{verb} {' '.join(names)}")
     try:
         result = run(["systemctl", verb, *options, "--", *names], timeout)
     except subprocess.TimeoutExpired:

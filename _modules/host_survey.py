@@ -10,28 +10,16 @@ so each of them is looked up once and remembered; with its end all of it is forg
 
 import contextlib
 import grp
-import os
 import pwd
-import re
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
-# Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
-from salt.loader.dunder import __opts__  # noqa: F401
+from _nud import accounts, cache
 
 __virtualname__ = "host_survey"
 
+# For the modules that read the memory without Salt's loader.
 _MEMORY = "host_survey"
-
-
-class Memory(dict[Hashable, Any]):
-    """What a survey has looked up so far."""
-
-    def once(self, what: Hashable, look: Callable[[], Any]) -> Any:
-        """As the function of that name."""
-        if what not in self:
-            self[what] = look()
-        return self[what]
 
 
 def __virtual__() -> str:
@@ -41,8 +29,10 @@ def __virtual__() -> str:
 @contextlib.contextmanager
 def begun() -> Iterator[None]:
     """
-    Remember what is looked up by :py:func:`once` until the block ends. Nothing in the block may
-    change the host.
+    Remember what is looked up by :py:func:`once` until the block ends. What
+    changes the host through the library is refused in the block.
+
+    Raises RuntimeError inside of another such block.
 
     CLI Example (from another module: a block does not outlive a call):
 
@@ -51,11 +41,12 @@ def begun() -> Iterator[None]:
         with __salt__["host_survey.begun"]():
             ...
     """
-    __context__[_MEMORY] = Memory()
-    try:
-        yield
-    finally:
-        del __context__[_MEMORY]
+    with cache.session() as memory:
+        __context__[_MEMORY] = memory
+        try:
+            yield
+        finally:
+            del __context__[_MEMORY]
 
 
 def going_on() -> bool:
@@ -70,7 +61,7 @@ def going_on() -> bool:
 
         salt '*' host_survey.going_on
     """
-    return _MEMORY in __context__
+    return cache.active()
 
 
 def once(what: Hashable, look: Callable[[], Any]) -> Any:
@@ -92,8 +83,7 @@ def once(what: Hashable, look: Callable[[], Any]) -> Any:
 
         __salt__["host_survey.once"](("units", pattern), lambda: list_units(pattern))
     """
-    memory = __context__.get(_MEMORY)
-    return look() if memory is None else memory.once(what, look)
+    return cache.once(what, look)
 
 
 def entries(directory: str) -> list[str]:
@@ -111,46 +101,7 @@ def entries(directory: str) -> list[str]:
 
         salt '*' host_survey.entries /etc/systemd/system
     """
-
-    def look() -> list[str]:
-        try:
-            return sorted(os.listdir(directory))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-    return list(once(("entries", directory), look))
-
-
-def _local(database: str) -> dict[str, list[str]]:
-    """
-    The rows of /etc/passwd or /etc/group by name, while a survey goes on: glibc reads the whole file
-    for every question, so that it takes a thousand sites a thousand times as long as one.
-
-    Empty where nsswitch.conf(5) has other sources before the files.
-    """
-    if not going_on():
-        return {}
-
-    def look() -> dict[str, list[str]]:
-        try:
-            with open("/etc/nsswitch.conf", encoding="utf-8", errors="replace") as sources:
-                if not re.search(rf"^\s*{database}:\s*files\b", sources.read(), re.MULTILINE):
-                    return {}
-            with open(f"/etc/{database}", encoding="utf-8", errors="surrogateescape") as table:
-                rows = [line.rstrip("\n").split(":") for line in table]
-        except FileNotFoundError:
-            return {}
-        width, last = {"passwd": (7, 4), "group": (4, 3)}[database]
-        # As glibc does, the first of a name counts, and what is no row is passed over.
-        return {
-            row[0]: row
-            for row in reversed(rows)
-            if len(row) == width
-            and row[0][:1] not in ("", "+", "-")
-            and all(number.isdigit() for number in row[2:last])
-        }
-
-    return once(("local", database), look)
+    return cache.entries(directory)
 
 
 def user(name: str) -> pwd.struct_passwd | None:
@@ -168,18 +119,7 @@ def user(name: str) -> pwd.struct_passwd | None:
 
         salt '*' host_survey.user www-data
     """
-
-    def look() -> pwd.struct_passwd | None:
-        row = _local("passwd").get(name)
-        if row is not None:
-            account, word, uid, gid, comment, home, shell = row
-            return pwd.struct_passwd((account, word, int(uid), int(gid), comment, home, shell))
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            return None
-
-    return once(("user", name), look)
+    return accounts.user(name)
 
 
 def group(name: str) -> grp.struct_group | None:
@@ -197,18 +137,7 @@ def group(name: str) -> grp.struct_group | None:
 
         salt '*' host_survey.group www-data
     """
-
-    def look() -> grp.struct_group | None:
-        row = _local("group").get(name)
-        if row is not None:
-            group, word, gid, members = row
-            return grp.struct_group((group, word, int(gid), members.split(",") if members else []))
-        try:
-            return grp.getgrnam(name)
-        except KeyError:
-            return None
-
-    return once(("group", name), look)
+    return accounts.group(name)
 
 
 def name_of(kind: str, number: int) -> str:
@@ -228,11 +157,4 @@ def name_of(kind: str, number: int) -> str:
 
         salt '*' host_survey.name_of user 33
     """
-
-    def look() -> str:
-        try:
-            return pwd.getpwuid(number).pw_name if kind == "user" else grp.getgrgid(number).gr_name
-        except KeyError:
-            return str(number)
-
-    return once(("name", kind, number), look)
+    return accounts.name_of(kind, number)

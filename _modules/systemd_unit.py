@@ -21,7 +21,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import systemd
+from _nud import cache, systemd
 
 __virtualname__ = "systemd_unit"
 
@@ -614,6 +614,7 @@ def daemon_reload(force: bool = False, timeout: float = 90, later: bool = False)
         return False
     if not force and not needs_reload():
         return False
+    cache.refuse_change("reload systemd")
     # File times come from a clock that stands still for up to a tick (4 to 10 ms): one written in
     # the tick of the reload would look older than it, or newer for ever.
     time.sleep(0.02)
