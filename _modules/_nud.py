@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     import _nud_site_plan as site_plan  # noqa: F401
     import _nud_survey as survey  # noqa: F401
     import _nud_systemd as systemd  # noqa: F401
+    import _nud_systemd_units as systemd_units  # noqa: F401
     import _nud_uwsgi_ini as uwsgi_ini  # noqa: F401
     import _nud_uwsgi_protocol as uwsgi_protocol  # noqa: F401
 

@@ -11,75 +11,12 @@ than what systemd has read.
 """
 
 import contextlib
-import json
-import os
-import re
-import subprocess
-import time
 from collections.abc import Iterator
 from typing import Any
 
-from salt.exceptions import CommandExecutionError
-
-from _nud import cache, systemd
+from _nud import systemd_units
 
 __virtualname__ = "systemd_unit"
-
-
-# Where an administrator's unit files live, the formula's among them.  A package brings its own
-# daemon-reload along.
-_UNIT_DIRECTORIES = ("/etc/systemd/system", "/run/systemd/system")
-
-
-# Where all of them are, and drop-ins for them.
-_UNIT_PATH = (
-    *_UNIT_DIRECTORIES,
-    "/etc/systemd/system.control",
-    "/run/systemd/system.control",
-    "/run/systemd/transient",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-)
-
-
-# The same, first of all what counts most.
-_BY_PRECEDENCE = (
-    "/etc/systemd/system.control",
-    "/run/systemd/system.control",
-    "/run/systemd/transient",
-    *_UNIT_DIRECTORIES,
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-)
-
-
-# Its time is when systemd began to read unit files the last time (manager_ready() in core/manager.c,
-# the property UnitsLoadTimestamp; UnitsLoadStartTimestamp stays that of the boot).
-_LOADED = "/run/systemd/systemd-units-load"
-
-
-# A symbolic link for each unit that was started, made when it was.
-_INVOCATIONS = "/run/systemd/units/invocation:"
-
-
-# What a caller who names no property gets.
-_PROPERTIES = (
-    "LoadState",
-    "ActiveState",
-    "SubState",
-    "UnitFileState",
-    "FragmentPath",
-    "NeedDaemonReload",
-    "MainPID",
-    "Result",
-    "InvocationID",
-)
-
-
-# Whether systemd is to be reloaded at the end of what is going on: None when nobody asked for it,
-# True when it is to be in any case.
-_LATER = "systemd_unit.later"
 
 
 def __virtual__() -> str:
@@ -110,30 +47,7 @@ def show(units: str | list[str], properties: list[str] | None = None) -> dict[st
         salt '*' systemd_unit.show nginx.service
         salt '*' systemd_unit.show '["nginx.service", "uwsgi-*.socket"]' '["ActiveState"]'
     """
-    names = systemd.unit_names(units)
-    wanted = list(properties if properties is not None else _PROPERTIES)
-    # Names: systemctl prints plain names before the matches of patterns, whatever their order in
-    # the command, and an alias under the name of its target (src/systemctl/systemctl-show.c).
-    asked = ",".join(dict.fromkeys([*wanted, "Id", "Names"]))
-    found: dict[str, dict[str, str]] = {}
-    command = ["systemctl", "show", "--timestamp=us+utc", f"--property={asked}", "--", *names]
-    for block in systemd.query(command).split("\n\n"):
-        unit: dict[str, str] = {}
-        key = ""
-        for line in block.splitlines():
-            name, separator, value = line.partition("=")
-            if separator and re.fullmatch(r"[A-Z][A-Za-z0-9]*", name):
-                key = name
-                unit[key] = f"{unit[key]}\n{value}" if key in unit else value
-            elif key:
-                unit[key] += f"\n{line}"
-        if "Id" not in unit:
-            continue
-        known = {unit["Id"], *unit.get("Names", "").split()}
-        answer = {key: value for key, value in unit.items() if key in wanted}
-        for name in known.intersection(names) or {unit["Id"]}:
-            found[name] = answer
-    return found
+    return systemd_units.show(units, properties)
 
 
 def glance(pattern: str) -> dict[str, dict[str, Any]]:
@@ -157,34 +71,7 @@ def glance(pattern: str) -> dict[str, dict[str, Any]]:
 
         salt '*' systemd_unit.glance 'uwsgi-*'
     """
-    answer = systemd.query(
-        [
-            "busctl",
-            "call",
-            "--json=short",
-            "org.freedesktop.systemd1",
-            "/org/freedesktop/systemd1",
-            "org.freedesktop.systemd1.Manager",
-            "ListUnitsByPatterns",
-            "asas",
-            "0",
-            "1",
-            pattern,
-        ]
-    )
-    prefix = pattern.partition("*")[0]
-    stale = needs_reload(prefix) or _may_have_drop_ins(prefix)
-    found = {}
-    # As org.freedesktop.systemd1(5) has it: name, description, load, active and sub state, …
-    for name, _, load, active, sub, *_ in json.loads(answer)["data"][0]:
-        found[name] = {
-            "LoadState": load,
-            "ActiveState": active,
-            "SubState": sub,
-            "since": _started(name),
-            "stale": stale,
-        }
-    return found
+    return systemd_units.glance(pattern)
 
 
 def runs(unit: str) -> bool:
@@ -203,31 +90,7 @@ def runs(unit: str) -> bool:
 
         salt '*' systemd_unit.runs nginx.service
     """
-    return os.path.lexists(f"{_INVOCATIONS}{unit}")
-
-
-def _started(unit: str) -> float | None:
-    """When systemd gave a unit that runs its invocation ID (src/core/unit.c, unit_export_…)."""
-    try:
-        return os.lstat(f"{_INVOCATIONS}{unit}").st_mtime
-    except FileNotFoundError:
-        return None
-
-
-def _may_have_drop_ins(prefix: str) -> bool:
-    """Whether a directory is there that drop-ins of such units could be in (systemd.unit(5))."""
-    for directory in _UNIT_PATH:
-        try:
-            entries = os.listdir(directory)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        if any(
-            entry.endswith(".d")
-            and (entry in ("service.d", "socket.d") or entry.startswith(prefix))
-            for entry in entries
-        ):
-            return True
-    return False
+    return systemd_units.runs(unit)
 
 
 def drop_ins(unit: str) -> list[str]:
@@ -246,17 +109,7 @@ def drop_ins(unit: str) -> list[str]:
 
         salt '*' systemd_unit.drop_ins uwsgi-mysite@4f2a9c01d7e3.service
     """
-    stem, _, kind = unit.rpartition(".")
-    template = stem.partition("@")[0] + "@"
-    found: dict[str, str] = {}
-    # Of files of one name the first counts: those for the instance, then by the place.
-    for name in (f"{unit}.d", f"{template}.{kind}.d"):
-        for directory in _BY_PRECEDENCE:
-            folder = os.path.join(directory, name)
-            for entry in os.listdir(folder) if os.path.isdir(folder) else []:
-                if entry.endswith(".conf"):
-                    found.setdefault(entry, os.path.join(folder, entry))
-    return [found[entry] for entry in sorted(found)]
+    return systemd_units.drop_ins(unit)
 
 
 def journal(
@@ -284,16 +137,7 @@ def journal(
 
         salt '*' systemd_unit.journal nginx.service 50 output=short-iso
     """
-    # What a process wrote just before it died may still be on its way to the journal.
-    systemd.query(["journalctl", "--sync"])
-    which = [f"--unit={unit}"]
-    if invocation:
-        # The first is on what the unit's processes say, the second on what systemd says of it.
-        which = [f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}"]
-    text = systemd.query(
-        ["journalctl", "--quiet", "--no-pager", f"--output={output}", f"--lines={lines:d}", *which]
-    )
-    return text.splitlines()[-lines:]
+    return systemd_units.journal(unit, lines, invocation, output)
 
 
 def start(units: str | list[str], timeout: float = 90) -> bool:
@@ -316,7 +160,7 @@ def start(units: str | list[str], timeout: float = 90) -> bool:
 
         salt '*' systemd_unit.start nginx.service timeout=30
     """
-    return systemd.act("start", units, timeout)
+    return systemd_units.start(units, timeout)
 
 
 def stop(
@@ -342,10 +186,7 @@ def stop(
 
         salt '*' systemd_unit.stop nginx.service
     """
-    options = [] if wait else ["--no-block"]
-    return systemd.act(
-        "stop", units, timeout, *options, *(["--job-mode=ignore-dependencies"] if alone else [])
-    )
+    return systemd_units.stop(units, timeout, wait, alone)
 
 
 def restart(units: str | list[str], timeout: float = 90) -> bool:
@@ -365,7 +206,7 @@ def restart(units: str | list[str], timeout: float = 90) -> bool:
 
         salt '*' systemd_unit.restart nginx.service
     """
-    return systemd.act("restart", units, timeout)
+    return systemd_units.restart(units, timeout)
 
 
 def reload(units: str | list[str], timeout: float = 90) -> bool:
@@ -387,7 +228,7 @@ def reload(units: str | list[str], timeout: float = 90) -> bool:
 
         salt '*' systemd_unit.reload nginx.service
     """
-    return systemd.act("reload", units, timeout)
+    return systemd_units.reload(units, timeout)
 
 
 def kill(unit: str, signal: str = "SIGTERM", who: str = "main", timeout: float = 30) -> bool:
@@ -413,8 +254,7 @@ def kill(unit: str, signal: str = "SIGTERM", who: str = "main", timeout: float =
 
         salt '*' systemd_unit.kill nginx.service SIGUSR1
     """
-    # --kill-whom= is the newer name of --kill-who= (systemd 252); every version takes the old one.
-    return systemd.act("kill", unit, timeout, f"--kill-who={who}", f"--signal={signal}")
+    return systemd_units.kill(unit, signal, who, timeout)
 
 
 def enable(units: str | list[str], timeout: float = 60) -> bool:
@@ -434,7 +274,7 @@ def enable(units: str | list[str], timeout: float = 60) -> bool:
 
         salt '*' systemd_unit.enable nginx.service
     """
-    return systemd.act("enable", units, timeout, "--quiet")
+    return systemd_units.enable(units, timeout)
 
 
 def disable(units: str | list[str], timeout: float = 60, later: bool = False) -> bool:
@@ -457,10 +297,7 @@ def disable(units: str | list[str], timeout: float = 60, later: bool = False) ->
 
         salt '*' systemd_unit.disable nginx.service
     """
-    if later and _LATER in __context__:
-        __context__[_LATER] = True
-        return systemd.act("disable", units, timeout, "--quiet", "--no-reload")
-    return systemd.act("disable", units, timeout, "--quiet")
+    return systemd_units.disable(units, timeout, later)
 
 
 def reset_failed(units: str | list[str], timeout: float = 60) -> bool:
@@ -480,13 +317,7 @@ def reset_failed(units: str | list[str], timeout: float = 60) -> bool:
 
         salt '*' systemd_unit.reset_failed nginx.service
     """
-    # systemctl fails for a unit that is not loaded, so only the failed ones are named.
-    failed = [
-        name
-        for name, unit in show(units, ["ActiveState"]).items()
-        if unit.get("ActiveState") == "failed"
-    ]
-    return bool(failed) and systemd.act("reset-failed", failed, timeout)
+    return systemd_units.reset_failed(units, timeout)
 
 
 def needs_reload(prefix: str = "") -> bool:
@@ -508,34 +339,7 @@ def needs_reload(prefix: str = "") -> bool:
 
         salt '*' systemd_unit.needs_reload
     """
-    try:
-        loaded = os.stat(_LOADED).st_mtime_ns
-    except FileNotFoundError:
-        # An older systemd: one reload too many is better than one too few.
-        return True
-    return any(_changed(directory, prefix) >= loaded for directory in _UNIT_DIRECTORIES)
-
-
-def _changed(directory: str, prefix: str = "") -> int:
-    """
-    The newest change time, in nanoseconds, of what is directly inside a directory, and, so that
-    what is gone counts, of the directory itself.
-    """
-    newest = 0
-    try:
-        if not prefix:
-            newest = os.stat(directory).st_ctime_ns
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if not entry.name.startswith(prefix):
-                    continue
-                newest = max(newest, entry.stat(follow_symlinks=False).st_ctime_ns)
-                if entry.name.endswith(".d") and entry.is_dir(follow_symlinks=False):
-                    newest = max(newest, _changed(entry.path))
-    except FileNotFoundError:
-        # Not there, or removed while it was read, which the directory's own time shows.
-        return newest
-    return newest
+    return systemd_units.needs_reload(prefix)
 
 
 @contextlib.contextmanager
@@ -554,13 +358,8 @@ def reload_later() -> Iterator[None]:
         with __salt__["systemd_unit.reload_later"]():
             ...
     """
-    __context__[_LATER] = None
-    try:
+    with systemd_units.reload_later():
         yield
-    finally:
-        forced = __context__.pop(_LATER)
-        if forced is not None:
-            daemon_reload(force=forced)
 
 
 def read_anew(units: str | list[str]) -> bool:
@@ -581,10 +380,7 @@ def read_anew(units: str | list[str]) -> bool:
 
         salt '*' systemd_unit.read_anew nginx.service
     """
-    shown = show(units, ["NeedDaemonReload"])
-    if all(unit["NeedDaemonReload"] == "no" for unit in shown.values()):
-        return False
-    return daemon_reload(force=True)
+    return systemd_units.read_anew(units)
 
 
 def daemon_reload(force: bool = False, timeout: float = 90, later: bool = False) -> bool:
@@ -608,22 +404,4 @@ def daemon_reload(force: bool = False, timeout: float = 90, later: bool = False)
 
         salt '*' systemd_unit.daemon_reload
     """
-    if later and _LATER in __context__:
-        # Whether there is a need is asked then: a look at all unit files, once.
-        __context__[_LATER] = force or bool(__context__[_LATER])
-        return False
-    if not force and not needs_reload():
-        return False
-    cache.refuse_change("reload systemd")
-    # File times come from a clock that stands still for up to a tick (4 to 10 ms): one written in
-    # the tick of the reload would look older than it, or newer for ever.
-    time.sleep(0.02)
-    try:
-        result = systemd.run(["systemctl", "daemon-reload"], timeout)
-    except subprocess.TimeoutExpired:
-        raise CommandExecutionError(
-            f"systemctl daemon-reload was not done within {timeout:g} s"
-        ) from None
-    if result.returncode:
-        raise CommandExecutionError(f"systemctl daemon-reload failed: {result.stderr.strip()}")
-    return True
+    return systemd_units.daemon_reload(force, timeout, later)

@@ -7,7 +7,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from _modules import systemd_unit
-from _nud import systemd
+from _nud import systemd, systemd_units
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def systemctl(monkeypatch):
         return subprocess.CompletedProcess(argv, 0, answer, "")
 
     monkeypatch.setattr(systemd, "run", run)
-    monkeypatch.setattr(systemd_unit, "__context__", {}, raising=False)
+    monkeypatch.setattr(systemd_units, "run", run)
     answers["asked"] = asked
     return answers
 
@@ -98,11 +98,11 @@ def loaded(monkeypatch, tmp_path, at: int) -> None:
     mark = tmp_path.with_name("loaded")
     mark.touch()
     os.utime(mark, ns=(at, at))
-    monkeypatch.setattr(systemd_unit, "_LOADED", str(mark))
+    monkeypatch.setattr(systemd_units, "_LOADED", str(mark))
 
 
 def test_systemd_is_reloaded_only_when_a_file_is_newer(systemctl, monkeypatch, tmp_path):
-    monkeypatch.setattr(systemd_unit, "_UNIT_DIRECTORIES", (str(tmp_path), str(tmp_path / "none")))
+    monkeypatch.setattr(systemd_units, "_UNIT_DIRECTORIES", (str(tmp_path), str(tmp_path / "none")))
     (tmp_path / "a.service.d").mkdir()
     drop_in = tmp_path / "a.service.d" / "x.conf"
     drop_in.write_text("[Unit]\n")
@@ -118,7 +118,7 @@ def test_systemd_is_reloaded_only_when_a_file_is_newer(systemctl, monkeypatch, t
 
 
 def test_a_reload_that_may_come_later_comes_once_at_the_end(systemctl, monkeypatch, tmp_path):
-    monkeypatch.setattr(systemd_unit, "_UNIT_DIRECTORIES", (str(tmp_path),))
+    monkeypatch.setattr(systemd_units, "_UNIT_DIRECTORIES", (str(tmp_path),))
     (tmp_path / "a.service").write_text("")
     loaded(monkeypatch, tmp_path, 0)
     reload = ["systemctl", "daemon-reload"]
@@ -136,12 +136,12 @@ def test_a_reload_that_may_come_later_comes_once_at_the_end(systemctl, monkeypat
 
 
 def test_no_trace_of_the_last_reload_is_a_need_for_one(monkeypatch, tmp_path):
-    monkeypatch.setattr(systemd_unit, "_LOADED", str(tmp_path / "none"))
+    monkeypatch.setattr(systemd_units, "_LOADED", str(tmp_path / "none"))
     assert systemd_unit.needs_reload() is True
 
 
 def test_a_removed_unit_file_counts_as_newer(systemctl, monkeypatch, tmp_path):
-    monkeypatch.setattr(systemd_unit, "_UNIT_DIRECTORIES", (str(tmp_path),))
+    monkeypatch.setattr(systemd_units, "_UNIT_DIRECTORIES", (str(tmp_path),))
     unit = tmp_path / "a.service"
     unit.write_text("")
     loaded(monkeypatch, tmp_path, tmp_path.stat().st_ctime_ns + 1000)
