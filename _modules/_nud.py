@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import _nud_nginx_judge as nginx_judge  # noqa: F401
     import _nud_nginx_kept as nginx_kept  # noqa: F401
     import _nud_lock_files as lock_files  # noqa: F401
+    import _nud_executables as executables  # noqa: F401
     import _nud_nginx_language as nginx_language  # noqa: F401
     import _nud_nginx_log as nginx_log  # noqa: F401
     import _nud_nginx_origin as nginx_origin  # noqa: F401
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     import _nud_openpgp as openpgp  # noqa: F401
     import _nud_pem_text as pem_text  # noqa: F401
     import _nud_proc as proc  # noqa: F401
+    import _nud_process_facts as process_facts  # noqa: F401
     import _nud_process_pool as process_pool  # noqa: F401
     import _nud_program as program  # noqa: F401
     import _nud_redaction as redaction  # noqa: F401
@@ -63,8 +65,16 @@ if TYPE_CHECKING:
     import _nud_survey as survey  # noqa: F401
     import _nud_systemd as systemd  # noqa: F401
     import _nud_systemd_units as systemd_units  # noqa: F401
+    import _nud_unix_socket as unix_socket  # noqa: F401
+    import _nud_uwsgi_files as uwsgi_files  # noqa: F401
     import _nud_uwsgi_ini as uwsgi_ini  # noqa: F401
+    import _nud_uwsgi_preflight as uwsgi_preflight  # noqa: F401
     import _nud_uwsgi_protocol as uwsgi_protocol  # noqa: F401
+    import _nud_uwsgi_refusal as uwsgi_refusal  # noqa: F401
+    import _nud_uwsgi_status as uwsgi_status  # noqa: F401
+    import _nud_uwsgi_switch as uwsgi_switch  # noqa: F401
+    import _nud_uwsgi_unit as uwsgi_unit  # noqa: F401
+    import _nud_uwsgi_workers as uwsgi_workers  # noqa: F401
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PREFIX = "_nud_"

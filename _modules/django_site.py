@@ -107,9 +107,9 @@ def left(names: list[str], prepared: bool = True) -> dict[str, list[str]]:
     def seen(name: str) -> list[str]:
         found = [
             *call["site_companion.leftovers"](name),
-            *call["uwsgi_generation.remains"](name),
-            *call["uwsgi_socket.remains"](name),
-            *call["uwsgi_log.remains"](name, data),
+            *call["uwsgi_generation.leftovers"](name),
+            *call["uwsgi_socket.leftovers"](name),
+            *call["uwsgi_log.leftovers"](name, data),
         ]
         if prepared:
             found += [
@@ -187,10 +187,10 @@ def _served(name: str) -> bool:
     call = __salt__
     try:
         return not (
-            call["uwsgi_socket.lacks"](name)
-            or call["uwsgi_log.lacks"](name)
-            or call["uwsgi_generation.lacks"](name)["changes"]
-            or not call["uwsgi_generation.proven"](name)
+            call["uwsgi_socket.diff"](name)
+            or call["uwsgi_log.diff"](name)
+            or call["uwsgi_generation.diff"](name)["changes"]
+            or not call["uwsgi_health.proven"](name)
             or call["release_live.diff"](name)
             or _companions_lack(name)
         )

@@ -502,7 +502,7 @@ def unproven(name: str) -> str | None:
         awaits = __salt__["release_source.awaits"](name)
         if awaits:
             return f"its release is not on this host: it comes {awaits}"
-        wanted = __salt__["uwsgi_generation.lacks"](name)
+        wanted = __salt__["uwsgi_generation.diff"](name)
         if {"generation", "enabled"} & set(wanted["changes"]):
             return (
                 f"generation {wanted['digest']}, which the pillar asks for, is not up and healthy"

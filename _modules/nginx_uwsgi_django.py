@@ -11,7 +11,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import nginx_program, systemd, uwsgi_protocol
+from _nud import nginx_program, systemd, unix_socket, uwsgi_protocol
 
 __virtualname__ = "nginx_uwsgi_django"
 
@@ -153,7 +153,7 @@ def logs(lines: int = 20) -> dict:
         if not site["absent"]:
             answer[name] = {
                 "where": _where(name),
-                "lines": __salt__["uwsgi_generation.logs"](name, lines),
+                "lines": __salt__["uwsgi_status.logs"](name, lines),
             }
     return answer
 
@@ -379,7 +379,7 @@ def _look_at_files(
                 drift.update(dict.fromkeys(unit["DropInPaths"].split(), "changes a unit"))
         if digest is None:
             continue
-        made = __salt__["uwsgi_generation.made_of"](name, digest)
+        made = __salt__["uwsgi_status.made_of"](name, digest)
         seen["release"] = made["release"]
         drift.update(made["drift"])
         link = os.path.join(sites[name]["project"]["path"], "current")
@@ -418,7 +418,7 @@ def _look_at_health(answer: dict[str, Any], sites: dict[str, Any], patience: flo
     with __salt__["host_survey.begun"]():
         for name in names:
             path = sites[name]["socket"]["path"]
-            answer["sites"][name]["queue"] = __salt__["uwsgi_socket.queue"](path)
+            answer["sites"][name]["queue"] = unix_socket.waiting(path)
     left = max(1, patience - (time.monotonic() - began))
     # Not those without a generation, where nobody answers, and their visitors wait.
     health = __salt__["site_health.ask"](names, left, only=names)

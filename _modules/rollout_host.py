@@ -18,7 +18,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import durable_file, nginx_user, uwsgi_protocol
+from _nud import durable_file, nginx_user, process_facts, uwsgi_protocol
 
 __virtualname__ = "rollout_host"
 
@@ -135,7 +135,7 @@ def look(grain: str | None = None) -> dict[str, Any]:
 def _wrong(name: str, asked: dict[str, Any]) -> str | None:
     """Why a site is not well, from inside: its generation, uWSGI's answer, nginx's answer."""
     try:
-        changes = __salt__["uwsgi_generation.lacks"](name)["changes"]
+        changes = __salt__["uwsgi_generation.diff"](name)["changes"]
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         return f"{error}"
     if changes:
@@ -149,18 +149,7 @@ def _wrong(name: str, asked: dict[str, Any]) -> str | None:
 def _access_logs() -> dict[str, int]:
     """The files that nginx appends to, and how long they are: its logs, whatever they are called."""
     master = __salt__["nginx_process.pid"]()
-    found = {}
-    for descriptor in os.listdir(f"/proc/{master}/fd") if master else ():
-        try:
-            path = os.readlink(f"/proc/{master}/fd/{descriptor}")
-            with open(f"/proc/{master}/fdinfo/{descriptor}", encoding="ascii") as stream:
-                flags = int(re.findall(r"^flags:\s*([0-7]+)", stream.read(), re.MULTILINE)[0], 8)
-            if flags & os.O_APPEND and os.path.isfile(path):
-                found[path] = os.stat(path).st_size
-        except (FileNotFoundError, ProcessLookupError):
-            # Closed, or rotated away, meanwhile.
-            continue
-    return found
+    return process_facts.appended_files(master) if master else {}
 
 
 def _answers(logs: dict[str, int], closed: bool = False) -> tuple[int, int]:
@@ -203,7 +192,7 @@ def _worked(generation: str | None, name: str) -> tuple[int, float, int]:
     return (
         sum(worker["requests"] for worker in workers),
         sum(worker["running_time"] for worker in workers) / 1e6,
-        sum(__salt__["uwsgi_generation.resident"](worker["pid"]) for worker in workers),
+        sum(process_facts.resident(worker["pid"]) for worker in workers),
     )
 
 

@@ -24,10 +24,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-# Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
-from salt.loader.dunder import __opts__  # noqa: F401
-
-from _nud import durable_file, redaction, site_plan, systemd
+from _nud import cache, durable_file, executables, redaction, site_plan, systemd, uwsgi_unit
 
 __virtualname__ = "site_companion"
 __func_alias__ = {"list_": "list"}
@@ -148,7 +145,7 @@ def _texts(
 
 def _environment(name: str, release: str | None) -> str:
     values = __salt__["site_plan.environment"](name, release)
-    return __salt__["uwsgi_generation.environment_file"](values)
+    return uwsgi_unit.environment_file(values)
 
 
 def _wanted(name: str, identity: str | None = None) -> dict[str, dict[str, Any]]:
@@ -163,7 +160,6 @@ def _wanted(name: str, identity: str | None = None) -> dict[str, dict[str, Any]]
     release, venv = plan.release, plan.venv
     environment = hashlib.sha256(_environment(name, identity).encode()).hexdigest()
     confinement = __salt__["uwsgi_generation.confinement"]
-    content = __salt__["uwsgi_generation.content"]
     found = {}
     for companion, argv in _argv(site, venv["path"], release["path"]).items():
         limits = site["companions"][companion]["limits"]
@@ -174,7 +170,7 @@ def _wanted(name: str, identity: str | None = None) -> dict[str, dict[str, Any]]
             environment,
             release["id"],
             venv["digest"],
-            [content(argv[0]), content(venv["binary"])],
+            [executables.content(argv[0]), executables.content(venv["binary"])],
         ]
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
         found[companion] = {
@@ -194,7 +190,7 @@ def _named() -> dict[str, list[tuple[str, str]]]:
     """The unit files whose names are those of companions, by site."""
     pattern = re.compile(r"django-([^.]+)\.([a-z][a-z0-9_-]{0,30})\.(?:service|timer)")
     found: dict[str, list[tuple[str, str]]] = {}
-    for unit in __salt__["host_survey.entries"](_lookup()["unit_dir"]):
+    for unit in cache.entries(_lookup()["unit_dir"]):
         if match := pattern.fullmatch(unit):
             found.setdefault(match[1], []).append((unit, match[2]))
     return found
@@ -207,7 +203,7 @@ def _there(name: str, wanted: Any = ()) -> dict[str, list[str]]:
     Raises CommandExecutionError when one of a wanted companion's is somebody else's.
     """
     found: dict[str, list[str]] = {}
-    for unit, companion in __salt__["host_survey.once"](("companions",), _named).get(name, []):
+    for unit, companion in cache.once(("companions",), _named).get(name, []):
         text = durable_file.read(_path(unit)) or b""
         if f'Django site "{name}"'.encode() in text:
             found.setdefault(companion, []).append(unit)

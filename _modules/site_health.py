@@ -97,15 +97,14 @@ def _visit(site: dict[str, Any], scheme: str, listen: int | str) -> dict[str, An
     secure_ports = [_listen(word)[1] for word in site["tls"]["listen"]]
     visit = {
         "listen": bound,
-        "url": _url(scheme, address, port, site["health"]["path"]),
-        "host": site["health"]["host"],
-        "timeout": site["health"]["timeout"],
-        "status": list(site["health"]["status"]),
-        "names": [*site["server_names"], *site["redirect_from"]],
-        "secure_ports": secure_ports if site["tls"]["source"] else [],
-        "balanced": bool(site["load_balancer"]),
-        "secure": scheme == "https",
-        "closed": _closed(site),
+        **__salt__["site_visit.planned"](
+            site,
+            url=_url(scheme, address, port, site["health"]["path"]),
+            secure=scheme == "https",
+            secure_ports=secure_ports if site["tls"]["source"] else [],
+            balanced=bool(site["load_balancer"]),
+            closed=_closed(site),
+        ),
     }
     if site["load_balancer"] and scheme == "http":
         # Visitors come to the load balancer by HTTPS; whether nginx believes that depends on where
@@ -200,7 +199,7 @@ def ask(
         active = set(running)
     up = [name for name in sites if name in active]
     began = time.monotonic()
-    questions = [__salt__["uwsgi_generation.question"](name) for name in up]
+    questions = [__salt__["uwsgi_health.question"](name) for name in up]
     limit = max([0, *(site["health"]["timeout"] for site in sites.values())])
     told = uwsgi_protocol.together(
         questions, _AT_ONCE, limit * (1 + len(up) // _AT_ONCE) if patience is None else patience
@@ -276,5 +275,5 @@ def _inside(name: str, answer: dict[str, Any]) -> str | None:
     """What is wrong with the answer of a site's own socket."""
     if "error" in answer:
         return f"uWSGI: {answer['error']}"
-    why = __salt__["uwsgi_generation.fault"](name, answer)
+    why = __salt__["uwsgi_health.fault"](name, answer)
     return f"uWSGI: {why}" if why else None

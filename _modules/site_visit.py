@@ -39,7 +39,7 @@ import http.client
 import ssl
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __virtualname__ = "site_visit"
@@ -54,6 +54,44 @@ _PAUSE = 0.2
 
 def __virtual__() -> str:
     return __virtualname__
+
+
+def planned(
+    site: dict[str, Any],
+    url: str,
+    secure: bool,
+    secure_ports: Sequence[int] = (),
+    balanced: bool = False,
+    closed: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """
+    The visit that asks whether a site is healthy.
+
+    site
+        as the pillar has it
+    url, secure, secure_ports, balanced, closed
+        of the visit
+
+    Returns the visit.
+
+    CLI Example (from another module: a site has many keys):
+
+    .. code-block:: python
+
+        __salt__["site_visit.planned"](site, "http://127.0.0.1/", False)
+    """
+    health = site["health"]
+    return {
+        "url": url,
+        "host": health["host"],
+        "timeout": health["timeout"],
+        "status": list(health["status"]),
+        "names": [*site["server_names"], *site["redirect_from"]],
+        "secure_ports": list(secure_ports),
+        "balanced": balanced,
+        "secure": secure,
+        "closed": list(closed),
+    }
 
 
 def _is_named(host: str, names: list[str]) -> bool:

@@ -28,10 +28,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-# Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
-from salt.loader.dunder import __opts__  # noqa: F401
-
-from _nud import durable_file
+from _nud import accounts, cache, durable_file
 
 __virtualname__ = "uwsgi_log"
 
@@ -45,6 +42,11 @@ _TAIL = 1 << 20
 
 def __virtual__() -> str:
     return __virtualname__
+
+
+def _site(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = cache.once(("site", name), lambda: __salt__["site_pillar.site"](name))
+    return found
 
 
 def _directory(name: str) -> str:
@@ -70,13 +72,13 @@ def path(name: str) -> str | None:
 
         salt '*' uwsgi_log.path mysite
     """
-    if __salt__["site_pillar.site"](name)["uwsgi"]["log"]["to"] == "journal":
+    if _site(name)["uwsgi"]["log"]["to"] == "journal":
         return None
     return f"{_directory(name)}/{name}.log"
 
 
 def _rules(name: str, file: str) -> str:
-    keep = __salt__["site_pillar.site"](name)["uwsgi"]["log"]["keep"]
+    keep = _site(name)["uwsgi"]["log"]["keep"]
     return f"""\
 # Managed by the Salt formula nginx_uwsgi_django (site {name}); edit the pillar, not this file.
 "{file}" {{
@@ -94,13 +96,13 @@ def _rules(name: str, file: str) -> str:
 
 
 def _right(name: str, file: str) -> bool:
-    """Whether the file is there, the site's user's and its group's to read, and nobody else's."""
+    """Whether the file is there with its owner, group and mode."""
     try:
         status = os.lstat(file)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    owner = __salt__["host_survey.user"](__salt__["site_pillar.site"](name)["project"]["user"])
-    group = __salt__["host_survey.group"](_GROUP)
+    owner = accounts.user(_site(name)["project"]["user"])
+    group = accounts.group(_GROUP)
     return (
         owner is not None
         and group is not None
@@ -110,21 +112,21 @@ def _right(name: str, file: str) -> bool:
     )
 
 
-def lacks(name: str) -> dict[str, Any]:
+def diff(name: str) -> dict[str, Any]:
     """
-    What is not yet as the pillar says of a site's log: the file with its owner, and its rotation;
-    or, with the journal, no rotation.
+    What differs from the pillar of a site's log: the file with its owner, and its rotation; with the
+    journal there is no rotation.
 
     name
         the site
 
-    Returns a dictionary of changes, empty when all is as it should be.
+    Returns a dictionary of changes, empty when nothing differs.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt '*' uwsgi_log.lacks mysite
+        salt '*' uwsgi_log.diff mysite
     """
     file, rotation = path(name), _rotation(name)
     there = os.path.lexists(rotation)
@@ -132,7 +134,7 @@ def lacks(name: str) -> dict[str, Any]:
         return {rotation: {"old": "there", "new": None}} if there else {}
     changes: dict[str, Any] = {}
     if not _right(name, file):
-        owner = __salt__["site_pillar.site"](name)["project"]["user"]
+        owner = _site(name)["project"]["user"]
         changes[file] = {
             "old": "of another owner or mode" if os.path.lexists(file) else None,
             "new": f"{owner}:{_GROUP} {_MODE:04o}",
@@ -142,10 +144,10 @@ def lacks(name: str) -> dict[str, Any]:
     return changes
 
 
-def keep(name: str) -> bool:
+def ensure(name: str) -> bool:
     """
-    Make a site's log be as the pillar says. A file that is there stays the same one: what has it
-    open goes on writing to it. Going back to the journal leaves the files as they are.
+    Bring a site's log to what the pillar says. An existing file stays the same file: a process that has
+    it open goes on writing to it. A change to the journal leaves the files as they are.
 
     name
         the site
@@ -159,14 +161,14 @@ def keep(name: str) -> bool:
 
     .. code-block:: bash
 
-        salt '*' uwsgi_log.keep mysite
+        salt '*' uwsgi_log.ensure mysite
     """
-    if not lacks(name):
+    if not diff(name):
         return False
     file = path(name)
     if file is None:
         return durable_file.remove(_rotation(name))
-    user = __salt__["site_pillar.site"](name)["project"]["user"]
+    user = _site(name)["project"]["user"]
     durable_file.directory(os.path.dirname(_directory(name)))
     durable_file.directory(_directory(name))
     try:
@@ -216,7 +218,7 @@ def tail(name: str, lines: int = 50) -> list[str]:
     return found
 
 
-def remains(name: str, data: bool = False) -> list[str]:
+def leftovers(name: str, data: bool = False) -> list[str]:
     """
     What is on the host of a site's log.
 
@@ -231,7 +233,7 @@ def remains(name: str, data: bool = False) -> list[str]:
 
     .. code-block:: bash
 
-        salt '*' uwsgi_log.remains mysite data=True
+        salt '*' uwsgi_log.leftovers mysite data=True
     """
     wanted = [_rotation(name), *(_logs(name) if data else [])]
     return [one for one in wanted if os.path.lexists(one)]
@@ -252,7 +254,7 @@ def remove(name: str, data: bool = False) -> bool:
     Remove the rotation of a site's log.
 
     name, data
-        as in :py:func:`remains`
+        as in :py:func:`leftovers`
 
     Returns True when something was removed.
 
@@ -264,7 +266,7 @@ def remove(name: str, data: bool = False) -> bool:
 
         salt '*' uwsgi_log.remove mysite
     """
-    found = remains(name, data)
+    found = leftovers(name, data)
     durable_file.remove(_rotation(name))
     for each in found:
         if each == _directory(name):

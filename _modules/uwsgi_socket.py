@@ -8,30 +8,25 @@ socket's queue).
 .. versionadded:: 0.1.0
 """
 
-import contextlib
-import ctypes
-import grp
 import os
-import pwd
 import re
-import socket
-import stat
-import subprocess
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-# Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
-from salt.loader.dunder import __opts__  # noqa: F401
-
-from _nud import durable_file, systemd
+from _nud import (
+    cache,
+    durable_file,
+    systemd,
+    systemd_units,
+    unix_socket,
+    uwsgi_files,
+    uwsgi_status,
+)
 
 __virtualname__ = "uwsgi_socket"
 
-# pidfd_getfd(2), since Linux 5.6, the same number on every architecture that Debian releases.
-_PIDFD_GETFD = 438
-
-# Where anybody may put a file, so that somebody else's socket may be there first.
+# Every local user may put a socket there first.
 _PUBLIC = ("/tmp/", "/var/tmp/", "/dev/shm/")
 
 
@@ -39,20 +34,21 @@ _PUBLIC = ("/tmp/", "/var/tmp/", "/dev/shm/")
 _ACCESS = re.compile(r"^Socket(User|Group|Mode)=(.*)$", re.MULTILINE)
 _KEYS = {"User": "owner", "Group": "group", "Mode": "mode"}
 
-# The units of all sites, generations among them.
-_PATTERN = "uwsgi-*"
-
-_NOT_THERE: dict[str, Any] = {
-    "owner": None,
-    "group": None,
-    "mode": None,
-    "backlog": None,
-    "listening": False,
-}
-
 
 def __virtual__() -> str:
     return __virtualname__
+
+
+def _site(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = cache.once(("site", name), lambda: __salt__["site_pillar.site"](name))
+    return found
+
+
+def _lookup() -> dict[str, str]:
+    found: dict[str, str] = cache.once(
+        ("lookup",), lambda: __salt__["site_pillar.settings"]()["lookup"]
+    )
+    return found
 
 
 def names(site: str) -> dict[str, str]:
@@ -76,7 +72,7 @@ def names(site: str) -> dict[str, str]:
 
 def unit_files(site: str) -> dict[str, str]:
     """
-    The unit files that hold a site's socket, as they shall be.
+    The unit files that hold a site's socket, by the pillar.
 
     site
         the site's name
@@ -90,7 +86,7 @@ def unit_files(site: str) -> dict[str, str]:
         salt '*' uwsgi_socket.unit_files mysite
     """
     wanted = _wanted(site)
-    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
+    directory = _lookup()["unit_dir"]
     unit = names(site)
     path = systemd.escape(wanted["path"])
     return {
@@ -134,14 +130,14 @@ WantedBy=multi-user.target
 
 
 def _wanted(site: str) -> dict[str, Any]:
-    """The socket as it has to be now: the pillar's, see :py:mod:`socket_access` for who may connect."""
-    socket = __salt__["site_pillar.site"](site)["socket"]
+    """The socket that the site needs now; :py:mod:`socket_access` says who may connect."""
+    socket = _site(site)["socket"]
     owner = _written(site).get("owner")
     return {**socket, **__salt__["socket_access.wanted"](site, owner)}
 
 
 def _unit_path(site: str) -> str:
-    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
+    directory = _lookup()["unit_dir"]
     return f"{directory}/{names(site)['socket']}"
 
 
@@ -190,7 +186,7 @@ def units(site: str) -> dict[str, dict[str, str]]:
 
         salt '*' uwsgi_socket.units mysite
     """
-    return __salt__["systemd_unit.show"](
+    return systemd_units.show(
         list(names(site).values()), ["LoadState", "ActiveState", "Listen", "NeedDaemonReload"]
     )
 
@@ -203,40 +199,40 @@ def _status(site: str, shown: dict[str, dict[str, str]]) -> dict[str, Any]:
     path = found[1] if found and active else None
     return {
         "path": path,
-        **(_seen(path) if path else _NOT_THERE),
+        **(unix_socket.seen(path) if path else unix_socket.NOT_THERE),
         "active": active,
         "anchor": anchor.get("ActiveState") == "active",
         "enabled": all(map(os.path.lexists, links(site))),
     }
 
 
-def lacks(site: str, shown: dict[str, dict[str, str]] | None = None) -> dict[str, dict[str, Any]]:
+def diff(site: str, shown: dict[str, dict[str, str]] | None = None) -> dict[str, dict[str, Any]]:
     """
-    What of a site's socket is not yet as the pillar says.
+    What of a site's socket differs from the pillar.
 
     site
         the site's name
     shown
         what :py:func:`units` says, where it was asked already
 
-    Returns a dictionary of ``old`` and ``new`` by what it is, empty when all is as it should be.
+    Returns a dictionary of ``old`` and ``new`` by what it is, empty when nothing differs.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt '*' uwsgi_socket.lacks mysite
+        salt '*' uwsgi_socket.diff mysite
     """
-    written = _unwritten(site)
-    if shown is None and not written and __salt__["host_survey.going_on"]():
-        now = _glanced(site, __salt__["site_pillar.site"](site)["socket"]["path"])
+    written = _file_diff(site)
+    if shown is None and not written and cache.active():
+        now = _glanced(site, _site(site)["socket"]["path"])
         if now is not None:
             return _differences(site, now)
-    return {**written, **_lacks(site, units(site) if shown is None else shown)}
+    return {**written, **_systemd_diff(site, units(site) if shown is None else shown)}
 
 
-def _unwritten(site: str) -> dict[str, dict[str, Any]]:
-    """The unit files that are not as they shall be."""
+def _file_diff(site: str) -> dict[str, dict[str, Any]]:
+    """The unit files that differ from the pillar."""
     changes: dict[str, dict[str, Any]] = {}
     for path, text in unit_files(site).items():
         if durable_file.differs(path, text):
@@ -245,8 +241,8 @@ def _unwritten(site: str) -> dict[str, dict[str, Any]]:
     return changes
 
 
-def _lacks(site: str, shown: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
-    """What is not yet as the pillar says of what systemd tells."""
+def _systemd_diff(site: str, shown: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
+    """What differs from the pillar of what systemd tells."""
     changes: dict[str, dict[str, Any]] = {}
     if any(unit.get("NeedDaemonReload") == "yes" for unit in shown.values()):
         changes["systemd"] = {"old": "older unit files", "new": "reloaded"}
@@ -266,7 +262,7 @@ def _differences(site: str, now: dict[str, Any]) -> dict[str, dict[str, Any]]:
             new = f"{int(wanted[key], 8):04o}" if key == "mode" else wanted[key]
             if now[key] != new:
                 changes[key] = {"old": now[key], "new": new}
-        backlog = min(wanted["backlog"], somaxconn())
+        backlog = min(wanted["backlog"], unix_socket.somaxconn())
         if now["backlog"] is not None and now["backlog"] != backlog:
             changes["backlog"] = {"old": now["backlog"], "new": backlog}
     if not now["anchor"]:
@@ -276,29 +272,13 @@ def _differences(site: str, now: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return changes
 
 
-def glance() -> dict[str, dict[str, Any]]:
-    """
-    The loaded units of all sites, sockets and generations, see :py:func:`systemd_unit.glance`.
-
-    Returns what that returns; within a survey systemd is asked once.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' uwsgi_socket.glance
-    """
-    look = __salt__["host_survey.once"]
-    return look(("glance", _PATTERN), lambda: __salt__["systemd_unit.glance"](_PATTERN))
-
-
 def _glanced(site: str, path: str) -> dict[str, Any] | None:
     """
-    As :py:func:`status`, of a socket whose unit files are right: as much as tells whether all is as
-    it should be. None where there is more to know than a glance shows.
+    As :py:func:`status`, of a socket whose unit files are right: enough to see that nothing differs.
+    None where that takes more than a glance.
     """
     unit = names(site)
-    seen = glance()
+    seen = uwsgi_status.glance()
     held, anchor = seen.get(unit["socket"]), seen.get(unit["anchor"])
     if held is None or anchor is None or held["stale"] or held["ActiveState"] != "active":
         return None
@@ -306,13 +286,34 @@ def _glanced(site: str, path: str) -> dict[str, Any] | None:
         "path": path,
         "anchor": anchor["ActiveState"] == "active",
         "enabled": all(map(os.path.lexists, links(site))),
-        **_seen(path),
+        **unix_socket.seen(path),
     }
+
+
+def elsewhere(site: str) -> list[str]:
+    """
+    The sockets other than the pillar's that a site's generations listen on.
+
+    site
+        the site's name
+
+    Returns a list of paths.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' uwsgi_socket.elsewhere mysite
+    """
+    store = uwsgi_files.Store(_lookup(), site)
+    return uwsgi_status.elsewhere(store, _site(site)["socket"]["path"])
 
 
 def remarks(site: str) -> list[str]:
     """
-    What there is to say of a site's socket even when it is as the pillar says.
+    Remarks on a site's socket that does not differ from the pillar.
 
     site
         the site's name
@@ -326,7 +327,7 @@ def remarks(site: str) -> list[str]:
         salt '*' uwsgi_socket.remarks mysite
     """
     answer = [f"insecure: {why}" for why in insecure(site)]
-    backlog, limit = __salt__["site_pillar.site"](site)["socket"]["backlog"], somaxconn()
+    backlog, limit = _site(site)["socket"]["backlog"], unix_socket.somaxconn()
     if backlog > limit:
         answer.append(f"the kernel caps the backlog of {backlog} at net.core.somaxconn = {limit}")
     for user in shared(site):
@@ -350,110 +351,11 @@ def links(site: str) -> dict[str, str]:
         salt '*' uwsgi_socket.links mysite
     """
     unit = names(site)
-    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
+    directory = _lookup()["unit_dir"]
     return {
         f"{directory}/sockets.target.wants/{unit['socket']}": f"{directory}/{unit['socket']}",
         f"{directory}/multi-user.target.wants/{unit['anchor']}": f"{directory}/{unit['anchor']}",
     }
-
-
-def _seen(path: str) -> dict[str, Any]:
-    """What the file system and the kernel say of a socket."""
-    answer = dict(_NOT_THERE)
-    with contextlib.suppress(FileNotFoundError):
-        entry = os.lstat(path)
-        if stat.S_ISSOCK(entry.st_mode):
-            answer["owner"] = __salt__["host_survey.name_of"]("user", entry.st_uid)
-            answer["group"] = __salt__["host_survey.name_of"]("group", entry.st_gid)
-            answer["mode"] = f"{stat.S_IMODE(entry.st_mode):04o}"
-            answer["listening"] = bool(_listeners(path))
-            answer["backlog"] = (_queue(path) or (0, None))[1]
-    return answer
-
-
-def _listeners(path: str) -> list[int]:
-    """The inodes of the sockets that listen on a path, from proc(5): flag 0x10000, __SO_ACCEPTCON."""
-
-    def look() -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
-            next(table)
-            for line in table:
-                fields = line.rstrip("\n").split(maxsplit=7)
-                if len(fields) == 8 and int(fields[3], 16) & 0x10000:
-                    found.setdefault(fields[7], []).append(int(fields[6]))
-        return found
-
-    return __salt__["host_survey.once"](("listeners",), look).get(path, [])
-
-
-def _queue(path: str) -> tuple[int, int] | None:
-    """What waits in a listening socket's queue and its length, by ss(8); without ss, None."""
-    return __salt__["host_survey.once"](("queues",), _queues).get(path)
-
-
-def _queues() -> dict[str, tuple[int, int]]:
-    command = ["ss", "--no-header", "--listening", "--unix"]
-    try:
-        found = subprocess.run(
-            command,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            timeout=30,
-            check=False,
-        )
-    except FileNotFoundError:
-        return {}
-    except subprocess.TimeoutExpired:
-        raise CommandExecutionError("ss gave no answer within 30 s") from None
-    queues: dict[str, tuple[int, int]] = {}
-    for line in found.stdout.splitlines():
-        fields = line.split()
-        if len(fields) > 4:
-            queues.setdefault(fields[4], (int(fields[2]), int(fields[3])))
-    return queues
-
-
-def queue(path: str) -> int:
-    """
-    How many connections wait at a socket.
-
-    path
-        the path that it was bound to, also when that leads elsewhere by now
-
-    Returns a number; 0 where nobody listens, and where the host has no ss(8) to tell.
-
-    Raises CommandExecutionError when ss does not answer.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' uwsgi_socket.queue /run/uwsgi/mysite.sock
-    """
-    return (_queue(path) or (0, 0))[0]
-
-
-def somaxconn() -> int:
-    """
-    The longest queue of connections that the kernel allows (net.core.somaxconn).
-
-    Returns a number.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' uwsgi_socket.somaxconn
-    """
-
-    def look() -> int:
-        with open("/proc/sys/net/core/somaxconn", encoding="ascii") as limit:
-            return int(limit.read())
-
-    return __salt__["host_survey.once"](("somaxconn",), look)
 
 
 def insecure(site: str) -> list[str]:
@@ -471,7 +373,7 @@ def insecure(site: str) -> list[str]:
 
         salt '*' uwsgi_socket.insecure mysite
     """
-    wanted = __salt__["site_pillar.site"](site)["socket"]
+    wanted = _site(site)["socket"]
     answer = []
     if int(wanted["mode"], 8) & 0o002:
         answer.append(
@@ -487,8 +389,8 @@ def insecure(site: str) -> list[str]:
 
 def lead(site: str, path: str) -> bool:
     """
-    Let whoever asks at the pillar's path of a site's socket come to another one. If systemd
-    listens there and no generation does, it stops.
+    Link the pillar's path of a site's socket to another socket. systemd stops to listen at the
+    pillar's path.
 
     site
         the site's name
@@ -503,17 +405,17 @@ def lead(site: str, path: str) -> bool:
 
         salt '*' uwsgi_socket.lead mysite /run/uwsgi/old.sock
     """
-    wanted = __salt__["site_pillar.site"](site)["socket"]["path"]
+    wanted = _site(site)["socket"]["path"]
     if status(site)["path"] == wanted:
-        __salt__["systemd_unit.stop"](list(names(site).values()), alone=True)
+        systemd_units.stop(list(names(site).values()), alone=True)
     durable_file.directory(os.path.dirname(wanted))
     return durable_file.link(wanted, path)
 
 
-def listen(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
+def ensure(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
     """
-    Let systemd listen for a site as the pillar says, whatever is to be done for that. On another
-    path nobody answers before a generation is started there; one that runs keeps the old socket.
+    Make systemd listen for a site as the pillar says. On another path no process answers before a
+    generation is started there; a running generation keeps the old socket.
 
     site
         the site's name
@@ -521,40 +423,40 @@ def listen(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
         what :py:func:`units` says, where it was asked already
 
     Raises CommandExecutionError when the owner or the group is not on this host (nothing is changed
-    then), when systemd does not obey, or the kernel lets a live socket's backlog not be changed.
+    then), systemctl fails, or the kernel refuses to change the backlog of a live socket.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt '*' uwsgi_socket.listen mysite
+        salt '*' uwsgi_socket.ensure mysite
     """
     missing = __salt__["socket_access.missing"](site)
     if missing:
         raise CommandExecutionError("\n".join(missing))
     wanted = _wanted(site)
     shown = units(site) if shown is None else shown
-    changes = _lacks(site, shown)
+    changes = _systemd_diff(site, shown)
     unit = names(site)
     anew = "path" in changes or "listening" in changes
-    moves = anew and __salt__["uwsgi_generation.elsewhere"](site)
+    moves = anew and elsewhere(site)
     if anew and not moves:
-        # A generation without a socket is of no use to anybody.  And systemd does not start a
-        # socket whose service is active (core/socket.c).
-        stop = __salt__["site_pillar.site"](site)["uwsgi"]["stop_timeout"]
+        # A generation without a socket serves no request, and systemd does not start a socket whose
+        # service is active (core/socket.c).
+        stop = _site(site)["uwsgi"]["stop_timeout"]
         there = [each for each in unit.values() if shown[each]["LoadState"] == "loaded"]
         if there:
-            __salt__["systemd_unit.stop"](there, timeout=stop + 30)
-            __salt__["systemd_unit.reset_failed"](there)
+            systemd_units.stop(there, timeout=stop + 30)
+            systemd_units.reset_failed(there)
     for path, text in unit_files(site).items():
         durable_file.write(path, text)
     # At a path that is not the unit's any more systemd closes its side of the socket and leaves the
     # file (socket_deserialize_item() in core/socket.c).
     # One that it did not know it reads when it is to start it.
     if any(each["LoadState"] != "not-found" for each in shown.values()):
-        __salt__["systemd_unit.read_anew"](list(unit.values()))
+        systemd_units.read_anew(list(unit.values()))
     if moves:
-        __salt__["systemd_unit.stop"](list(unit.values()), alone=True)
+        systemd_units.stop(list(unit.values()), alone=True)
     if "enabled" in changes:
         # Not by systemctl, which has systemd read every unit of the host anew.
         for link, target in links(site).items():
@@ -562,18 +464,18 @@ def listen(site: str, shown: dict[str, dict[str, str]] | None = None) -> None:
             durable_file.link(link, target)
     if not anew:
         # Twice for a socket that has just been made by an old unit; nothing for a right one.
-        set_owner(wanted["path"], wanted["owner"], wanted["group"], wanted["mode"])
-        if "backlog" in changes and not set_backlog(wanted["path"], wanted["backlog"]):
+        unix_socket.set_owner(wanted["path"], wanted["owner"], wanted["group"], wanted["mode"])
+        if "backlog" in changes and not unix_socket.set_backlog(wanted["path"], wanted["backlog"]):
             raise CommandExecutionError(
                 "the kernel does not let the backlog of a live socket be changed here: "
                 f"systemctl restart {unit['socket']} does it, and stops the site for that time"
             )
-    __salt__["systemd_unit.start"](list(unit.values()))
+    systemd_units.start(list(unit.values()))
 
 
 def shared(site: str) -> list[str]:
     """
-    The users besides the pillar's that a site's socket has to let in now, because nginx runs as
+    Users other than the pillar's that need access to a site's socket now, because nginx runs as
     them or has them in its configuration on disk.
 
     site
@@ -615,7 +517,11 @@ def opened(site: str, narrow: bool = False) -> dict[str, dict[str, str]]:
     written = _written(site)
     if not written:
         return {}
-    live = {key: value for key, value in _seen(_bound(site)).items() if value and key in written}
+    live = {
+        key: value
+        for key, value in unix_socket.seen(_bound(site)).items()
+        if value and key in written
+    }
     wanted = __salt__["socket_access.wanted"](site, written.get("owner"))
     changes: dict[str, dict[str, str]] = {}
     for now in (written, live):
@@ -644,7 +550,7 @@ def admit(sites: list[str]) -> None:
     sites
         names of sites whose socket's unit is there
 
-    Raises CommandExecutionError when systemd does not obey, or an account is not on this host.
+    Raises CommandExecutionError when systemctl fails, or an account is not on this host.
 
     CLI Example:
 
@@ -665,14 +571,14 @@ def admit(sites: list[str]) -> None:
             # Names of accounts and octal numbers: nothing in them is a reference to a group.
             text = re.sub(rf"^Socket{word}=.*$", f"Socket{word}={wanted[key]}", text, flags=re.M)
         durable_file.write(_unit_path(site), text)
-    __salt__["systemd_unit.read_anew"]([names(site)["socket"] for site in sites])
+    systemd_units.read_anew([names(site)["socket"] for site in sites])
     for site, wanted in access.items():
         path = _bound(site)
-        if _seen(path)["mode"] is not None:
-            set_owner(path, **wanted)
+        if unix_socket.seen(path)["mode"] is not None:
+            unix_socket.set_owner(path, **wanted)
 
 
-def remains(site: str) -> dict[str, str]:
+def leftovers(site: str) -> dict[str, str]:
     """
     What is on the host of a site's socket.
 
@@ -688,10 +594,10 @@ def remains(site: str) -> dict[str, str]:
 
     .. code-block:: bash
 
-        salt '*' uwsgi_socket.remains mysite
+        salt '*' uwsgi_socket.leftovers mysite
     """
-    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
-    seen = glance() if __salt__["host_survey.going_on"]() else units(site)
+    directory = _lookup()["unit_dir"]
+    seen = uwsgi_status.glance() if cache.active() else units(site)
     found = {}
     for unit in names(site).values():
         if os.path.lexists(f"{directory}/{unit}"):
@@ -704,8 +610,8 @@ def remains(site: str) -> dict[str, str]:
 
 def remove(site: str) -> None:
     """
-    Make systemd let go of a site's socket, and remove its units. What the socket's queue holds is
-    lost: :py:func:`uwsgi_generation.remove` comes first, and before it nginx lets go.
+    Close a site's socket and remove its units. The connections in its queue are lost: nginx's part
+    of the site and :py:func:`uwsgi_generation.remove` come first.
 
     site
         the site's name; the pillar need not have it any more
@@ -718,99 +624,17 @@ def remove(site: str) -> None:
 
         salt '*' uwsgi_socket.remove mysite
     """
-    directory = __salt__["site_pillar.settings"]()["lookup"]["unit_dir"]
+    directory = _lookup()["unit_dir"]
     # Stop and disable in one go: a connection between the two would activate the anchor again.
     loaded = [unit for unit, shown in units(site).items() if shown["LoadState"] == "loaded"]
     if loaded:
-        __salt__["systemd_unit.stop"](loaded)
-        __salt__["systemd_unit.reset_failed"](loaded)
+        systemd_units.stop(loaded)
+        systemd_units.reset_failed(loaded)
     # systemctl refuses to disable a unit without a file, as a killed run may have left one of them
     # in systemd's memory.
     there = [unit for unit in loaded if os.path.lexists(f"{directory}/{unit}")]
     if there:
-        __salt__["systemd_unit.disable"](there, later=True)
+        systemd_units.disable(there, later=True)
     for unit in names(site).values():
         durable_file.remove(f"{directory}/{unit}")
-    __salt__["systemd_unit.daemon_reload"](later=True)
-
-
-def set_owner(path: str, owner: str, group: str, mode: str) -> bool:
-    """
-    Give a live socket's file another owner, group and mode. No connection is lost.
-
-    path
-        the socket
-    owner, group
-        names, or a number of an account that is gone
-    mode
-        a quoted octal string
-
-    Returns True.
-
-    Raises CommandExecutionError when there is no socket, or no such user or group.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' uwsgi_socket.set_owner /run/uwsgi/mysite.sock root www-data '0660'
-    """
-    try:
-        uid = int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
-        gid = grp.getgrnam(group).gr_gid
-    except KeyError as error:
-        raise CommandExecutionError(str(error.args[0])) from None
-    # By way of a handle, so that it is this socket and not what a link puts in its place.
-    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW)
-    try:
-        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
-            raise CommandExecutionError(f"{path} is not a socket")
-        os.chown(f"/proc/self/fd/{handle}", uid, gid)
-        os.chmod(f"/proc/self/fd/{handle}", int(mode, 8))
-    finally:
-        os.close(handle)
-    return True
-
-
-def set_backlog(path: str, backlog: int) -> bool:
-    """
-    Give a live listening socket a longer or a shorter queue. No connection is lost.
-
-    listen(2) may be called again on a listening socket; systemd, which holds it, has no word for
-    that, so its descriptor is borrowed for the call.
-
-    path
-        the socket
-    backlog
-        how many connections may wait; the kernel caps it at net.core.somaxconn
-
-    Returns True when it was done, False when the kernel did not lend the descriptor.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' uwsgi_socket.set_backlog /run/uwsgi/mysite.sock 4096
-    """
-    wanted = {f"socket:[{inode}]" for inode in _listeners(path)}
-    library = ctypes.CDLL(None, use_errno=True)
-    holder = os.pidfd_open(1)
-    try:
-        for entry in os.listdir("/proc/1/fd"):
-            try:
-                target = os.readlink(f"/proc/1/fd/{entry}")
-            except FileNotFoundError:
-                continue
-            if target not in wanted:
-                continue
-            borrowed = library.syscall(_PIDFD_GETFD, holder, int(entry), 0)
-            if borrowed < 0:
-                return False
-            with socket.socket(fileno=borrowed) as listening:
-                listening.listen(backlog)
-            return True
-    except PermissionError:
-        return False
-    finally:
-        os.close(holder)
-    return False
+    systemd_units.daemon_reload(later=True)

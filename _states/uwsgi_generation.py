@@ -50,7 +50,7 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
             return _foretold(ret, name, digest)
         done = __salt__["uwsgi_generation.switch"](name, digest)
         if not done["changes"]:
-            __salt__["uwsgi_generation.prove"](name)
+            __salt__["uwsgi_health.prove"](name)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret
@@ -64,9 +64,9 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
 
 
 def _foretold(ret: dict[str, Any], name: str, digest: str | None) -> dict[str, Any]:
-    due = __salt__["uwsgi_generation.lacks"](name, digest)
+    due = __salt__["uwsgi_generation.diff"](name, digest)
     if not due["changes"]:
-        __salt__["uwsgi_generation.prove"](name, test=True)
+        __salt__["uwsgi_health.prove"](name, test=True)
         ret["comment"] = f"generation {due['digest']} runs"
         return ret
     ret.update(result=None, changes=due["changes"])
@@ -94,7 +94,7 @@ def absent(name: str) -> dict[str, Any]:
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
-        found = __salt__["uwsgi_generation.remains"](name)
+        found = __salt__["uwsgi_generation.leftovers"](name)
         if not found:
             ret["comment"] = "there is no generation"
             return ret
@@ -104,7 +104,7 @@ def absent(name: str) -> dict[str, Any]:
             ret["comment"] = "all generations would be stopped and removed"
             return ret
         __salt__["uwsgi_generation.remove"](name)
-        left = __salt__["uwsgi_generation.remains"](name)
+        left = __salt__["uwsgi_generation.leftovers"](name)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret

@@ -34,7 +34,7 @@ def kept(name: str) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
         where = __salt__["uwsgi_log.path"](name) or "the journal"
-        changes = __salt__["uwsgi_log.lacks"](name)
+        changes = __salt__["uwsgi_log.diff"](name)
         if not changes:
             ret["comment"] = f"kept in {where}"
             return ret
@@ -42,8 +42,8 @@ def kept(name: str) -> dict[str, Any]:
         if __opts__["test"]:
             ret.update(result=None, comment=f"would be kept in {where}")
             return ret
-        __salt__["uwsgi_log.keep"](name)
-        left = __salt__["uwsgi_log.lacks"](name)
+        __salt__["uwsgi_log.ensure"](name)
+        left = __salt__["uwsgi_log.diff"](name)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, changes={}, comment=str(error))
         return ret
@@ -73,7 +73,7 @@ def absent(name: str) -> dict[str, Any]:
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
         data = __salt__["django_release.data_may_go"]()
-        found = __salt__["uwsgi_log.remains"](name, data)
+        found = __salt__["uwsgi_log.leftovers"](name, data)
         if not found:
             ret["comment"] = "there is nothing to remove"
             return ret
@@ -82,7 +82,7 @@ def absent(name: str) -> dict[str, Any]:
             ret.update(result=None, comment="would be removed")
             return ret
         __salt__["uwsgi_log.remove"](name, data)
-        left = __salt__["uwsgi_log.remains"](name, data)
+        left = __salt__["uwsgi_log.leftovers"](name, data)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, changes={}, comment=str(error))
         return ret

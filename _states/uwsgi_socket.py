@@ -40,7 +40,7 @@ def listening(name: str) -> dict[str, Any]:
     try:
         wanted = __salt__["site_pillar.site"](name)["socket"]
         shown = __salt__["uwsgi_socket.units"](name)
-        changes = __salt__["uwsgi_socket.lacks"](name, shown)
+        changes = __salt__["uwsgi_socket.diff"](name, shown)
         remarks = "".join(f"; {each}" for each in __salt__["uwsgi_socket.remarks"](name))
         if not changes:
             ret["comment"] = f"systemd listens on {wanted['path']}{remarks}"
@@ -54,9 +54,7 @@ def listening(name: str) -> dict[str, Any]:
             ret["result"] = None
             ret["comment"] = f"systemd would listen on {wanted['path']}{remarks}"
             return ret
-        leaves = {"path", "listening"} & set(changes) and __salt__["uwsgi_generation.elsewhere"](
-            name
-        )
+        leaves = {"path", "listening"} & set(changes) and __salt__["uwsgi_socket.elsewhere"](name)
         if leaves:
             __salt__["uwsgi_socket.lead"](name, leaves[-1])
             ret["comment"] = (
@@ -64,8 +62,8 @@ def listening(name: str) -> dict[str, Any]:
                 f"with that systemd goes over to {wanted['path']}{remarks}"
             )
             return ret
-        __salt__["uwsgi_socket.listen"](name, shown)
-        left = __salt__["uwsgi_socket.lacks"](name)
+        __salt__["uwsgi_socket.ensure"](name, shown)
+        left = __salt__["uwsgi_socket.diff"](name)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret
@@ -96,7 +94,7 @@ def absent(name: str) -> dict[str, Any]:
     """
     ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
     try:
-        found = __salt__["uwsgi_socket.remains"](name)
+        found = __salt__["uwsgi_socket.leftovers"](name)
         if not found:
             ret["comment"] = "there is no socket"
             return ret
@@ -106,7 +104,7 @@ def absent(name: str) -> dict[str, Any]:
             ret["comment"] = "the socket would be removed"
             return ret
         __salt__["uwsgi_socket.remove"](name)
-        left = __salt__["uwsgi_socket.remains"](name)
+        left = __salt__["uwsgi_socket.leftovers"](name)
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret

@@ -92,7 +92,7 @@ def test_a_site_that_fails_keeps_no_other_from_its_turn_and_the_next_run_is_abou
     assert "two: what uWSGI writes is kept" in run.by_id
     assert "failed: two" in failed[ALL]
     for name in ("one", "three"):
-        assert bare.salt_call("uwsgi_generation.status", name)["health"] == 200
+        assert bare.salt_call("uwsgi_status.show", name)["health"] == 200
 
     bare.write("/srv/two/app/wsgi.py", WSGI)
     dry = bare.apply(RUN, test=True)
@@ -215,7 +215,7 @@ def test_sites_that_go_go_together_and_one_that_cannot_keeps_no_other(bare):
     dry = bare.apply("nginx_uwsgi_django.absent", pillar=going, test=True)
     assert dry.ok and about(dry) == {"one", "two"}
     assert dry.by_id[GONE].result is None
-    assert bare.salt_call("uwsgi_generation.status", "one")["health"] == 200
+    assert bare.salt_call("uwsgi_status.show", "one")["health"] == 200
 
     before = daemon_reloads(bare)
     run = bare.apply("nginx_uwsgi_django.absent")
@@ -264,7 +264,7 @@ def test_what_a_killed_run_left_of_a_site_that_goes_the_next_one_takes_away(bare
     assert about(run) == set()
     # And anew.
     assert bare.apply(RUN).ok
-    assert bare.salt_call("uwsgi_generation.status", "one")["health"] == 200
+    assert bare.salt_call("uwsgi_status.show", "one")["health"] == 200
     run = bare.apply("nginx_uwsgi_django.uwsgi.clean")
     assert run.ok and about(run) == set(SITES)
     assert bare.run("systemctl list-units --all --no-legend 'uwsgi-*'").stdout == ""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import contract, nginx_language, systemd, uwsgi_ini
+from _nud import contract, nginx_language, systemd, uwsgi_ini, uwsgi_unit
 
 from ..hosts.host import Host
 from ..hosts.paths import FORMULA
@@ -168,15 +168,13 @@ print(subprocess.run(
 """
 
 
-def test_the_environment_arrives_byte_for_byte(
-    tools: Host, plain: Modules, count: int, seed: int
-) -> None:
+def test_the_environment_arrives_byte_for_byte(tools: Host, count: int, seed: int) -> None:
     """Every value that the pillar's contract takes for one, not only those that can be written."""
     node = contract.SITE.keys["project"].keys["env"].value
     values = [value for value in made(LINES, count, seed) if node.wrong(value) is None]
     assert len(values) > count / 2
     wanted = {f"VALUE_{number}": value for number, value in enumerate(values)}
-    tools.write("/tmp/values.env", plain.uwsgi_generation.environment_file(wanted))
+    tools.write("/tmp/values.env", uwsgi_unit.environment_file(wanted))
     said = answers(tools, ENVIRONMENT)
     assert {key: value for key, value in said.items() if key.startswith("VALUE_")} == wanted
 
@@ -277,11 +275,20 @@ def test_systemd_understands_every_site_s_units_as_they_are_meant(
         venv = {"path": "/usr", "uwsgi": "/bin/true", "binary": "/usr/bin/python3"}
         release = {"path": each["project"]["path"], "id": "x"}
         unit = f"uwsgi-{name}@{DIGEST}.service"
-        units[unit] = many.uwsgi_generation._unit_text(each, venv, release, DIGEST)
+        plan = uwsgi_unit.Plan(
+            site=each,
+            release=release,
+            venv=venv,
+            lookup=many.site_pillar.settings()["lookup"],
+            shared=many.django_release.directories(name)["shared"],
+            home=many.system_account.home(name),
+            log=many.uwsgi_log.path(name),
+        )
+        units[unit] = uwsgi_unit.unit_text(plan, DIGEST)
         socket, anchor = many.uwsgi_socket.unit_files(name).items()
         units[f"uwsgi-{name}.socket"] = socket[1]
         units[f"uwsgi-{name}.service"] = anchor[1]
-        shared = many.django_release.directories(name)["shared"]
+        shared = plan.shared
         meant.append(
             {
                 "Id": unit,

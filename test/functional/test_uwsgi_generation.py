@@ -60,7 +60,7 @@ def test_the_first_generation_is_up_and_enabled_and_answers(good):
     assert site.enabled(good) == [unit]
     answer = site.ask(good)
     assert (answer["status"], answer["body"]) == (200, "one")
-    told = good.salt_call("uwsgi_generation.status", "mysite")
+    told = good.salt_call("uwsgi_status.show", "mysite")
     assert told["unit"] == unit and told["health"] == 200 and told["enabled"]
     assert [worker["pid"] in site.pids(good) for worker in told["workers"]] == [True, True]
     assert told["listen_queue"] == 0
@@ -289,7 +289,7 @@ def test_a_crash_of_the_master_is_survived(good):
 
 
 def test_logs_are_the_sites(good):
-    lines = good.salt_call("uwsgi_generation.logs", "mysite", 20)
+    lines = good.salt_call("uwsgi_status.logs", "mysite", 20)
     assert 0 < len(lines) <= 20 and all(
         "uwsgi-mysite" in line or "systemd" in line for line in lines
     )
@@ -358,7 +358,7 @@ def test_a_log_file_is_rotated_under_two_generations_that_write_to_it(up):
     after = {f"{master} after" for master in masters}
     assert after <= set(up.read(LOG).splitlines()) and not before & set(up.read(LOG).splitlines())
     assert after.isdisjoint(up.read(rotated).splitlines())
-    lines = up.salt_call("uwsgi_generation.logs", "mysite", 500)
+    lines = up.salt_call("uwsgi_status.logs", "mysite", 500)
     # The older file's end comes before the younger's.
     assert max(map(lines.index, before)) < min(map(lines.index, after))
     assert up.salt_call("nginx_uwsgi_django.logs")["mysite"]["where"] == LOG
@@ -402,7 +402,7 @@ def test_a_log_goes_to_another_user_and_back_to_the_journal(up):
     assert list(site.state(up, "uwsgi_log.kept")["changes"]) == ["/etc/logrotate.d/uwsgi-mysite"]
     assert site.running(up)["result"] is True
     say(up, "journal", {master(up)})
-    assert any("journal" in line for line in up.salt_call("uwsgi_generation.logs", "mysite"))
+    assert any("journal" in line for line in up.salt_call("uwsgi_status.logs", "mysite"))
     # A site that the pillar loses leaves no rotation behind unseen; its log stays.
     filed(up, 74)
     lost = site.pillar()
@@ -658,7 +658,7 @@ def test_lazy_apps_of_a_projects_own_ini_are_covered_by_the_preflight(up):
     # Nor is the old one let go before the new one's workers have loaded it.
     site.project(up, wsgi="import time\ntime.sleep(2)\n" + site.WSGI)
     assert site.running(up)["result"] is True
-    told = up.salt_call("uwsgi_generation.status", "mysite")
+    told = up.salt_call("uwsgi_status.show", "mysite")
     assert told["health"] == 200 and {worker["status"] for worker in told["workers"]} == {"idle"}
     up.run("rm", "/srv/mysite/own.ini", "/srv/mysite/data/ran")
 

@@ -60,7 +60,7 @@ def applied(host: Host) -> Host:
 def test_the_site_is_served_by_the_uwsgi_that_the_pillar_names(applied: Host, name: str) -> None:
     status, _, body = applied.get("/", f"{name}.compute.amazonaws.com")
     assert status == 200 and b"The install worked successfully!" in body
-    told = applied.salt_call("uwsgi_generation.status", name)
+    told = applied.salt_call("uwsgi_status.show", name)
     assert (told["health"], told["enabled"]) == (200, True)
     started = applied.run("systemctl", "show", "-P", "ExecStart", told["unit"]).stdout
     (program,) = applied.run(f"ls {ORIGINS[name][1]}").stdout.split()
@@ -114,7 +114,7 @@ def test_a_uwsgi_that_cannot_run_the_site_is_refused_before_anything_is_done(
     )
     changed = copy.deepcopy(PILLAR)
     changed["nginx_uwsgi_django"]["sites"]["distribution"]["uwsgi"] = {"processes": 1, **uwsgi}
-    before = applied.salt_call("uwsgi_generation.status", "distribution")
+    before = applied.salt_call("uwsgi_status.show", "distribution")
     started = applied.run("systemctl list-units --all 'uwsgi-distribution*'").stdout
     for test in (True, False):
         (done,) = applied.salt_call(
@@ -122,7 +122,7 @@ def test_a_uwsgi_that_cannot_run_the_site_is_refused_before_anything_is_done(
         ).values()
         assert done["result"] is False and words in done["comment"], done["comment"]
         assert done["changes"] == {}
-    after = applied.salt_call("uwsgi_generation.status", "distribution")
+    after = applied.salt_call("uwsgi_status.show", "distribution")
     assert (after["digest"], after["since"]) == (before["digest"], before["since"])
     assert applied.run("systemctl list-units --all 'uwsgi-distribution*'").stdout == started
 

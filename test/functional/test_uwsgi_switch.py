@@ -123,7 +123,7 @@ kill $STRACE
 )
 def test_the_gap_in_uwsgis_graceful_stop_is_closed(host, how):
     digests = two_generations(host, processes=1)
-    (worker,) = host.salt_call("uwsgi_generation.status", "mysite")["workers"]
+    (worker,) = host.salt_call("uwsgi_status.show", "mysite")["workers"]
     unit = f"uwsgi-mysite@{digests[0]}"
     act = {
         "uWSGI's own stop": f"systemctl stop {unit}",
@@ -230,7 +230,7 @@ def other_environment(host, number):
     host.set_pillar(pillar(project={"venv": (OTHER_VENV, site.VENV)[number % 2]}))
     running(host)
     version = ("2.0.28", "2.0.30")[number % 2]
-    assert host.salt_call("uwsgi_generation.status", "mysite")["version"].startswith(version)
+    assert host.salt_call("uwsgi_status.show", "mysite")["version"].startswith(version)
 
 
 def other_user(host, number):

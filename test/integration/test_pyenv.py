@@ -106,7 +106,7 @@ def test_the_site_runs_in_the_interpreter_that_is_named(pyenv_host: Host) -> Non
         "django_command.manage", "mysite", 'shell -c "import sys; print(sys.version.split()[0])"'
     )
     assert told["retcode"] == 0 and told["stdout"].split()[-1] == VERSION, told
-    unit = pyenv_host.salt_call("uwsgi_generation.status", "mysite")["unit"]
+    unit = pyenv_host.salt_call("uwsgi_status.show", "mysite")["unit"]
     pid = pyenv_host.run("systemctl", "show", "-P", "MainPID", unit).stdout.strip()
     assert pyenv_host.run(f"readlink /proc/{pid}/exe").stdout.startswith(f"{PYENV}/versions/")
 

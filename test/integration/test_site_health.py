@@ -347,18 +347,19 @@ def test_those_who_wait_for_a_worker_are_counted(web: tuple[Host, Salt]) -> None
         client.start()
     try:
         # One is at the worker, the others wait, until all have been served.
-        assert _eventually_waiting(salt) >= 1
-        assert salt.call("uwsgi_generation.status", name="probe")["listen_queue"] >= 1
+        assert _eventually_waiting(host) >= 1
+        assert salt.call("uwsgi_status.show", name="probe")["listen_queue"] >= 1
     finally:
         for client in clients:
             client.join()
-    assert salt.call("uwsgi_generation.status", name="probe")["listen_queue"] == 0
+    assert salt.call("uwsgi_status.show", name="probe")["listen_queue"] == 0
 
 
-def _eventually_waiting(salt: Salt) -> int:
+def _eventually_waiting(host: Host) -> int:
     for _ in range(50):
-        waiting = salt.call("uwsgi_socket.queue", path="/run/uwsgi/probe.sock")
-        if waiting:
+        # Netid, state, what waits, the queue's length, path.
+        waiting = host.run("ss -Hlx | grep -F /run/uwsgi/probe.sock").stdout.split()[2]
+        if int(waiting):
             return int(waiting)
     return 0
 

@@ -30,10 +30,6 @@ LAYERS = {
     ),
 }
 
-# Calls that lead to a layer above, or back to where they come from: each is to go.
-AGAINST = {
-    ("uwsgi_socket", "uwsgi_generation"),
-}
 
 
 # A module has at most so many lines, a function so many of code, and its blocks are so deep. Tables of
@@ -139,21 +135,11 @@ def test_the_library_is_plain_python() -> None:
 
 def test_no_call_leads_upward() -> None:
     upward = {(start, end) for start, end in edges() if layer(start) < layer(end)}
-    assert upward - AGAINST == set()
+    assert upward == set()
 
 
 def test_no_call_leads_back() -> None:
-    assert cycles(edges() - AGAINST) == set()
-
-
-def test_what_may_still_lead_back_does() -> None:
-    """The list of exceptions holds nothing that is gone."""
-    found = edges()
-    without = found - AGAINST
-    for edge in AGAINST:
-        assert edge in found, f"{edge} is gone: take it off the list"
-        start, end = edge
-        assert layer(start) < layer(end) or edge in cycles(without | {edge}), edge
+    assert cycles(edges()) == set()
 
 
 def code() -> Iterator[tuple[str, ast.Module, int]]:

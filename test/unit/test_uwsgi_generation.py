@@ -11,7 +11,15 @@ import shlex
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _modules import uwsgi_generation
+from _nud import (
+    executables,
+    systemd_units,
+    uwsgi_files,
+    uwsgi_protocol,
+    uwsgi_status,
+    uwsgi_unit,
+    uwsgi_workers,
+)
 
 PILLAR = {
     "nginx_uwsgi_django": {
@@ -60,7 +68,7 @@ def made(modules, tmp_path):
 
 
 def unit(made):
-    return made.uwsgi_generation._wanted("mysite")["unit"]
+    return made.uwsgi_generation._wanted("mysite").unit
 
 
 def test_the_same_things_make_the_same_generation(made, modules):
@@ -155,13 +163,13 @@ def test_a_project_s_own_ini_is_not_read_through_a_link_out_of_the_project(modul
     (project / "conf").unlink()
     (project / "conf").mkdir()
     (project / "conf/own.ini").write_text("[uwsgi]\nharakiri = 30\n")
-    assert "harakiri = 30" in m.uwsgi_generation._wanted("mysite")["ini"]
+    assert "harakiri = 30" in m.uwsgi_generation._wanted("mysite").ini
 
 
 def test_a_secret_is_in_the_environment_file_alone(made):
     wanted = made.uwsgi_generation._wanted("mysite")
-    assert 'SECRET="hunter2"\n' in wanted["environment"]
-    assert "hunter2" not in wanted["ini"] + wanted["unit"] + str(wanted["parts"])
+    assert 'SECRET="hunter2"\n' in wanted.environment
+    assert "hunter2" not in wanted.ini + wanted.unit + str(wanted.parts)
     assert "hunter2" not in str(made.uwsgi_generation.desired("mysite"))
 
 
@@ -182,7 +190,7 @@ def test_the_unit_says_where_and_as_whom(made):
 @pytest.mark.parametrize("program", ["/usr/bin/uwsgi", '/opt/50% "of" $x/b\\in/uwsgi'])
 def test_what_a_kept_unit_starts_is_read_back(made, program):
     made.facts["venv"] = {**made.facts["venv"], "uwsgi": program}
-    assert made.uwsgi_generation._program(unit(made)) == program
+    assert uwsgi_unit.program(unit(made)) == program
 
 
 def test_homes_are_closed_unless_something_is_in_one(made):
@@ -201,8 +209,8 @@ def test_a_log_file_is_opened_by_systemd_and_the_preflight_keeps_to_the_journal(
     )
     wanted = m.uwsgi_generation._wanted("mysite")
     output = "StandardOutput=append:/var/log/uwsgi/mysite/mysite.log\nStandardError=inherit\n"
-    assert output in wanted["unit"] and "log-date = true\n" in wanted["ini"]
-    twin = m.uwsgi_generation._twin_text("mysite", "d" * 12, wanted["unit"], "/i", "/e", 7)
+    assert output in wanted.unit and "log-date = true\n" in wanted.ini
+    twin = uwsgi_unit.twin_text("mysite", "d" * 12, wanted.unit, "/i", "/e", 7, [])
     assert "Standard" not in twin
 
 
@@ -243,7 +251,7 @@ def with_sandbox(made, **sandbox):
     made.site_pillar.__pillar__ = made.opts["pillar"]
     made.context.clear()
     wanted = made.uwsgi_generation._wanted("mysite")
-    return set(wanted["unit"].replace(wanted["digest"], "DIGEST").splitlines())
+    return set(wanted.unit.replace(wanted.digest, "DIGEST").splitlines())
 
 
 @pytest.mark.parametrize("name", ALLOWED)
@@ -294,12 +302,12 @@ def test_a_loop_of_links_is_left_to_the_one_who_starts_it(made, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.symlink_to(two)
     two.symlink_to(one)
-    assert made.uwsgi_generation._installation(str(one))[:2] == [str(one), str(two)]
+    assert executables.installation(str(one))[:2] == [str(one), str(two)]
 
 
 def test_the_twin_has_the_sandbox_and_nothing_of_the_site(made):
     whole = unit(made)
-    twin = made.uwsgi_generation._twin_text("mysite", "d" * 12, whole, "/run/i", "/run/e", 7)
+    twin = uwsgi_unit.twin_text("mysite", "d" * 12, whole, "/run/i", "/run/e", 7, [])
     kept = set(whole.splitlines()) - set(twin.splitlines())
     assert {line.partition("=")[0] for line in kept} == {
         "Description",
@@ -339,7 +347,7 @@ def test_the_twin_has_the_sandbox_and_nothing_of_the_site(made):
     ],
 )
 def test_environment_values_are_quoted_for_systemd(value, line):
-    text = uwsgi_generation.environment_file({"K": value})
+    text = uwsgi_unit.environment_file({"K": value})
     assert text == line
     # A shell reads a line in double quotes alike.
     assert shlex.split(text) == [f"K={value}"] or "`" in value
@@ -348,20 +356,20 @@ def test_environment_values_are_quoted_for_systemd(value, line):
 @pytest.mark.parametrize("value", ["a\nB=1", "a\rb", "a\0b"])
 def test_values_on_two_lines_are_refused_and_not_told(value):
     with pytest.raises(SaltInvocationError) as error:
-        uwsgi_generation.environment_file({"K": value})
+        uwsgi_unit.environment_file({"K": value})
     assert "B=1" not in str(error.value) and "K" in str(error.value)
 
 
 @pytest.mark.parametrize("key", ["1A", "A B", "", "A=B", "A\n"])
 def test_names_that_are_none_are_refused(key):
     with pytest.raises(SaltInvocationError):
-        uwsgi_generation.environment_file({key: "x"})
+        uwsgi_unit.environment_file({key: "x"})
 
 
 @pytest.mark.parametrize("digest", ["../../etc/passwd", "ABCDEF012345", "abc", "0" * 12 + "\n"])
 def test_only_a_digest_names_a_generation(digest):
     with pytest.raises(SaltInvocationError):
-        uwsgi_generation.lacks("mysite", digest)
+        uwsgi_files.Store({"uwsgi_dir": "/none", "unit_dir": "/none"}, "mysite").kept(digest)
 
 
 def test_a_site_without_uwsgi_is_told_by_its_path(made):
@@ -388,11 +396,11 @@ def test_a_program_that_is_not_there_yet_is_no_error_but_another_generation(made
 )
 def test_what_a_worker_does_is_told_by_its_system_call(monkeypatch, call, state):
     monkeypatch.setattr("builtins.open", lambda *a, **k: io.StringIO(call))
-    assert uwsgi_generation._worker_state(1) == state
+    assert uwsgi_workers.state(1) == state
 
 
 def test_a_worker_that_is_gone():
-    assert uwsgi_generation._worker_state(2**22 + 1) == "gone"
+    assert uwsgi_workers.state(2**22 + 1) == "gone"
 
 
 @pytest.mark.parametrize("more", [{}, {"load_balancer": {"addresses": ["10.0.0.0/8"]}}])
@@ -406,41 +414,40 @@ def test_the_health_question_comes_as_visitors_do(modules, more, monkeypatch):
         asked.append(variables)
         return {"status": 200, "headers": {}, "seconds": 0.1}
 
-    monkeypatch.setattr(m.uwsgi_generation.uwsgi_protocol, "get", get)
-    m.uwsgi_generation._health(m.site_pillar.site("mysite"), "/run/uwsgi/mysite.sock")
+    monkeypatch.setattr(uwsgi_protocol, "get", get)
+    m.uwsgi_health.ask("mysite")
     (variables,) = asked
     assert (variables or {}).get("HTTPS") == ("on" if more else None)
 
 
 def test_what_somebody_edited_is_told_by_the_generation_itself(made, tmp_path):
-    generation = made.uwsgi_generation
     places = {"uwsgi_dir": f"{tmp_path}/uwsgi", "unit_dir": f"{tmp_path}/units"}
-    generation._lookup = lambda: {**made.site_pillar.settings()["lookup"], **places}
-    wanted = generation._wanted("mysite")
-    paths = generation._paths("mysite", wanted["digest"])
-    for path, text, _, _ in generation._files("mysite", wanted):
+    store = uwsgi_files.Store(places, "mysite")
+    wanted = made.uwsgi_generation._wanted("mysite")
+    paths = store.paths(wanted.digest)
+    for path, text, _, _ in store.files(wanted):
         pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
         pathlib.Path(path).write_text(text)
-    told = generation.made_of("mysite", wanted["digest"])
+    told = store.made_of(wanted.digest)
     assert told["drift"] == {}
-    assert told["release"] == wanted["parts"]["release"]["id"]
+    assert told["release"] == wanted.parts["release"]["id"]
     for key in ("ini", "env", "unit"):
         text = pathlib.Path(paths[key]).read_text()
         pathlib.Path(paths[key]).write_text(text + "#")
-        assert generation.made_of("mysite", wanted["digest"])["drift"] == {paths[key]: "was edited"}
+        assert store.made_of(wanted.digest)["drift"] == {paths[key]: "was edited"}
         pathlib.Path(paths[key]).unlink()
-        assert generation.made_of("mysite", wanted["digest"])["drift"] == {paths[key]: "is gone"}
+        assert store.made_of(wanted.digest)["drift"] == {paths[key]: "is gone"}
         pathlib.Path(paths[key]).write_text(text)
     parts = pathlib.Path(paths["parts"])
     parts.write_text(parts.read_text().replace('"format": 1', '"format": 2'))
-    told = generation.made_of("mysite", wanted["digest"])
+    told = store.made_of(wanted.digest)
     assert told == {"release": None, "venv": None, "drift": {paths["parts"]: "was edited"}}
 
 
-def test_sites_finish_so_many_at_a_time_and_one_that_does_not_keeps_no_other(modules):
+def test_sites_finish_so_many_at_a_time_and_one_that_does_not_keeps_no_other(modules, monkeypatch):
     m = modules(pillar={"nginx_uwsgi_django": {"sites": {}}})
     names = [f"s{number:03}" for number in range(120)]
-    m.salt["uwsgi_socket.glance"] = lambda: {
+    glanced = {
         f"uwsgi-{name}{end}": {"ActiveState": state}
         for name in [*names, "other", "s000-x"]
         for end, state in [
@@ -449,6 +456,7 @@ def test_sites_finish_so_many_at_a_time_and_one_that_does_not_keeps_no_other(mod
             ("@ba9876543210.service", "failed"),
         ]
     }
+    monkeypatch.setattr(uwsgi_status, "glance", lambda: glanced)
     stopped = []
 
     def stop(units, timeout):
@@ -456,7 +464,7 @@ def test_sites_finish_so_many_at_a_time_and_one_that_does_not_keeps_no_other(mod
         if len(stopped) == 1:
             raise CommandExecutionError("systemctl stop was not done within 75 s")
 
-    m.salt["systemd_unit.stop"] = stop
+    monkeypatch.setattr(systemd_units, "stop", stop)
     with pytest.raises(CommandExecutionError, match="not done within 75 s"):
         m.uwsgi_generation.finish([*names, "gone"])
     assert [len(units) for units in stopped] == [100, 100, 40]
@@ -474,12 +482,12 @@ def test_an_upgrade_of_the_formula_changes_no_generation(made, tmp_path):
     """
     wanted = made.uwsgi_generation._wanted("mysite")
     texts = {
-        key: wanted[key].replace(str(tmp_path), "/golden").replace(wanted["digest"], "DIGEST")
+        key: getattr(wanted, key).replace(str(tmp_path), "/golden").replace(wanted.digest, "DIGEST")
         for key in ("ini", "unit", "environment")
     }
     found = {
         key: hashlib.sha256(text.encode()).hexdigest()[:12]
-        for key, text in {**texts, "parts": " ".join(wanted["parts"])}.items()
+        for key, text in {**texts, "parts": " ".join(wanted.parts)}.items()
     }
     assert found == {
         "ini": "56071e3ba7c4",
@@ -488,4 +496,4 @@ def test_an_upgrade_of_the_formula_changes_no_generation(made, tmp_path):
         "parts": "18514745b030",
     }
     parts = {"format": 1, "ini": "1" * 64, "release": {"id": "2" * 12, "path": "/srv/mysite"}}
-    assert made.uwsgi_generation._digest(parts) == "8dee12c07480"
+    assert uwsgi_files.digest_of(parts) == "8dee12c07480"

@@ -52,8 +52,8 @@ WRITERS = {
     "_nud_certbot": {"is_running"},  # takes certbot's own lock, and writes nothing
     "system_account": {"adopt", "regroup"},  # the same
     # By O_NOFOLLOW, in a directory of root's: a file that stays the same one, see there.
-    "uwsgi_log": {"keep"},
-    "uwsgi_socket": {"set_owner"},  # by a descriptor of the socket itself
+    "uwsgi_log": {"ensure"},
+    "_nud_unix_socket": {"set_owner"},  # by a descriptor of the socket itself
 }
 CALLS = {
     *(f"os.{name}" for name in ("mkdir", "makedirs", "mknod", "mkfifo", "symlink", "link")),
