@@ -15,7 +15,7 @@ The master finds it by ``runner_dirs`` (the checkout's ``_runners``) or after
 ``salt-run saltutil.sync_runners``. It is one of several runner modules that the loader gives to each
 other as ``__salt__``: what is decided (``rollout_plan``, ``rollout_gate``), what is remembered
 (``rollout_record``), what is asked (``rollout_jobs``, ``site_visit``), what is shown (``rollout_progress``,
-``rollout_table``, ``rollout_page``).
+``rollout_report``, ``rollout_table``, ``rollout_page``).
 
 .. versionadded:: 0.1.0
 """
@@ -39,9 +39,6 @@ _AT_ONCE = 50
 # Of ``queue``: a number waits in all supported versions. ``True`` puts the run away in Salt 3008,
 # where saltutil.find_job does not see it.
 _QUEUE = 20
-
-# What a report says of a host in a word, the worst first.
-_VERDICTS = ("error", "silent", "warning", "pending", "well", "unmanaged")
 
 # States of a host in the record that a rollout has nothing more to do for.
 _OVER = ("done", "unchanged", "skipped")
@@ -755,16 +752,15 @@ def report(
         if not there:
             raise SaltInvocationError(f"no accepted minion matches {tgt!r}")
         silent = f"its minion did not answer within {ping:g} s"
-        hosts = {name: _unseen("silent", silent) for name, up in there.items() if not up}
-        hosts.update(_seen([name for name in there if there[name]], dry_run, ask, refresh, timeout))
-        names = __salt__["rollout_plan.order"](dict.fromkeys(there))
-        names.sort(key=lambda name: _VERDICTS.index(hosts[name]["verdict"]))
-        verdicts = [hosts[name]["verdict"] for name in names]
+        hosts = {
+            name: {"verdict": "silent", "errors": [silent]} for name in there if not there[name]
+        }
+        up = [name for name in there if there[name]]
+        hosts.update(__salt__["rollout_report.collect"](up, dry_run, ask, refresh, timeout))
         told = {
             "target": f"{tgt}",
             "at": __salt__["rollout_record.now"](),
-            "summary": {one: verdicts.count(one) for one in _VERDICTS if one in verdicts},
-            "hosts": {name: hosts[name] for name in names},
+            **__salt__["rollout_report.worst_first"](hosts),
         }
         if html:
             __salt__["rollout_record.put"](html, __salt__["rollout_page.render"](told))
@@ -775,34 +771,3 @@ def report(
         return told
     width = min(max(shutil.get_terminal_size((100, 24)).columns, 60), 160)
     return {"outputter": "txt", "data": __salt__["rollout_table.render"](told, width)}
-
-
-def _unseen(verdict: str, reason: str) -> dict[str, Any]:
-    return {"verdict": verdict, "errors": [reason]}
-
-
-def _seen(
-    names: list[str], dry_run: bool, ask: bool, refresh: bool, timeout: float
-) -> dict[str, dict[str, Any]]:
-    """What hosts say of themselves; of one that does not, why."""
-    progress = __salt__["rollout_progress.begin"](len(names))
-    hosts: dict[str, dict[str, Any]] = {}
-
-    def run(some: list[str], function: str, **keywords: Any) -> dict[str, Any]:
-        said = __salt__["rollout_jobs.run"](some, function, [], keywords, timeout=timeout)
-        for name, answer in said.items():
-            if answer["error"]:
-                verdict = "silent" if answer["lost"] else "error"
-                hosts[name] = _unseen(verdict, answer["error"])
-        return {name: answer["return"] for name, answer in said.items() if not answer["error"]}
-
-    for start in range(0, len(names), _AT_ONCE):
-        some = names[start : start + _AT_ONCE]
-        if refresh:
-            some = list(run(some, "saltutil.sync_modules"))
-            some = list(run(some, "saltutil.refresh_pillar", wait=True))
-        hosts.update(run(some, "nginx_uwsgi_django.report", dry_run=dry_run, ask=ask))
-        progress["done"] = len(hosts)
-        __salt__["rollout_progress.show"](progress)
-    __salt__["rollout_progress.end"](progress)
-    return hosts
