@@ -19,7 +19,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import durable_file
+from _nud import durable_file, systemd_units
 
 __virtualname__ = "host_drain"
 
@@ -158,23 +158,22 @@ WantedBy=multi-user.target
 """
 
 
-def pending(keep: bool = True) -> dict[str, Any]:
+def diff(keep: bool = True) -> dict[str, Any]:
     """
-    What of the unit that drains before a shutdown is not as it is to be.
+    What differs from the pillar of the unit that drains before a shutdown.
 
     keep
-        False: there is to be none, whatever the pillar says
+        False: the unit is to go, whatever the pillar says
 
-    Returns a mapping from what it is (a path, ``unit``) to ``old`` and ``new``; empty when nothing
-    is to be done.
+    Returns a mapping from a path or ``unit`` to ``old`` and ``new``; empty when nothing differs.
 
-    Raises CommandExecutionError when a unit of that name is somebody else's.
+    Raises CommandExecutionError when a unit of that name is not the formula's.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt '*' host_drain.pending
+        salt '*' host_drain.diff
     """
     text, path = unit() if keep else None, _path()
     there = os.path.lexists(path)
@@ -183,13 +182,13 @@ def pending(keep: bool = True) -> dict[str, Any]:
         raise CommandExecutionError(
             f"{path} is there and not this formula's; expected no unit of that name"
         )
-    if text is None and not there and not __salt__["systemd_unit.runs"](_UNIT):
+    if text is None and not there and not systemd_units.runs(_UNIT):
         return {}
     found: dict[str, Any] = {}
     if old != text:
         found[path] = {"old": old, "new": text}
     asked = ["ActiveState", "UnitFileState", "NeedDaemonReload"]
-    shown = __salt__["systemd_unit.show"](_UNIT, asked)[_UNIT]
+    shown = systemd_units.show(_UNIT, asked)[_UNIT]
     state = f"{shown['UnitFileState'] or 'disabled'}, {shown['ActiveState']}"
     if text is not None and state != "enabled, active":
         found["unit"] = {"old": state, "new": "enabled, active"}
@@ -200,33 +199,33 @@ def pending(keep: bool = True) -> dict[str, Any]:
     return found
 
 
-def bring(keep: bool = True) -> None:
+def ensure(keep: bool = True) -> None:
     """
-    Bring the unit to what the pillar asks for. The host is not drained by that.
+    Bring the unit to what the pillar says. That does not drain the host.
 
     keep
-        as in :py:func:`pending`
+        as in :py:func:`diff`
 
-    Raises CommandExecutionError with the words of systemctl, or as :py:func:`pending` does.
+    Raises CommandExecutionError with the message of systemctl, or as :py:func:`diff` does.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt web1 host_drain.bring
+        salt web1 host_drain.ensure
     """
-    pending(keep)
+    diff(keep)
     text, path = unit() if keep else None, _path()
     if text is not None:
         durable_file.write(path, text)
-        __salt__["systemd_unit.daemon_reload"]()
-        __salt__["systemd_unit.enable"](_UNIT)
-        __salt__["systemd_unit.start"](_UNIT)
+        systemd_units.daemon_reload()
+        systemd_units.enable(_UNIT)
+        systemd_units.start(_UNIT)
         return
     if os.path.lexists(path):
-        __salt__["systemd_unit.disable"](_UNIT)
+        systemd_units.disable(_UNIT)
         durable_file.remove(path)
-    __salt__["systemd_unit.daemon_reload"]()
+    systemd_units.daemon_reload()
     # Only now: without its file, stopping it runs none of its commands.
-    if __salt__["systemd_unit.show"](_UNIT, ["ActiveState"])[_UNIT]["ActiveState"] != "inactive":
-        __salt__["systemd_unit.stop"](_UNIT)
+    if systemd_units.show(_UNIT, ["ActiveState"])[_UNIT]["ActiveState"] != "inactive":
+        systemd_units.stop(_UNIT)

@@ -373,20 +373,7 @@ def revert(rollout: str) -> dict[str, Any]:
             continue
         try:
             with __salt__["release_record.alone"](name, "rollout_host.revert"):
-                release = os.path.basename(site["current"][1]) if site["current"] else None
-                if release and release != __salt__["uwsgi_generation.serving"](name):
-                    lasting = __salt__["site_rollback.irreversible"](name, release)
-                    if lasting:
-                        # Whether the release can live with that is for somebody to say.
-                        errors.append(f"{name}: not put back to the release {release}: {lasting}")
-                        continue
-                if _socket_units(name) != site["socket"]:
-                    errors.append(f"{name}: the units of its socket are others than before")
-                switched = __salt__["uwsgi_generation.switch"](name, site["generation"])
-                if switched["changes"]:
-                    done.append(f"{name}: generation {switched['digest']} runs again")
-                if site["current"] and durable_file.link(*site["current"]):
-                    done.append(f"{name}: current is {os.path.basename(site['current'][1])} again")
+                _revert_site(name, site, done, errors)
         except (CommandExecutionError, SaltInvocationError, OSError) as error:
             errors.append(f"{name}: {error}")
     try:
@@ -407,6 +394,23 @@ def revert(rollout: str) -> dict[str, Any]:
     if not there["nginx"]:
         errors.append("nginx was not installed before: nothing to go back to")
     return {"done": done, "errors": errors}
+
+
+def _revert_site(name: str, site: dict[str, Any], done: list[str], errors: list[str]) -> None:
+    release = os.path.basename(site["current"][1]) if site["current"] else None
+    if release and release != __salt__["uwsgi_generation.serving"](name):
+        lasting = __salt__["site_rollback.irreversible"](name, release)
+        if lasting:
+            # Only a person can tell whether the release works with that.
+            errors.append(f"{name}: not put back to the release {release}: {lasting}")
+            return
+    if _socket_units(name) != site["socket"]:
+        errors.append(f"{name}: the units of its socket are others than before")
+    switched = __salt__["uwsgi_generation.switch"](name, site["generation"])
+    if switched["changes"]:
+        done.append(f"{name}: generation {switched['digest']} runs again")
+    if site["current"] and durable_file.link(*site["current"]):
+        done.append(f"{name}: current is {os.path.basename(site['current'][1])} again")
 
 
 def _let_nginx_follow() -> None:

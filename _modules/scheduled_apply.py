@@ -18,7 +18,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file, systemd
+from _nud import durable_file, systemd, systemd_units
 
 __virtualname__ = "scheduled_apply"
 
@@ -192,7 +192,7 @@ def _check_owner(path: str) -> bool:
     return True
 
 
-def pending(keep: bool = True) -> dict[str, Any]:
+def diff(keep: bool = True) -> dict[str, Any]:
     """
     What of the schedule is not as it is to be.
 
@@ -209,7 +209,7 @@ def pending(keep: bool = True) -> dict[str, Any]:
 
     .. code-block:: bash
 
-        salt-call --local scheduled_apply.pending
+        salt-call --local scheduled_apply.diff
     """
     target = files() if keep else {}
     found: dict[str, Any] = {}
@@ -221,10 +221,10 @@ def pending(keep: bool = True) -> dict[str, Any]:
         elif durable_file.differs(path, target[path]):
             old = durable_file.read(path) if there else None
             found[path] = {"old": old.decode() if old else None, "new": target[path]}
-    if not target and not found and not __salt__["systemd_unit.runs"](_TIMER):
+    if not target and not found and not systemd_units.runs(_TIMER):
         return {}
     asked = ["LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload"]
-    units = __salt__["systemd_unit.show"]([_SERVICE, _TIMER], asked)
+    units = systemd_units.show([_SERVICE, _TIMER], asked)
     timer = units[_TIMER]
     state = f"{timer['UnitFileState'] or 'disabled'}, {timer['ActiveState']}"
     if target:
@@ -238,50 +238,50 @@ def pending(keep: bool = True) -> dict[str, Any]:
     return found
 
 
-def bring(keep: bool = True) -> None:
+def ensure(keep: bool = True) -> None:
     """
     Bring the schedule to what the pillar asks for. A run that is under way, perhaps this very one,
     is left to end.
 
     keep
-        as in :py:func:`pending`
+        as in :py:func:`diff`
 
-    Raises CommandExecutionError with the words of systemctl, or as :py:func:`pending` does.
+    Raises CommandExecutionError with the words of systemctl, or as :py:func:`diff` does.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call --local scheduled_apply.bring
+        salt-call --local scheduled_apply.ensure
     """
     target = files() if keep else {}
     there = [path for path in (_path(_SERVICE), _path(_TIMER)) if _check_owner(path)]
     if target:
         for path, text in target.items():
             durable_file.write(path, text)
-        __salt__["systemd_unit.daemon_reload"]()
-        __salt__["systemd_unit.enable"](_TIMER)
-        __salt__["systemd_unit.start"](_TIMER)
+        systemd_units.daemon_reload()
+        systemd_units.enable(_TIMER)
+        systemd_units.start(_TIMER)
         return
-    timer = __salt__["systemd_unit.show"](_TIMER, ["ActiveState"])[_TIMER]
+    timer = systemd_units.show(_TIMER, ["ActiveState"])[_TIMER]
     if timer["ActiveState"] != "inactive":
-        __salt__["systemd_unit.stop"](_TIMER)
+        systemd_units.stop(_TIMER)
     if _path(_TIMER) in there:
-        __salt__["systemd_unit.disable"](_TIMER)
+        systemd_units.disable(_TIMER)
     running = _running()
     # The timer's last: with it gone, nothing of the schedule is left.
     for path in there:
         durable_file.remove(path)
-    __salt__["systemd_unit.daemon_reload"]()
+    systemd_units.daemon_reload()
     if not running:
-        __salt__["systemd_unit.reset_failed"](_SERVICE)
+        systemd_units.reset_failed(_SERVICE)
         durable_file.remove(_REPORT)
         if os.path.isdir(os.path.dirname(_REPORT)):
             os.rmdir(os.path.dirname(_REPORT))
 
 
 def _running() -> bool:
-    state = __salt__["systemd_unit.show"](_SERVICE, ["ActiveState"])[_SERVICE]["ActiveState"]
+    state = systemd_units.show(_SERVICE, ["ActiveState"])[_SERVICE]["ActiveState"]
     return state == "activating"
 
 
@@ -310,7 +310,7 @@ def last() -> dict[str, Any]:
 
         salt-call --local scheduled_apply.last
     """
-    units = __salt__["systemd_unit.show"](
+    units = systemd_units.show(
         [_SERVICE, _TIMER],
         [
             "ActiveState",
@@ -357,7 +357,7 @@ def last() -> dict[str, Any]:
         end = f"{_SERVICE}: {service['Result']}, exit code {service.get('ExecMainStatus', '')}"
         answer["errors"] = [
             end,
-            *__salt__["systemd_unit.journal"](_SERVICE, 20, service["InvocationID"]),
+            *systemd_units.journal(_SERVICE, 20, service["InvocationID"]),
         ]
     return answer
 

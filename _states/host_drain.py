@@ -57,20 +57,20 @@ def _brought(name: str, keep: bool) -> dict[str, Any]:
     try:
         drains = keep and __salt__["host_drain.unit"]() is not None
         says = "a shutdown drains the host first" if drains else "a shutdown drains nothing"
-        changes = __salt__["host_drain.pending"](keep)
+        changes = __salt__["host_drain.diff"](keep)
         ret["comment"] = says
         if not changes:
             return ret
         if __opts__["test"]:
             ret.update(result=None, changes=changes, comment=f"would be: {says}")
             return ret
-        __salt__["host_drain.bring"](keep)
-        still = __salt__["host_drain.pending"](keep)
+        __salt__["host_drain.ensure"](keep)
+        still = __salt__["host_drain.diff"](keep)
     except (CommandExecutionError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret
     ret["changes"] = {what: change for what, change in changes.items() if what not in still}
     if still:
         ret["result"] = False
-        ret["comment"] = f"done, and yet not as it should be: {', '.join(sorted(still))}"
+        ret["comment"] = f"still not as the pillar says: {', '.join(sorted(still))}"
     return ret

@@ -60,22 +60,22 @@ def _brought(name: str, keep: bool) -> dict[str, Any]:
         says = (
             "a timer applies the formula" if keep and _wanted() else "no timer applies the formula"
         )
-        changes = __salt__["scheduled_apply.pending"](keep)
+        changes = __salt__["scheduled_apply.diff"](keep)
         ret["comment"] = says
         if not changes:
             return ret
         if __opts__["test"]:
             ret.update(result=None, changes=changes, comment=f"would be: {says}")
             return ret
-        __salt__["scheduled_apply.bring"](keep)
-        still = __salt__["scheduled_apply.pending"](keep)
+        __salt__["scheduled_apply.ensure"](keep)
+        still = __salt__["scheduled_apply.diff"](keep)
     except (CommandExecutionError, OSError) as error:
         ret.update(result=False, comment=str(error))
         return ret
     ret["changes"] = {what: change for what, change in changes.items() if what not in still}
     if still:
         ret["result"] = False
-        ret["comment"] = f"done, and yet not as it should be: {', '.join(sorted(still))}"
+        ret["comment"] = f"still not as the pillar says: {', '.join(sorted(still))}"
     return ret
 
 

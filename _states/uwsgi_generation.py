@@ -57,7 +57,7 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
     ret["changes"] = done["changes"]
     if done["left"]:
         ret["result"] = False
-        ret["comment"] = f"done, and yet not as it should be: {done['left']}"
+        ret["comment"] = f"still not as the pillar says: {done['left']}"
         return ret
     ret["comment"] = f"generation {done['digest']} runs"
     return ret
@@ -110,7 +110,7 @@ def absent(name: str) -> dict[str, Any]:
         return ret
     if left:
         ret["result"] = False
-        ret["comment"] = "removed, and yet there: " + ", ".join(left)
+        ret["comment"] = "still present after removal: " + ", ".join(left)
         return ret
     ret["comment"] = "no generation is left"
     return ret

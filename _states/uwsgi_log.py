@@ -48,7 +48,7 @@ def kept(name: str) -> dict[str, Any]:
         ret.update(result=False, changes={}, comment=str(error))
         return ret
     if left:
-        ret.update(result=False, comment=f"done, and yet not as it should be: {', '.join(left)}")
+        ret.update(result=False, comment=f"still not as the pillar says: {', '.join(left)}")
         return ret
     ret["comment"] = f"kept in {where}"
     return ret
@@ -87,7 +87,7 @@ def absent(name: str) -> dict[str, Any]:
         ret.update(result=False, changes={}, comment=str(error))
         return ret
     if left:
-        ret.update(result=False, comment="removed, and yet there: " + ", ".join(left))
+        ret.update(result=False, comment="still present after removal: " + ", ".join(left))
         return ret
     ret["comment"] = "removed"
     return ret

@@ -69,7 +69,7 @@ def listening(name: str) -> dict[str, Any]:
         return ret
     if left:
         ret["result"] = False
-        ret["comment"] = "done, and yet not as it should be: " + ", ".join(
+        ret["comment"] = "still not as the pillar says: " + ", ".join(
             f"{what} is {change['old']}, not {change['new']}" for what, change in left.items()
         )
         return ret
@@ -110,7 +110,7 @@ def absent(name: str) -> dict[str, Any]:
         return ret
     if left:
         ret["result"] = False
-        ret["comment"] = "removed, and yet there: " + ", ".join(left)
+        ret["comment"] = "still present after removal: " + ", ".join(left)
         return ret
     ret["comment"] = "the socket is gone"
     return ret
