@@ -19,10 +19,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import _nud_apt as apt  # noqa: F401
-    import _nud_certbot as certbot  # noqa: F401
     import _nud_accounts as accounts  # noqa: F401
+    import _nud_apt as apt  # noqa: F401
     import _nud_cache as cache  # noqa: F401
+    import _nud_certbot as certbot  # noqa: F401
     import _nud_contract as contract  # noqa: F401
     import _nud_contract_checks as contract_checks  # noqa: F401
     import _nud_contract_host as contract_host  # noqa: F401
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     import _nud_contract_uwsgi as contract_uwsgi  # noqa: F401
     import _nud_django_question as django_question  # noqa: F401
     import _nud_durable_file as durable_file  # noqa: F401
+    import _nud_executables as executables  # noqa: F401
+    import _nud_lock_files as lock_files  # noqa: F401
     import _nud_nginx_archive as nginx_archive  # noqa: F401
     import _nud_nginx_drift as nginx_drift  # noqa: F401
     import _nud_nginx_files as nginx_files  # noqa: F401
     import _nud_nginx_inputs as nginx_inputs  # noqa: F401
     import _nud_nginx_judge as nginx_judge  # noqa: F401
     import _nud_nginx_kept as nginx_kept  # noqa: F401
-    import _nud_lock_files as lock_files  # noqa: F401
-    import _nud_executables as executables  # noqa: F401
     import _nud_nginx_language as nginx_language  # noqa: F401
     import _nud_nginx_log as nginx_log  # noqa: F401
     import _nud_nginx_origin as nginx_origin  # noqa: F401

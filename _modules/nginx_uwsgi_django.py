@@ -11,7 +11,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import nginx_program, systemd, unix_socket, uwsgi_protocol
+from _nud import cache, nginx_program, systemd, unix_socket, uwsgi_protocol
 
 __virtualname__ = "nginx_uwsgi_django"
 
@@ -415,7 +415,7 @@ def _look_at_health(answer: dict[str, Any], sites: dict[str, Any], patience: flo
     for name, told in zip(names, stats, strict=True):
         answer["sites"][name]["uwsgi"] = told.get("version")
     answer["uwsgi"] = sorted({seen["uwsgi"] for seen in answer["sites"].values()} - {None})
-    with __salt__["host_survey.begun"]():
+    with cache.session():
         for name in names:
             path = sites[name]["socket"]["path"]
             answer["sites"][name]["queue"] = unix_socket.waiting(path)

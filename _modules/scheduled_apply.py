@@ -194,16 +194,15 @@ def _check_owner(path: str) -> bool:
 
 def diff(keep: bool = True) -> dict[str, Any]:
     """
-    What of the schedule is not as it is to be.
+    What of the schedule differs from the pillar.
 
     keep
-        False: nothing is to be there, whatever the pillar says
+        False: all of it is to go, whatever the pillar says
 
-    Returns a mapping from what it is (a path, ``timer``) to ``old`` and ``new``; empty when
-    nothing is to be done.
+    Returns a mapping from a path or ``timer`` to ``old`` and ``new``; empty when nothing differs.
 
-    Raises CommandExecutionError as :py:func:`command` does, or when a unit of that name is
-    somebody else's.
+    Raises CommandExecutionError as :py:func:`command` does, or when a unit of that name is not the
+    formula's.
 
     CLI Example:
 
@@ -240,13 +239,13 @@ def diff(keep: bool = True) -> dict[str, Any]:
 
 def ensure(keep: bool = True) -> None:
     """
-    Bring the schedule to what the pillar asks for. A run that is under way, perhaps this very one,
-    is left to end.
+    Bring the schedule to what the pillar says. A run that is under way, perhaps this very one,
+    goes on to its end.
 
     keep
         as in :py:func:`diff`
 
-    Raises CommandExecutionError with the words of systemctl, or as :py:func:`diff` does.
+    Raises CommandExecutionError with the message of systemctl, or as :py:func:`diff` does.
 
     CLI Example:
 
