@@ -357,10 +357,13 @@ def settle() -> bool:
 
         salt '*' nginx_package.settle
     """
+    installing = nginx_origin.noted(_state_dir()).get("installing")
+    if installing:
+        _wait_for_the_killed()
     _unguard()
     if os.path.lexists(_stage()):
         shutil.rmtree(_stage())
-    if not nginx_origin.noted(_state_dir()).get("installing") or not _interrupted():
+    if not installing or not _interrupted():
         return False
     with _guarded():
         _configure()
@@ -379,13 +382,44 @@ def _configure() -> None:
             _run(["dpkg", "--configure", "--pending", *apt.KEEP], "dpkg --configure")
             return
         except CommandExecutionError as error:
-            # The dpkg of the killed run may still be at work.
+            # Another dpkg is at work.
             locked = "lock" in f"{error}" and time.monotonic() < deadline
             if not locked and "depend" in f"{error}":
                 return
             if not locked:
                 raise
             time.sleep(1)
+
+
+def _wait_for_the_killed() -> None:
+    """
+    Wait for what a killed run left at work: its apt, its dpkg, or a package's script alone, which
+    holds debconf's lock and would restart nginx without the policy.
+    """
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while found := _at_work():
+        if time.monotonic() > deadline:
+            raise CommandExecutionError(
+                f"an earlier run left this at work, for more than {_LOCK_TIMEOUT} s: "
+                + "; ".join(f"{words} (process {pid})" for pid, words in found.items())
+            )
+        time.sleep(0.2)
+
+
+def _at_work() -> dict[int, str]:
+    """The apt and dpkg that this module has started, and their scripts: command lines by process."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as stream:
+                ours = f"{_VARIABLE}=1".encode() in stream.read().split(b"\0")
+            if ours:
+                with open(f"/proc/{pid}/cmdline", "rb") as stream:
+                    found[int(pid)] = stream.read().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            # It has ended meanwhile.
+            continue
+    return found
 
 
 def _interrupted() -> bool:

@@ -12,7 +12,7 @@ import pytest
 from ..hosts.image import debs
 from ..hosts.nginx_org import build
 from ..hosts.ubuntu import PPA, Archive, UbuntuHost
-from .nginx_host import Clients, Salt, a_site, leftovers, pillar, prepare, processes
+from .nginx_host import Clients, Killed, Salt, a_site, leftovers, pillar, prepare, processes
 
 pytestmark = pytest.mark.long
 
@@ -297,7 +297,7 @@ def test_killed_in_the_middle(sources: Sources, moment: str, repo: str) -> None:
     for function in STATES[:4]:
         assert salt.state(function)["result"] is True
     script = f"""
-grep -m 1 '{moment}' < <(exec tail --pid=$$ -n 0 -F /var/log/dpkg.log)
+grep -m 1 '{moment}' < <(exec tail --pid=$$ -s 0.01 -n 0 -F /var/log/dpkg.log)
 pkill -KILL -x apt-get; pkill -KILL -x dpkg
 """
     killer = subprocess.Popen([*host.enter(), "bash", "-c", script])
@@ -311,4 +311,41 @@ pkill -KILL -x apt-get; pkill -KILL -x dpkg
     assert load.failures == [] and load.answered > 100
     assert sources.version() != before
     assert sources.version() in (sources.org.version, host.ppa.version) or repo == "distro"
+    sources.converged()
+
+
+def test_a_script_that_outlives_the_killed_run_is_waited_for(sources: Sources) -> None:
+    """It holds debconf's lock, which the same script of the next run would not get."""
+    host, salt = sources.host, sources.salt
+    sources.reach("distro")
+    sources.wants("ppa")
+    for function in STATES[:4]:
+        assert salt.state(function)["result"] is True
+    # A program that the script starts takes its time, once.
+    program = "/usr/sbin/update-rc.d"
+    host.run(f"mv {program} {program}.real")
+    host.write(program, f"#!/bin/sh\nrm /run/slow && sleep 25\nexec {program}.real $*\n", 0o755)
+    host.run("touch /run/slow")
+    script = """
+until pgrep -f -x 'sleep 25'; do sleep 0.1; done
+pkill -KILL -x apt-get; pkill -KILL -x dpkg; pkill -KILL -f salt.client.Calle[r]
+"""
+    killer = subprocess.Popen([*host.enter(), "bash", "-c", script])
+    time.sleep(0.5)
+    try:
+        with Clients(host, 80, 8081) as load:
+            with pytest.raises(Killed):
+                salt.state("nginx_package.current")
+            killer.wait(60)
+            assert "nginx-common.postinst" in host.run("pgrep -af postinst").stdout
+            salt.start()
+            done = salt.state("system_packages.installed")
+            assert done["result"] is True, done["comment"]
+            assert done["changes"]["dpkg"] == {"old": "interrupted", "new": "finished"}
+    finally:
+        host.run(f"mv {program}.real {program}; rm -f /run/slow")
+    for function, state in sources.run().items():
+        assert state["result"] is True, (function, state["comment"])
+    assert load.failures == [] and load.answered > 100
+    assert sources.version() == host.ppa.version
     sources.converged()
