@@ -572,7 +572,10 @@ def test_what_django_cannot_undo_is_gone_back_from_only_when_told(host, served):
     assert "0002_more (" not in comment
     after = current(host)
     said = refused(host)
-    assert "what Django cannot undo" in said and "shop.0003_ever (Raw Python operation)" in said
+    assert (
+        "migrations that Django cannot undo" in said
+        and "shop.0003_ever (Raw Python operation)" in said
+    )
     told = {one["release"]: one for one in host.salt_call("site_rollback.releases", "mysite")}
     assert "shop.0003_ever" in told[before]["why_not"]
     back = rollback(host, allow_irreversible=True)
