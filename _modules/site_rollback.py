@@ -59,7 +59,7 @@ def _why_not(name: str, release: str, allow_irreversible: bool = False) -> str |
     if release == __salt__["uwsgi_generation.serving"](name):
         return "it is already live"
     if release not in __salt__["django_release.stored"](name):
-        return "it is no longer on this host"
+        return "it is not on this host"
     if release not in [entry["release"] for entry in __salt__["release_record.history"](name)]:
         return "it was never live on this host"
     try:

@@ -105,7 +105,7 @@ def test_what_cannot_be_gone_back_to_says_why(served):
 
     assert why("b") is None
     assert why("c") == "it is already live"
-    assert why("a") == "it is no longer on this host"
+    assert why("a") == "it is not on this host"
     assert why("d") == "it was never live on this host"
     m.release_record.add_to_release("mysite", "c", migrations=plan(c="Raw SQL operation"))
     assert "shop.c (Raw SQL operation)" in why("b") and why("b", allow_irreversible=True) is None
