@@ -7,10 +7,10 @@ import json
 import os
 import pwd
 import re
-from collections.abc import Callable
 from typing import Any
 
 from _nud_executables import is_for_all, sorted_glob
+from _nud_program import Done, run_as
 from _nud_uwsgi_files import Generation
 from _nud_uwsgi_ini import question
 from _nud_uwsgi_unit import account, is_within
@@ -21,9 +21,7 @@ _ACCEPTED: set[tuple[str, tuple[str, ...], str]] = set()
 _TIMEOUT = 30
 
 
-def reason(
-    site: dict[str, Any], generation: Generation, run: Callable[..., dict[str, Any]]
-) -> str | None:
+def reason(site: dict[str, Any], generation: Generation) -> str | None:
     """
     Why uWSGI will not run a generation: it is not uWSGI, the site's user cannot execute it, it has no
     Python or another one than the virtual environment, or it does not know an option.
@@ -32,8 +30,6 @@ def reason(
         the pillar's
     generation
         the generation
-    run
-        ``system_account.run``
 
     Returns a sentence; None when nothing speaks against it, or when uWSGI, the virtual environment or
     the user is not there yet.
@@ -61,7 +57,7 @@ def reason(
     # Read from standard input, so that nothing has to be written; strict mode refuses an option
     # that this uWSGI or its plugins do not know while it reads, and --python-version ends it before
     # any value is looked at (a project's own ini may have a command in one).
-    done = run(
+    done = run_as(
         user,
         group,
         [program, "--ini", "-", "--python-version"],
@@ -110,9 +106,7 @@ def _wrong_script(name: str, program: str, venv: str) -> str | None:
     )
 
 
-def _objection(
-    site: dict[str, Any], generation: Generation, done: dict[str, Any], user: str
-) -> str | None:
+def _objection(site: dict[str, Any], generation: Generation, done: Done, user: str) -> str | None:
     """What uWSGI has against its configuration."""
     where = _where(site["name"], generation.program)
     lines = done["stdout"].strip().splitlines()

@@ -24,7 +24,6 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from _nud import (
     cache,
     durable_file,
-    program,
     systemd_units,
     uwsgi_files,
     uwsgi_ini,
@@ -420,7 +419,7 @@ def _bring_up(
 def _need_program(name: str, wanted: uwsgi_files.Generation) -> None:
     if not os.access(wanted.program, os.X_OK):
         raise CommandExecutionError(f"{wanted.program} is not there or not executable")
-    why = uwsgi_refusal.reason(_site(name), wanted, program.run_as)
+    why = uwsgi_refusal.reason(_site(name), wanted)
     if why:
         raise CommandExecutionError(why)
 
@@ -448,7 +447,7 @@ def refusal(name: str, digest: str | None = None) -> str | None:
         salt '*' uwsgi_generation.refusal mysite
     """
     wanted = _kept(name, digest) if digest else _wanted(name)
-    return uwsgi_refusal.reason(_site(name), wanted, program.run_as)
+    return uwsgi_refusal.reason(_site(name), wanted)
 
 
 def list_(name: str) -> list[dict[str, Any]]:

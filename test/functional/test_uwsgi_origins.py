@@ -154,7 +154,7 @@ def test_it_is_compiled_on_a_bare_debian_14(forky_host: Host) -> None:
     assert run.ok, run.failed
     status, _, body = host.get("/", "compiled.compute.amazonaws.com")
     assert status == 200 and b"The install worked successfully!" in body
-    told = host.salt_call("uwsgi_generation.status", "compiled")
+    told = host.salt_call("uwsgi_status.show", "compiled")
     started = host.run("systemctl", "show", "-P", "ExecStart", told["unit"]).stdout
     (program,) = host.run(f"ls {ORIGINS['compiled'][1]}").stdout.split()
     assert f"path={program} ;" in started

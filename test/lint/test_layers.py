@@ -31,7 +31,6 @@ LAYERS = {
 }
 
 
-
 # A module has at most so many lines, a function so many of code, and its blocks are so deep. Tables of
 # the pillar's keys are one expression each, and are as long as they are.
 LONGEST_MODULE, LONGEST_FUNCTION, DEEPEST = 800, 60, 4

@@ -21,7 +21,6 @@ from _nud import (
     contract_host,
     contract_resolve,
     contract_schema,
-    nginx_language,
     uwsgi_ini,
 )
 from _states import site_pillar as state
@@ -83,10 +82,7 @@ def use(monkeypatch):
         monkeypatch.setattr(site_pillar, "__pillar__", pillar, raising=False)
         monkeypatch.setattr(site_pillar, "__grains__", dict(grains), raising=False)
         monkeypatch.setattr(site_pillar, "__context__", {}, raising=False)
-        functions = {
-            "nginx_tree.outermost": nginx_language.outermost,
-        }
-        monkeypatch.setattr(site_pillar, "__salt__", functions, raising=False)
+        monkeypatch.setattr(site_pillar, "__salt__", {}, raising=False)
         return site_pillar
 
     given({})

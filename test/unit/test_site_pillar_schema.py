@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from _modules import site_pillar
-from _nud import contract, contract_schema, nginx_language, uwsgi_ini
+from _nud import contract, contract_schema, uwsgi_ini
 from test.hosts.paths import FORMULA
 
 VALIDATOR = jsonschema.Draft202012Validator(site_pillar.schema())
@@ -209,10 +209,7 @@ def minion(monkeypatch):
     )
     monkeypatch.setattr(site_pillar, "__pillar__", {}, raising=False)
     monkeypatch.setattr(site_pillar, "__context__", {}, raising=False)
-    functions = {
-        "nginx_tree.outermost": nginx_language.outermost,
-    }
-    monkeypatch.setattr(site_pillar, "__salt__", functions, raising=False)
+    monkeypatch.setattr(site_pillar, "__salt__", {}, raising=False)
 
 
 def test_the_schema_is_one():
