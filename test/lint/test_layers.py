@@ -46,25 +46,16 @@ TABLES = {
 }
 
 # What is larger today: each is to go.
-LONG_MODULES = {
-    "django_release",
-    "python_venv",
-    "rollout",
-    "site_certificate",
-    "uwsgi_generation",
-    "uwsgi_socket",
-}
+LONG_MODULES: set[str] = set()
 LONG_FUNCTIONS = {
     "_nud_contract_checks._check_site",
     "_nud_contract_checks.check_across",
     "_nud_contract_project.check_project",
     "_nud_contract_serving.check_listen",
     "_nud_contract_serving.check_serving",
-    "django_release._prepare",
     "rollout.apply",
-    "uwsgi_generation._refusal",
 }
-DEEP_FUNCTIONS = {"_nud_process_pool._collect", "rollout_host.revert"}
+DEEP_FUNCTIONS = {"_nud_process_pool._collect"}
 
 
 def layer(module: str) -> int:

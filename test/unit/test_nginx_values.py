@@ -88,7 +88,7 @@ def test_a_site_has_the_shape_of_every_other(
         ("uwsgi_pass", None),
     ]
     head = [("server_name", None), ("charset", None), ("client_max_body_size", None)]
-    head += [("uwsgi_hide_header", None), ("add_header", None)]
+    head += [("uwsgi_hide_header", None)] * 2 + [("add_header", None)] * 2
     assert shape(tree) == [("server", [*listens, *head, ("location", location)])]
     assert words(tree, "server_name") == [whole["server_names"]]
     assert words(tree, "listen") == [[one] for one in whole["listen"]]

@@ -22,7 +22,7 @@ def log(modules, tmp_path, monkeypatch):
 
 
 def test_a_log_that_is_all_the_sites_goes_with_its_directory(log, tmp_path):
-    assert log.remains("mysite") == [f"{tmp_path}/uwsgi-mysite"]
+    assert log.leftovers("mysite") == [f"{tmp_path}/uwsgi-mysite"]
     assert log.remove("mysite", data=True) is True
     assert list(tmp_path.iterdir()) == []
     assert log.remove("mysite", data=True) is False
@@ -32,6 +32,6 @@ def test_what_somebody_else_logs_there_stays(log, tmp_path):
     (tmp_path / "mysite" / "access.log").write_text("theirs\n")
     (tmp_path / "mysite" / "mysite.logs").mkdir()
     log.remove("mysite", data=True)
-    assert log.remains("mysite", data=True) == []
+    assert log.leftovers("mysite", data=True) == []
     left = sorted(path.name for path in (tmp_path / "mysite").iterdir())
     assert left == ["access.log", "mysite.logs"]
