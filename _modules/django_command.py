@@ -10,7 +10,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import program, redaction, survey
+from _nud import cache, program, redaction
 
 __virtualname__ = "django_command"
 
@@ -20,7 +20,7 @@ def __virtual__() -> str:
 
 
 def _site(name: str) -> dict[str, Any]:
-    return survey.once(__context__, ("site", name), lambda: __salt__["site_pillar.site"](name))
+    return cache.once(("site", name), lambda: __salt__["site_pillar.site"](name))
 
 
 def run(

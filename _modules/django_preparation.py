@@ -19,7 +19,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 from salt.loader.dunder import __opts__
 
-from _nud import django_question, durable_file, redaction, release_files, site_plan, survey
+from _nud import accounts, cache, django_question, durable_file, redaction, release_files, site_plan
 
 __virtualname__ = "django_preparation"
 
@@ -32,7 +32,7 @@ def __virtual__() -> str:
 
 
 def _site(name: str) -> dict[str, Any]:
-    return survey.once(__context__, ("site", name), lambda: __salt__["site_pillar.site"](name))
+    return cache.once(("site", name), lambda: __salt__["site_pillar.site"](name))
 
 
 def _plan(name: str, release: str | None) -> Plan:
@@ -318,8 +318,8 @@ def _make_room(plan: Plan, facts: dict[str, Any]) -> None:
 
 def _owner(project: dict[str, Any]) -> tuple[int, int]:
     """The numbers of the site's user and group."""
-    user = __salt__["host_survey.user"](project["user"])
-    group = __salt__["host_survey.group"](project["group"])
+    user = accounts.user(project["user"])
+    group = accounts.group(project["group"])
     if user is None or group is None:
         raise CommandExecutionError(
             f"the account {project['user']}:{project['group']} of the site does not exist"

@@ -26,7 +26,7 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file, release_files, site_plan, survey
+from _nud import accounts, cache, durable_file, release_files, site_plan
 
 __virtualname__ = "django_release"
 
@@ -41,7 +41,7 @@ def __virtual__() -> str:
 
 
 def _site(name: str) -> dict[str, Any]:
-    return survey.once(__context__, ("site", name), lambda: __salt__["site_pillar.site"](name))
+    return cache.once(("site", name), lambda: __salt__["site_pillar.site"](name))
 
 
 # --- Which release is desired -------------------------------------------------------------------
@@ -72,7 +72,7 @@ def _source(
 ) -> tuple[str, release_files.Manifest]:
     """Where the project's files are now, and the manifest of them."""
     what = ("source", name, release or "")
-    return survey.once(__context__, what, lambda: _found(name, release, refresh))
+    return cache.once(what, lambda: _found(name, release, refresh))
 
 
 def _found(name: str, release: str | None, refresh: bool) -> tuple[str, release_files.Manifest]:
@@ -151,7 +151,7 @@ def desired(name: str, refresh: bool = False, release: str | None = None) -> rel
         salt '*' django_release.desired mysite
     """
     what = ("release", name, release or "")
-    return survey.once(__context__, what, lambda: _desired(name, refresh, release))
+    return cache.once(what, lambda: _desired(name, refresh, release))
 
 
 def _desired(name: str, refresh: bool, release: str | None) -> release_files.Release:
@@ -264,7 +264,7 @@ def own_directories(name: str) -> dict[str, str]:
 
         salt '*' django_release.own_directories mysite
     """
-    return dict(survey.once(__context__, ("places", name), lambda: _placed(name)))
+    return dict(cache.once(("places", name), lambda: _placed(name)))
 
 
 def _placed(name: str) -> dict[str, str]:
@@ -392,13 +392,13 @@ def diff(name: str, refresh: bool = False) -> list[str]:
 
 
 def _ids(name: str) -> tuple[int, int]:
-    return survey.once(__context__, ("ids", name), lambda: _asked_ids(name))
+    return cache.once(("ids", name), lambda: _asked_ids(name))
 
 
 def _asked_ids(name: str) -> tuple[int, int]:
     project = _site(name)["project"]
-    user = __salt__["host_survey.user"](project["user"])
-    group = __salt__["host_survey.group"](project["group"])
+    user = accounts.user(project["user"])
+    group = accounts.group(project["group"])
     if user is None or group is None:
         lost = f"user {project['user']}" if user is None else f"group {project['group']}"
         raise CommandExecutionError(f"the account of the site is missing: there is no {lost}")

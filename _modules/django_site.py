@@ -9,7 +9,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import process_pool
+from _nud import cache, process_pool
 
 __virtualname__ = "django_site"
 
@@ -123,7 +123,7 @@ def left(names: list[str], prepared: bool = True) -> dict[str, list[str]]:
             ]
         return found
 
-    with __salt__["host_survey.begun"]():
+    with cache.session():
         return {name: found for name in names if (found := seen(name))}
 
 
@@ -156,7 +156,7 @@ def look(served: bool = True) -> dict[str, list[str] | None]:
 
     names = wanted()
     found: dict[str, list[str] | None] = dict.fromkeys(names)
-    with __salt__["host_survey.begun"]():
+    with cache.session():
         # What one look tells of all sites is seen with the first, and by the copies of this process.
         found.update(zip(names[:1], seen(names[:1]), strict=True))
         rest = names[1:]

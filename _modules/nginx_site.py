@@ -18,7 +18,7 @@ import jinja2.bccache
 import jinja2.sandbox
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import durable_file, nginx_language, nginx_program
+from _nud import cache, durable_file, nginx_language, nginx_program
 
 __virtualname__ = "nginx_site"
 
@@ -163,9 +163,7 @@ class _Templates:
 
 def _templates(saltenv: str, version: str | None = None) -> _Templates:
     """The same ones for all that is rendered in one survey of the host."""
-    return __salt__["host_survey.once"](
-        ("templates", saltenv, version), lambda: _Templates(saltenv, version)
-    )
+    return cache.once(("templates", saltenv, version), lambda: _Templates(saltenv, version))
 
 
 def _quote_words(value: Any) -> str:

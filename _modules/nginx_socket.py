@@ -32,7 +32,7 @@ from typing import Any
 
 from salt.exceptions import CommandExecutionError
 
-from _nud import durable_file, nginx_workers, proc
+from _nud import cache, durable_file, nginx_workers, proc
 
 __virtualname__ = "nginx_socket"
 
@@ -129,7 +129,7 @@ def _shown(units: Iterable[str]) -> dict[str, dict[str, str]]:
     """What systemd says of nginx's unit and of those that hold its sockets."""
     properties = ["ActiveState", "MainPID", "PIDFile", "FragmentPath", "DropInPaths", "Type"]
     names = [_service(), *units]
-    return __salt__["host_survey.once"](
+    return cache.once(
         ("nginx_socket", *names), lambda: __salt__["systemd_unit.show"](names, properties)
     )
 
@@ -351,7 +351,7 @@ def let_go(addresses: list[str] | None = None) -> list[str]:
 
         salt '*' nginx_socket.let_go
     """
-    with __salt__["host_survey.begun"]():
+    with cache.session():
         now = held()
         if not now:
             return []  # without a second's look at who is connected
@@ -411,7 +411,7 @@ def ensure() -> dict[str, Any]:
 
         salt '*' nginx_socket.ensure
     """
-    with __salt__["host_survey.begun"]():
+    with cache.session():
         now = status()
         changes = diff(now)
         files = unit_files(sorted({*now["held"], *now["own"]}))

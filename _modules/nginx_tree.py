@@ -43,6 +43,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 
 from _nud import (
+    cache,
     durable_file,
     nginx_archive,
     nginx_drift,
@@ -115,7 +116,7 @@ def _plan(
     held
         the sites whose part of the tree stays as it is
     """
-    with __salt__["host_survey.begun"]():
+    with cache.session():
         return nginx_plan.planned(
             nginx_plan.Order(
                 base=_base(),
@@ -169,7 +170,7 @@ def _unproven_sites(due: Iterable[str]) -> dict[str, str]:
     names = sorted(_sites_of(due))
     if not names:
         return {}
-    with __salt__["host_survey.begun"]():
+    with cache.session():
         told = {name: __salt__["nginx_site.unproven"](name) for name in names}
     return {name: why for name, why in told.items() if why}
 

@@ -36,7 +36,7 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file, lock_files, program, site_plan, survey
+from _nud import accounts, cache, durable_file, lock_files, program, site_plan
 
 __virtualname__ = "python_venv"
 
@@ -66,7 +66,7 @@ def __virtual__() -> str:
 
 
 def _site(name: str) -> dict[str, Any]:
-    return survey.once(__context__, ("site", name), lambda: __salt__["site_pillar.site"](name))
+    return cache.once(("site", name), lambda: __salt__["site_pillar.site"](name))
 
 
 def _parent(name: str) -> str:
@@ -192,7 +192,7 @@ def _digest_by_hand(path: str) -> str | None:
 
 def _kept_by_hand(name: str, path: str) -> dict[str, Any]:
     """The description of an environment that the operator made and keeps."""
-    digest = survey.once(__context__, ("by hand", path), lambda: _digest_by_hand(path))
+    digest = cache.once(("by hand", path), lambda: _digest_by_hand(path))
     if digest is None:
         raise CommandExecutionError(
             f"{path} ({_key(name, 'project:venv')}) is no virtual environment: it has no "
@@ -235,7 +235,7 @@ def desired(name: str, release: str | None = None) -> dict[str, Any]:
         salt '*' python_venv.desired mysite
     """
     what = ("venv", name, release or "")
-    return survey.once(__context__, what, lambda: _desired(name, release))
+    return cache.once(what, lambda: _desired(name, release))
 
 
 def _desired(name: str, identity: str | None) -> dict[str, Any]:
@@ -331,7 +331,7 @@ def diff(name: str, release: str | None = None) -> str | None:
 
 def _group_is_right(name: str) -> bool:
     """An account that was made anew may have another number."""
-    group = __salt__["host_survey.group"](_site(name)["project"]["group"])
+    group = accounts.group(_site(name)["project"]["group"])
     if group is None:
         return True  # It will be made, and then this is asked again.
     parent = _parent(name)

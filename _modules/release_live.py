@@ -13,7 +13,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 from salt.loader.dunder import __opts__
 
-from _nud import django_question, durable_file, release_files, survey
+from _nud import cache, django_question, durable_file, release_files
 
 __virtualname__ = "release_live"
 
@@ -25,7 +25,7 @@ def __virtual__() -> str:
 
 
 def _site(name: str) -> dict[str, Any]:
-    return survey.once(__context__, ("site", name), lambda: __salt__["site_pillar.site"](name))
+    return cache.once(("site", name), lambda: __salt__["site_pillar.site"](name))
 
 
 def _releases(name: str) -> str:

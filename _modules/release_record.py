@@ -22,7 +22,7 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file
+from _nud import cache, durable_file
 
 __virtualname__ = "release_record"
 
@@ -108,7 +108,7 @@ def read(name: str, record: str) -> Any:
         except ValueError:
             return None
 
-    return __salt__["host_survey.once"](("record", name, record), look)
+    return cache.once(("record", name, record), look)
 
 
 def write(name: str, record: str, value: Any) -> bool:

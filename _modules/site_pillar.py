@@ -19,7 +19,7 @@ from typing import Any
 from salt.exceptions import CommandExecutionError
 from salt.loader.dunder import __opts__
 
-from _nud import contract, contract_checks, contract_host, contract_resolve, contract_schema
+from _nud import cache, contract, contract_checks, contract_host, contract_resolve, contract_schema
 
 __virtualname__ = "site_pillar"
 
@@ -213,9 +213,8 @@ def settings() -> dict:
 
     .. versionadded:: 0.1.0
     """
-    # While the host is looked at (host_survey.begun) the pillar stays the same object.
-    survey = __context__.get("host_survey")
-    errors, values = _verdict() if survey is None else survey.once(("pillar",), _verdict)
+    # While the host is looked at the pillar stays the same object.
+    errors, values = cache.once(("pillar",), _verdict)
     if errors or values is None:
         more = f" (and {len(errors) - 1} more: see site_pillar.check)" if len(errors) > 1 else ""
         raise CommandExecutionError(f"the pillar is not valid: {_sentence(errors[0])}{more}")

@@ -17,7 +17,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import site_plan, survey, uwsgi_ini
+from _nud import cache, site_plan, uwsgi_ini
 
 __virtualname__ = "site_plan"
 
@@ -29,7 +29,7 @@ def __virtual__() -> str:
 
 
 def _site(name: str) -> dict[str, Any]:
-    return survey.once(__context__, ("site", name), lambda: __salt__["site_pillar.site"](name))
+    return cache.once(("site", name), lambda: __salt__["site_pillar.site"](name))
 
 
 def of(name: str, release: str | None = None) -> site_plan.Plan:
@@ -88,7 +88,7 @@ def environment(name: str, release: str | None = None) -> dict[str, str]:
         wanted = __salt__["django_release.desired"](name, release=release)
         return variables(name, venv, wanted["id"], release)
 
-    return dict(survey.once(__context__, ("environment", name, release or ""), look))
+    return dict(cache.once(("environment", name, release or ""), look))
 
 
 def variables(name: str, venv: str, identity: str, release: str | None = None) -> dict[str, str]:

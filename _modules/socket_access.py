@@ -17,7 +17,8 @@ from typing import Any
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import contract_resolve, nginx_user, nginx_workers
+from _nud import accounts as local_accounts
+from _nud import cache, contract_resolve, nginx_user, nginx_workers
 
 __virtualname__ = "socket_access"
 
@@ -47,7 +48,7 @@ def accounts() -> list[dict[str, Any]]:
     shown = __salt__["systemd_unit.show"]([unit], ["MainPID"]).get(unit, {})
     main = shown.get("MainPID", "0")
     found = nginx_workers.accounts(int(main)) if main.isdigit() and int(main) else {}
-    name = __salt__["host_survey.name_of"]
+    name = local_accounts.name_of
     return [
         {
             "user": name("user", uid),
@@ -86,7 +87,7 @@ def connecting() -> list[dict[str, Any]]:
             found = [*found, {"user": on_disk[0], "groups": groups, "finishing": False}]
         return found
 
-    return __salt__["host_survey.once"](("connecting",), look)
+    return cache.once(("connecting",), look)
 
 
 def desired() -> dict[str, Any]:
@@ -107,7 +108,7 @@ def desired() -> dict[str, Any]:
         groups = contract_resolve.groups_of(user)
         return {"user": user, "groups": groups, "finishing": False}
 
-    return __salt__["host_survey.once"](("desired",), look)
+    return cache.once(("desired",), look)
 
 
 def finishing() -> bool:
@@ -261,7 +262,7 @@ def missing(site: str, foreseen: bool = False) -> list[str]:
     plain, found = _plain(site), []
     for key, kind in (("owner", "user"), ("group", "group")):
         name = plain[key]
-        if name not in coming[kind] and __salt__[f"host_survey.{kind}"](name) is None:
+        if name not in coming[kind] and getattr(local_accounts, kind)(name) is None:
             found.append(
                 f"nginx_uwsgi_django:sites:{site}:socket:{key}: found {name!r}, which is no {kind} "
                 f"of this host; expected a {kind} that exists"

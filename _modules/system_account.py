@@ -22,7 +22,7 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file, program
+from _nud import accounts, durable_file, program
 
 __virtualname__ = "system_account"
 
@@ -222,11 +222,11 @@ def _add(tool: str, *argv: str) -> None:
 
 
 def _user(name: str) -> pwd.struct_passwd | None:
-    return __salt__["host_survey.user"](name)
+    return accounts.user(name)
 
 
 def _group(name: str) -> grp.struct_group | None:
-    return __salt__["host_survey.group"](name)
+    return accounts.group(name)
 
 
 def home(name: str) -> str:
