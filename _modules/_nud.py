@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     import _nud_redaction as redaction  # noqa: F401
     import _nud_release_files as release_files  # noqa: F401
     import _nud_site_plan as site_plan  # noqa: F401
+    import _nud_survey as survey  # noqa: F401
     import _nud_systemd as systemd  # noqa: F401
     import _nud_systemd_units as systemd_units  # noqa: F401
     import _nud_unix_socket as unix_socket  # noqa: F401

@@ -374,7 +374,19 @@ def project_keys() -> Mapping:
                         ),
                     ),
                 ),
-                Text("text on one line", ONE_LINE, most=65536, secret=True),
+                Text(
+                    "text on one line",
+                    ONE_LINE,
+                    most=65536,
+                    secret=True,
+                    refuse=(
+                        (
+                            "<the value of .*>",
+                            "the survey of a live server wrote this in the place of a secret: put "
+                            "the value in",
+                        ),
+                    ),
+                ),
                 "a mapping of names and texts",
                 description="Environment variables of the application and of its management "
                 "commands. Put secrets here: the values never appear in a diff, a log or the job "

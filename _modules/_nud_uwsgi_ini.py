@@ -565,3 +565,39 @@ def question(text: str) -> str:
         elif certain and (key in _PLUGINS or key.startswith("declare-option")):
             head.append(line)
     return "\n".join(["[uwsgi]", *head, "strict = true", text])
+
+
+def said(text: str, path: str) -> list[tuple[int, str, str]]:
+    """
+    What an ini says to uWSGI: the number of each line, the option and its value, with ``%d`` and its
+    like, and the names of other lines, put in. A value that uWSGI computes stays as it is.
+
+    text
+        the ini's text
+    path
+        its path
+    """
+    found: list[tuple[int, str, str]] = []
+    written: dict[str, str] = {}
+    section = ""
+    for number, line in enumerate(_lines(text), 1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            section = stripped[1:-1]
+            continue
+        option = _split(_magic(line, path))
+        if section != "uwsgi" or option is None:
+            continue
+        key, value = option
+        if _canonical(key) in _PLACEHOLDER and "=" in value:
+            key, value = (word.strip() for word in value.split("=", 1))
+        written.setdefault(key, value)
+        found.append((number, key, value))
+    answer = []
+    for number, key, value in found:
+        try:
+            value = _resolved(value, written, set(written))
+        except SaltInvocationError:
+            pass  # computed: the reader sees the expression
+        answer.append((number, _canonical(key), value.replace("%%", "%")))
+    return answer

@@ -9,9 +9,11 @@ import re
 import time
 from typing import Any
 
+import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import cache, nginx_program, systemd, unix_socket, uwsgi_protocol
+from _nud import cache, durable_file, nginx_program, systemd, unix_socket, uwsgi_protocol
+from _nud import survey as live_server
 
 __virtualname__ = "nginx_uwsgi_django"
 
@@ -156,6 +158,66 @@ def logs(lines: int = 20) -> dict:
                 "lines": __salt__["uwsgi_status.logs"](name, lines),
             }
     return answer
+
+
+def survey(path: str | None = None, secrets: bool = False, force: bool = False) -> dict[str, Any]:
+    """
+    Read a live server that others have built, and write the pillar that takes its Django sites over
+    as they are.
+
+    nginx's own dump, the processes behind it, their units and each project's settings are read. But
+    for the file at ``path``, nothing on the host is changed.
+
+    path
+        where the pillar is written, as an absolute path, readable for its owner alone; None: nowhere
+    secrets
+        True: the file has the values of variables that look like secrets. Else a text stands in the
+        place of each, and a run is refused until it is replaced
+    force
+        True: a file that is there already is overwritten
+
+    Returns a dictionary: ``report`` (what was found, with the file and line of each fact), ``pillar`` (its
+    text, without secrets in any case), ``errors`` (what keeps the pillar from being valid with all
+    secrets in it), ``secrets`` (the names of the variables that are left out) and ``written`` (the path,
+    or None).
+
+    Raises SaltInvocationError for a path that is not absolute or where a file is. Raises
+    CommandExecutionError when nginx does not run, or its configuration on the disk is not valid.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt web1 nginx_uwsgi_django.survey
+        salt-call --local nginx_uwsgi_django.survey /root/adopted.sls secrets=True
+    """
+    if path is not None:
+        if not os.path.isabs(path):
+            raise SaltInvocationError(f"path: found {path!r}, expected an absolute path")
+        if os.path.lexists(path) and not force:
+            raise SaltInvocationError(
+                f"path: found {path!r}, which is there already, expected a new one (or force=True)"
+            )
+    found = live_server.look()
+    whole = live_server.pillar(found, secrets=True)
+    shown = live_server.pillar(found, secrets=False)
+    errors = []
+    if found["sites"]:
+        errors = __salt__["site_pillar.check"](salt.utils.yaml.safe_load(whole))
+        if path is not None:
+            durable_file.write(path, whole if secrets else shown, mode="0600")
+    left = [] if secrets else live_server.left_out(found)
+    return {
+        "report": live_server.report(found),
+        "pillar": shown,
+        "errors": [
+            f"{one['path']}: found {one['found']}, expected {one['expected']}"
+            + (f" ({one['hint']})" if one["hint"] else "")
+            for one in errors
+        ],
+        "secrets": left,
+        "written": path if found["sites"] else None,
+    }
 
 
 # --- The host in short -----------------------------------------------------------------------------
