@@ -67,7 +67,7 @@ def test_mypy_finds_nothing() -> None:
     lint("mypy", *tracked("_modules/*.py", "_states/*.py", "_runners/*.py", "test/hosts/*.py"))
 
 
-@pytest.mark.parametrize("script", ["bin/test", "bin/bench", "bin/apply"])
+@pytest.mark.parametrize("script", ["bin/test", "bin/bench", "bin/apply", "bin/adopt"])
 def test_mypy_finds_nothing_in_the_commands(script: str) -> None:
     if (FORMULA / script).read_bytes().split(b"\n")[0].endswith(b"python3"):
         lint("mypy", "--scripts-are-modules", script)
