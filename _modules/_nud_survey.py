@@ -51,10 +51,49 @@ def backends(served: dict[str, Any]) -> list[dict[str, Any]]:
     for entry in found.values():
         entry["app"] = read(entry)
         paths = dict.fromkeys(server["path"] for server in entry["servers"])
-        entry["site_files"] = {
-            path: os.path.realpath(path) if os.path.islink(path) else None for path in paths
-        }
+        entry["site_files"] = _links(paths)
     return list(found.values())
+
+
+def answering(names: Iterable[str]) -> list[dict[str, Any]]:
+    """
+    What answers for server names now: the record that a way back needs.
+
+    names
+        server names, in any case
+
+    Returns a dictionary for each process behind them, of texts, lists, dictionaries and None, without the
+    environment: ``endpoint`` (nginx's word for the socket), ``pid``, ``user``, ``group``, ``kind``, ``unit`` (None: started
+    by hand), ``unit_file``, ``drop_ins``, ``enabled`` (systemd's word), ``socket_unit``, ``site_files`` and
+    ``configuration`` (paths, each with what its link leads to, or None).
+
+    Raises CommandExecutionError as :py:func:`look` does.
+    """
+    wanted = {name.lower() for name in names}
+    keys = (
+        "endpoint",
+        "pid",
+        "user",
+        "group",
+        "unit",
+        "unit_file",
+        "drop_ins",
+        "enabled",
+        "socket_unit",
+    )
+    return [
+        {
+            **{key: record[key] for key in (*keys, "site_files")},
+            "kind": record["app"]["kind"],
+            "configuration": _links(record["app"]["ini"]),
+        }
+        for record in backends(servers(dump()))
+        if wanted & {word for server in record["servers"] for word, _ in server["names"]}
+    ]
+
+
+def _links(paths: Iterable[str]) -> dict[str, str | None]:
+    return {path: os.path.realpath(path) if os.path.islink(path) else None for path in paths}
 
 
 def look() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 A live server that others have built is read without a trace, and the pillar of it takes it over.
 """
 
+import json
 import re
 from typing import Any
 
@@ -79,6 +80,29 @@ def test_it_says_what_was_found_and_where(server: Host) -> None:
         f"{made.TREE}/sites-enabled/blog keeps its names when the site is up",
     ):
         assert line in report, report
+
+
+def test_what_answers_for_a_name_is_a_record_of_plain_values(server: Host) -> None:
+    python = f"/opt/salt/{VERSIONS['3008']}/bin/python"
+    asked = (
+        "import json, sys; sys.path.insert(0, '/srv/formula/_modules'); from _nud import survey; "
+    )
+    asked += f"print(json.dumps(survey.answering(['{made.NAME.upper()}'])))"
+    (record,) = json.loads(server.run(python, "-B", "-c", asked).stdout)
+    assert record.pop("pid") > 1
+    assert record == {
+        "endpoint": "unix:/tmp/mysite.sock",
+        "user": "deploy",
+        "group": "deploy",
+        "kind": "uwsgi",
+        "unit": "uwsgi.service",
+        "unit_file": "/etc/systemd/system/uwsgi.service",
+        "drop_ins": [],
+        "enabled": "enabled",
+        "socket_unit": None,
+        "site_files": {made.LINK: made.FILE},
+        "configuration": {},
+    }
 
 
 def test_the_pillar_has_the_values_of_the_server(server: Host) -> None:
