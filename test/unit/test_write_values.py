@@ -48,6 +48,7 @@ WRITERS = {
         *("__init__", "_download", "_from_archive", "_from_git", "_kept"),
         *("_make_links", "_memory", "_put", "_read_commit"),
     },
+    "_nud_pyproject_reader": {"main"},  # pip's own Python runs it, into the file that it is given
     "_nud_process_pool": {"_work"},  # into a pipe
     "_nud_certbot": {"is_running"},  # takes certbot's own lock, and writes nothing
     "system_account": {"adopt", "regroup"},  # the same
