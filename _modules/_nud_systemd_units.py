@@ -157,6 +157,10 @@ def _started(unit: str) -> float | None:
         return None
 
 
+# For Debian's emperor, which no site can be named after (RESERVED_SITE): see socket_directory.
+_FOREIGN = "uwsgi-emperor.service.d"
+
+
 def _may_have_drop_ins(prefix: str) -> bool:
     """Whether a directory is there that drop-ins of such units could be in (systemd.unit(5))."""
     for directory in _UNIT_PATH:
@@ -166,6 +170,7 @@ def _may_have_drop_ins(prefix: str) -> bool:
             continue
         if any(
             entry.endswith(".d")
+            and entry != _FOREIGN
             and (entry in ("service.d", "socket.d") or entry.startswith(prefix))
             for entry in entries
         ):

@@ -8,3 +8,10 @@ include:
     - name: sites
     - require:
       - nginx_process: 'nginx: it runs what is on disk'
+
+# With the last site. One that cannot go yet is told of by the state above.
+'sites: no directory is kept without a socket in it':
+  socket_directory.kept:
+    - name: sites
+    - require:
+      - nginx_process: 'nginx: it runs what is on disk'
