@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import _nud_accounts as accounts  # noqa: F401
     import _nud_apt as apt  # noqa: F401
+    import _nud_backends as backends  # noqa: F401
     import _nud_cache as cache  # noqa: F401
     import _nud_certbot as certbot  # noqa: F401
     import _nud_contract as contract  # noqa: F401
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import _nud_contract_resolve as contract_resolve  # noqa: F401
     import _nud_contract_schema as contract_schema  # noqa: F401
     import _nud_contract_serving as contract_serving  # noqa: F401
+    import _nud_contract_takeover as contract_takeover  # noqa: F401
     import _nud_contract_tls as contract_tls  # noqa: F401
     import _nud_contract_uwsgi as contract_uwsgi  # noqa: F401
     import _nud_django_question as django_question  # noqa: F401
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     import _nud_survey as survey  # noqa: F401
     import _nud_systemd as systemd  # noqa: F401
     import _nud_systemd_units as systemd_units  # noqa: F401
+    import _nud_takeover_record as takeover_record  # noqa: F401
     import _nud_unix_socket as unix_socket  # noqa: F401
     import _nud_uwsgi_files as uwsgi_files  # noqa: F401
     import _nud_uwsgi_ini as uwsgi_ini  # noqa: F401

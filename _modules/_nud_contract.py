@@ -32,6 +32,7 @@ from _nud_contract_schema import (
     Text,
 )
 from _nud_contract_serving import FORMAT_NAME, listen_list, serving_keys, snippet_key
+from _nud_contract_takeover import takeover_keys
 from _nud_contract_tls import acme_keys, tls_keys
 from _nud_contract_uwsgi import companion_keys, uwsgi_keys
 
@@ -243,6 +244,7 @@ SITE = Mapping(
             default=False,
             description="true: remove the site from the host. Such a site needs no other key.",
         ),
+        "takeover": takeover_keys(),
         **DEFAULTS_OF_SITES.keys,
     },
     description="One site.",

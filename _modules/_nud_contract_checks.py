@@ -19,6 +19,7 @@ from _nud_contract_project import check_project
 from _nud_contract_resolve import groups_of, may_connect
 from _nud_contract_schema import listing, meaning_error, parents
 from _nud_contract_serving import check_listen, check_serving, check_snippet
+from _nud_contract_takeover import check_takeover
 from _nud_contract_tls import check_tls
 from _nud_contract_uwsgi import check_companion, check_limits
 
@@ -455,6 +456,7 @@ def check_across(raw: dict, settings: dict, errors: list) -> None:
                 )
             )
     _check_nested(settings, paths, errors)
+    check_takeover(settings, errors)
     check_snippet(("nginx", "snippet"), settings["nginx"]["snippet"], errors)
     health = settings["nginx"]["health"]
     there = [name for name, site in settings["sites"].items() if not site["absent"]]

@@ -11,8 +11,10 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
+from salt.exceptions import CommandExecutionError
+
 from _nud_durable_file import read
-from _nud_nginx_files import Wanted, is_owned, is_secret, link_target, points_at, text_of
+from _nud_nginx_files import COMMON, Wanted, is_owned, is_secret, link_target, points_at, text_of
 
 # What was found, in a line of COMMON: it comes and goes in the same transaction as its subject.
 _RECORD = "# Found here before: "
@@ -123,8 +125,69 @@ def line_of(record: dict[str, Any]) -> str:
 
 def _aside(path: str) -> str:
     """Where a file of the tree is kept: where nginx reads nothing, whatever it includes."""
-    mark = ".enabled" if posixpath.dirname(path) == "sites-enabled" else ""
+    folder = posixpath.dirname(path)
+    marks = {"sites-available": "", "sites-enabled": ".enabled"}
+    mark = marks.get(folder, f".{folder.replace('/', '-')}")
     return f"sites-available/{posixpath.basename(path)}{mark}{_ASIDE}"
+
+
+def _kept_file(full: str, path: str, contents: bytes) -> Wanted:
+    seen = os.lstat(full)
+    access = (stat.S_IMODE(seen.st_mode), seen.st_gid)
+    return Wanted("file", contents, secret=is_secret(path), access=access)
+
+
+def site_of(path: str, was: Mapping[str, Any]) -> str:
+    """
+    The site that a replaced file belongs to.
+
+    path
+        of the file in the tree
+    was
+        its entry in the record
+
+    Returns the site's name.
+    """
+    return str(was.get("site") or posixpath.basename(path).partition(".")[0])
+
+
+def put_aside(
+    base: str,
+    shown: str,
+    plan: dict[str, Wanted],
+    record: dict[str, Any],
+    files: Mapping[str, str],
+) -> None:
+    """
+    Plan to take files out of the tree that served sites before, keep them and record what they were.
+
+    base, shown
+        the directory of the tree, without links and as the pillar names it
+    plan
+        what is to be where; it is changed
+    record
+        what was found here; it is changed
+    files
+        the sites by the path of the file
+
+    Raises CommandExecutionError for a file of the formula's own.
+    """
+    for path, name in files.items():
+        full = os.path.join(base, path)
+        if path in plan or not os.path.lexists(full):
+            continue
+        contents = read(os.path.realpath(full))
+        if is_owned(contents):
+            raise CommandExecutionError(
+                f"nginx_uwsgi_django:sites:{name}:takeover:files: {shown}/{path} is this formula's "
+                "own; expected a file that served the site before"
+            )
+        target = link_target(base, path)
+        was = {"file": _aside(path)} if target is None else {"link": target}
+        if target is None:
+            plan[_aside(path)] = _kept_file(full, path, contents or b"")
+        record.setdefault("replaced", {})[path] = {**was, "site": name}
+        plan[path] = Wanted("absent", secret=is_secret(path))
 
 
 def keep_aside(base: str, shown: str, plan: dict[str, Wanted], record: dict[str, Any]) -> None:
@@ -156,15 +219,9 @@ def keep_aside(base: str, shown: str, plan: dict[str, Wanted], record: dict[str,
                 new.add(path)
                 record.setdefault("replaced", {}).setdefault(path, {"link": target})
         elif os.path.isfile(full) and not is_owned(contents := read(full)):
-            seen = os.lstat(full)
             new.add(path)
             record.setdefault("replaced", {}).setdefault(path, {"file": _aside(path)})
-            plan[_aside(path)] = Wanted(
-                "file",
-                contents or b"",
-                secret=is_secret(path),
-                access=(stat.S_IMODE(seen.st_mode), seen.st_gid),
-            )
+            plan[_aside(path)] = _kept_file(full, path, contents or b"")
 
 
 def give_back(base: str, plan: dict[str, Wanted], record: dict[str, Any], name: str = "") -> None:
@@ -182,7 +239,7 @@ def give_back(base: str, plan: dict[str, Wanted], record: dict[str, Any], name: 
         the site whose files these are; every site's by default
     """
     for path, was in list(record.get("replaced", {}).items()):
-        if name and posixpath.basename(path).partition(".")[0] != name:
+        if name and site_of(path, was) != name:
             continue
         there = os.path.lexists(os.path.join(base, path))
         if there and (path not in plan or plan[path].kind != "absent"):
@@ -194,9 +251,7 @@ def give_back(base: str, plan: dict[str, Wanted], record: dict[str, Any], name: 
             contents = read(full)
             if contents is None:
                 continue
-            seen = os.lstat(full)
-            access = (stat.S_IMODE(seen.st_mode), seen.st_gid)
-            plan[path] = Wanted("file", contents, secret=is_secret(path), access=access)
+            plan[path] = _kept_file(full, path, contents)
             plan[was["file"]] = Wanted("absent", secret=is_secret(path))
         del record["replaced"][path]
     if not record.get("replaced", True):
@@ -214,19 +269,47 @@ def sentences(shown: str, due: dict[str, Wanted]) -> list[str]:
 
     Returns sentences.
     """
+    places = {_aside(path): path for path in due if not path.endswith(_ASIDE)}
     told = []
     for path, wanted in due.items():
-        if not path.endswith(_ASIDE) or posixpath.dirname(path) != "sites-available":
+        place = places.get(path)
+        if place is None:
             continue
-        name = posixpath.basename(path).removesuffix(_ASIDE)
-        place = f"sites-available/{name}"
-        if name.endswith(".enabled"):
-            place = f"sites-enabled/{name.removesuffix('.enabled')}"
         if wanted.kind == "file":
             told.append(
                 f"{shown}/{place} is not this formula's: it is kept as {shown}/{path}, and comes "
                 "back when the site goes"
             )
-        elif place in due:
+        else:
             told.append(f"{shown}/{place} is again what it was before the formula")
     return told
+
+
+def forgetting(common: bytes | None, name: str) -> dict[str, Wanted]:
+    """
+    The plan to delete what was kept of the files that a site has replaced.
+
+    common
+        the content of COMMON
+    name
+        the site
+
+    Returns what is to be where.
+    """
+    record = record_of(common)
+    plan: dict[str, Wanted] = {}
+    for path, was in list(record.get("replaced", {}).items()):
+        if site_of(path, was) == name:
+            del record["replaced"][path]
+            if "file" in was:
+                plan[was["file"]] = Wanted("absent", secret=is_secret(path))
+    if not record.get("replaced", True):
+        del record["replaced"]
+    line = f"{line_of(record)}\n" if record else ""
+    text = "".join(
+        line if each.startswith(_RECORD) else each
+        for each in text_of(common).splitlines(keepends=True)
+    )
+    if common is not None:
+        plan[COMMON] = Wanted("file", text.encode("utf-8", "surrogateescape"))
+    return plan

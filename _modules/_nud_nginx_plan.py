@@ -6,7 +6,7 @@ import glob
 import grp
 import os
 import posixpath
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from salt.exceptions import CommandExecutionError
@@ -27,6 +27,7 @@ from _nud_nginx_kept import (
     give_back,
     keep_aside,
     line_of,
+    put_aside,
     record_of,
     replace_defaults,
 )
@@ -41,13 +42,37 @@ class Order(NamedTuple):
     base: str  # the directory of the tree, without links
     shown: str  # and as the pillar names it
     settings: dict[str, Any]  # the pillar's
-    held: Container[str]  # the sites whose part of the tree stays as it is
+    held: Collection[str]  # the sites whose part of the tree stays as it is
+    # Those of them that an operator has given back to what served them before.
+    reverted: Collection[str]
     # The files of all sites, given the certificates that stay: as :py:func:`nginx_site.files`.
     files: Callable[[dict[str, dict[str, Any]]], dict[str, dict[str, Any]]]
     # The text of the http level: :py:func:`nginx_site.http`.
     http: Callable[..., str]
     # Whether a certificate is good for browsers: :py:func:`site_certificate.trusted`.
     trusted: Callable[[bytes], bool]
+
+
+def taken_over(
+    shown: str, sites: Mapping[str, dict[str, Any]], names: Iterable[str]
+) -> dict[str, str]:
+    """
+    The files that served some sites before the formula (``takeover:files``).
+
+    shown
+        the directory of the tree, as the pillar names it
+    sites
+        the pillar's
+    names
+        some of them
+
+    Returns the sites by the path of the file in the tree.
+    """
+    return {
+        file.removeprefix(f"{shown}/"): name
+        for name in names
+        for file in sites[name]["takeover"]["files"]
+    }
 
 
 def planned(order: Order) -> tuple[dict[str, Wanted], list[str]]:
@@ -62,13 +87,15 @@ def planned(order: Order) -> tuple[dict[str, Wanted], list[str]]:
     Raises CommandExecutionError when nginx.conf is missing or does not read ``conf.d``.
     """
     base, shown, settings, held = order.base, order.shown, order.settings, order.held
-    standing = _standing(base, held)
+    standing = _standing(base, set(held) - set(order.reverted))
     wanted = [name for name, site in settings["sites"].items() if not site.get("absent")]
     # Those that nginx names with this plan, and those of them that are written by it.
     sites = [name for name in wanted if name not in held or name in standing]
     written = [name for name in wanted if name not in held]
     # Where no site is named yet nothing else of the tree is touched for those that are to come.
     waits = bool(wanted) and not sites
+    if waits and order.reverted:
+        return removed(base, shown), []
     plan: dict[str, Wanted] = {}
     text = _nginx_conf(base, shown)
     common = read(os.path.join(base, COMMON))
@@ -89,12 +116,13 @@ def planned(order: Order) -> tuple[dict[str, Wanted], list[str]]:
         target = f"{shown}/sites-available/{name}.conf"
         plan[f"sites-enabled/{name}.conf"] = Wanted("link", target=target)
     keep_aside(base, shown, plan, record)
+    put_aside(base, shown, plan, record, taken_over(shown, settings["sites"], written))
     strangers, forgotten = _plan_leaving(order, plan, record)
     if waits:
         return plan, strangers
     texts = {name: _as_standing(content) for name, content in standing.items()}
     shared = order.http(
-        taken=sorted(_set_elsewhere(base, directives(text))),
+        taken=sorted(_set_elsewhere(base, directives(text), plan)),
         defaulted=_defaulted(base, {base + "/" + path for path in plan}),
         forgotten=forgotten,
         held={name: texts.get(name) for name in wanted if name not in written},
@@ -155,7 +183,8 @@ def _plan_leaving(
     strangers, going, forgotten = [], set(), 0
     for path in entries(base, "sites-available"):
         name = posixpath.basename(path).partition(".")[0]
-        if path in plan or name in order.held or not is_owned(read(os.path.join(base, path))):
+        stays = name in order.held and name not in order.reverted
+        if path in plan or stays or not is_owned(read(os.path.join(base, path))):
             continue
         if name in settings["sites"] or settings["purge"]:
             going.add(path)
@@ -169,16 +198,17 @@ def _plan_leaving(
             plan[path] = Wanted("absent")
         elif not is_owned(read(os.path.realpath(os.path.join(base, path)))):
             strangers.append(path)
-    for path in sorted(going):
-        give_back(base, plan, record, posixpath.basename(path).partition(".")[0])
+    back = {posixpath.basename(path).partition(".")[0] for path in going} | set(order.reverted)
+    for name in sorted(back):
+        give_back(base, plan, record, name)
     return strangers, forgotten
 
 
-def _set_elsewhere(base: str, nginx_conf: list[Directive]) -> set[str]:
-    """The http-level directives of nginx.conf and of the other files in conf.d."""
+def _set_elsewhere(base: str, nginx_conf: list[Directive], plan: Container[str]) -> set[str]:
+    """The http-level directives of nginx.conf and of the other files in conf.d that stay there."""
     found = {d.words[0] for d in nginx_conf if d.block == ("http",)}
     for path in glob.glob(os.path.join(glob.escape(base), "conf.d", "*.conf")):
-        if os.path.join(base, COMMON) != path:
+        if os.path.join(base, COMMON) != path and os.path.relpath(path, base) not in plan:
             found |= {d.words[0] for d in directives(text_of(read(path))) if d.depth == 0}
     return found
 

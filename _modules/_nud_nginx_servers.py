@@ -244,42 +244,75 @@ def _taken_from(server: dict[str, Any], rival: dict[str, Any], first: bool) -> l
     ]
 
 
-def of_tree(base: str, shown: str, tree: dict[str, Wanted]) -> list[dict[str, Any]]:
+def contents_of(base: str, shown: str, tree: dict[str, Wanted], path: str) -> bytes:
     """
-    The servers of a tree.
+    What is in a file of a tree, through the link that it may be.
 
     base, shown
         the directory of the tree, without links and as the pillar names it
     tree
         as :py:func:`_nud_nginx_files.live` returns it
+    path
+        in the tree
 
-    Returns what :py:func:`servers_of` returns, each also with ``own``: the file is the formula's.
+    Returns the content.
     """
+    entry = tree[path]
+    if entry.kind != "link":
+        return entry.contents
+    full = posixpath.normpath(posixpath.join(shown, posixpath.dirname(path), entry.target))
+    for prefix in (shown, base):
+        inside = full.removeprefix(prefix + "/")
+        if inside in tree and tree[inside].kind == "file":
+            return tree[inside].contents
+    return read(os.path.realpath(full)) or b""
 
-    def contents(path: str) -> bytes:
-        entry = tree[path]
-        if entry.kind != "link":
-            return entry.contents
-        full = posixpath.normpath(posixpath.join(shown, posixpath.dirname(path), entry.target))
-        for prefix in (shown, base):
-            inside = full.removeprefix(prefix + "/")
-            if inside in tree and tree[inside].kind == "file":
-                return tree[inside].contents
-        return read(os.path.realpath(full)) or b""
 
-    def parse(path: str) -> list[tuple[int, tuple[str, ...], tuple[str, ...]]]:
-        text = text_of(contents(path))
+def _parser(base: str, shown: str, tree: dict[str, Wanted]) -> Callable[[str], list[_Row]]:
+    def parse(path: str) -> list[_Row]:
+        text = text_of(contents_of(base, shown, tree, path))
         return [
             (text.count("\n", 0, directive.line) + 1, directive.block, directive.words)
             for directive in directives(text)
         ]
 
-    paths = [path for path, entry in tree.items() if entry.kind in ("file", "link")]
+    return parse
+
+
+def _files_of(tree: dict[str, Wanted]) -> list[str]:
+    return [path for path, entry in tree.items() if entry.kind in ("file", "link")]
+
+
+def of_tree(base: str, shown: str, tree: dict[str, Wanted]) -> list[dict[str, Any]]:
+    """
+    The servers of a tree.
+
+    base, shown, tree
+        as in :py:func:`contents_of`
+
+    Returns what :py:func:`servers_of` returns, each also with ``own``: the file is the formula's.
+    """
     # nginx also takes /etc/nginx for what the pillar's lookup calls by another name.
-    servers = servers_of(paths, parse, [shown, base, "/etc/nginx"])
+    prefixes = [shown, base, "/etc/nginx"]
+    servers = servers_of(_files_of(tree), _parser(base, shown, tree), prefixes)
     for server in servers:
-        server["own"] = is_owned(contents(server["path"]))
+        server["own"] = is_owned(contents_of(base, shown, tree, server["path"]))
     return servers
+
+
+def rows_of(
+    base: str, shown: str, tree: dict[str, Wanted]
+) -> list[tuple[str, int, tuple[str, ...], tuple[str, ...]]]:
+    """
+    The directives of a tree, in the order in which nginx reads them.
+
+    base, shown, tree
+        as in :py:func:`contents_of`
+
+    Returns for each the file, the line, the blocks around it and its words.
+    """
+    prefixes = [shown, base, "/etc/nginx"]
+    return list(_rows(_files_of(tree), _parser(base, shown, tree), prefixes, "nginx.conf"))
 
 
 def _is_packaged(base: str, shown: str, path: str) -> bool:

@@ -18,7 +18,7 @@ import jinja2.bccache
 import jinja2.sandbox
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _nud import cache, durable_file, nginx_language, nginx_program
+from _nud import cache, durable_file, nginx_language, nginx_program, takeover_record
 
 __virtualname__ = "nginx_site"
 
@@ -480,7 +480,7 @@ def _as_it_is(site: dict[str, Any], stays: dict[str, Any]) -> dict[str, Any]:
 def unproven(name: str) -> str | None:
     """
     Why a site's part of nginx's tree is not to change yet: the release that the pillar asks for is
-    not live. It is live when its generation of uWSGI is up, is enabled, which it is once it has
+    not live, or an operator has given the site back. The release is live when its generation of uWSGI is up, is enabled, which it is once it has
     answered the health request, and has its static files published. Read from the host.
 
     name
@@ -497,6 +497,12 @@ def unproven(name: str) -> str | None:
         salt '*' nginx_site.unproven mysite
     """
     try:
+        state_dir = __salt__["site_pillar.settings"]()["lookup"]["state_dir"]
+        if since := takeover_record.read(state_dir, name)["reverted"]:
+            return (
+                f"takeover.revert gave it back at {since} to what served it before: "
+                f"`takeover.resume {name}` lets the next run take it over again"
+            )
         awaits = __salt__["release_source.awaits"](name)
         if awaits:
             return f"its release is not on this host: it comes {awaits}"

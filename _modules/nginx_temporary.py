@@ -13,6 +13,7 @@ users get access: the new one as the owner, the old one by its group.
 import json
 import os
 import pwd
+import time
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -20,7 +21,7 @@ from salt.exceptions import CommandExecutionError
 # Not used here: with it, Salt's loader takes half as long for a call (docs/benchmark).
 from salt.loader.dunder import __opts__  # noqa: F401
 
-from _nud import durable_file, nginx_program
+from _nud import durable_file, nginx_program, nginx_user
 
 __virtualname__ = "nginx_temporary"
 
@@ -124,15 +125,16 @@ def shared(user: str | None = None, test: bool = False) -> list[str]:
     return _each(paths, share)
 
 
-def settled(test: bool = False) -> list[str]:
+def settled(user: str | None = None, test: bool = False) -> list[str]:
     """
     Take the access to nginx's temporary directories back from users that it had before.
 
+    user
+        the one that nginx runs as from now on; by default the pillar's
     test
         change nothing
 
-    Returns the directories that were changed; empty while nginx still runs as another user than
-    the pillar's.
+    Returns the directories that were changed; empty while nginx still runs as another user.
 
     Raises CommandExecutionError when systemd does not answer.
 
@@ -145,7 +147,7 @@ def settled(test: bool = False) -> list[str]:
     paths = _noted()
     if not paths:
         return []
-    user = __salt__["socket_access.desired"]()["user"]
+    user = user or __salt__["socket_access.desired"]()["user"]
     if _former(user) is not None:
         return []
     uid = pwd.getpwnam(user).pw_uid
@@ -163,3 +165,31 @@ def settled(test: bool = False) -> list[str]:
     if not test:
         durable_file.remove(_note())
     return done
+
+
+def returned(timeout: float = 10) -> list[str]:
+    """
+    Take the access to nginx's temporary directories back from all users but the one of the
+    configuration on the disk, whatever the pillar says.
+
+    timeout
+        seconds that workers of other users may take to finish their requests; where one takes longer
+        its user keeps its access
+
+    Returns the directories that were changed.
+
+    Raises CommandExecutionError when systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_temporary.returned timeout=30
+    """
+    user = nginx_user.configured(_tree())
+    if user is None:
+        return []
+    deadline = time.monotonic() + timeout
+    while _former(user[0]) is not None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return settled(user[0])

@@ -37,7 +37,7 @@ import posixpath
 import pwd
 import re
 import shutil
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from salt.exceptions import CommandExecutionError
@@ -56,14 +56,13 @@ from _nud import (
     nginx_servers,
     nginx_swap,
     proc,
+    takeover_record,
 )
 
 __virtualname__ = "nginx_tree"
 
-
 # What is to be where, what of sites-enabled is not the formula's, and which sites wait, and why.
 _Planned = tuple[dict[str, nginx_files.Wanted], list[str], dict[str, str]]
-
 
 # The sites that the last change of the tree in this run has left as they were, and why.
 _HELD = "nginx_tree.held"
@@ -106,7 +105,7 @@ def _foreseen(
 
 
 def _plan(
-    saltenv: str, version: str | None = None, held: Container[str] = ()
+    saltenv: str, version: str | None = None, held: Collection[str] = ()
 ) -> tuple[dict[str, nginx_files.Wanted], list[str]]:
     """
     What is to be where, and which of the paths in sites-enabled are not the formula's.
@@ -123,6 +122,7 @@ def _plan(
                 shown=_shown(),
                 settings=__salt__["site_pillar.settings"](),
                 held=held,
+                reverted=_reverted() & set(held),
                 files=lambda certificates: __salt__["nginx_site.files"](
                     saltenv, version, held, certificates
                 ),
@@ -132,6 +132,11 @@ def _plan(
                 trusted=lambda contents: __salt__["site_certificate.trusted"](contents),
             )
         )
+
+
+def _reverted() -> set[str]:
+    """The sites that an operator has given back to what served them before."""
+    return takeover_record.reverted(_lookup()["state_dir"])
 
 
 def _proven_plan(
@@ -157,11 +162,15 @@ def _proven_plan(
 def _sites_of(due: Iterable[str]) -> set[str]:
     """The pillar's sites, but for absent ones, that some paths of the tree are a part of."""
     sites = __salt__["site_pillar.settings"]()["sites"]
+    due = list(due)
     names = {
         posixpath.basename(path).partition(".")[0]
         for path in due
         if posixpath.dirname(path) in ("sites-available", "sites-enabled")
     }
+    there = [name for name, site in sites.items() if not site["absent"]]
+    taken = nginx_plan.taken_over(_shown(), sites, there)
+    names |= {taken[path] for path in due if path in taken}
     return {name for name in names if name in sites and not sites[name]["absent"]}
 
 
@@ -217,7 +226,10 @@ def _whose_server(tree: dict[str, nginx_files.Wanted], path: str) -> str:
                 f"the pillar, or take it off the host by `absent: true` under sites:{name}"
             )
         return f"the pillar's sites:{name}"
-    return "not this formula's: take the name out of it, or remove it, and reload nginx"
+    return (
+        "not this formula's: name it in the site's takeover:files, or take the name out of it and "
+        "reload nginx"
+    )
 
 
 def shadowed(saltenv: str | None = None) -> dict[str, list[str]]:
@@ -240,7 +252,11 @@ def shadowed(saltenv: str | None = None) -> dict[str, list[str]]:
         salt '*' nginx_tree.shadowed
     """
     base, shown = _base(), _shown()
-    due = {} if saltenv is None else nginx_files.outstanding(base, _plan(saltenv)[0])
+    due = (
+        {}
+        if saltenv is None
+        else nginx_files.outstanding(base, _plan(saltenv, None, _reverted())[0])
+    )
     tree = nginx_files.future(base, due)
     if "nginx.conf" not in tree:
         return {}
@@ -601,7 +617,9 @@ def diff(saltenv: str = "base") -> dict[str, Any]:
         salt '*' nginx_tree.diff
     """
     base = _base()
-    return nginx_files.describe(base, _shown(), nginx_files.outstanding(base, _plan(saltenv)[0]))
+    return nginx_files.describe(
+        base, _shown(), nginx_files.outstanding(base, _plan(saltenv, None, _reverted())[0])
+    )
 
 
 def ensure(
@@ -644,7 +662,7 @@ def ensure(
         plan, strangers, held = _proven_plan(saltenv, version, unproven)
         if test and held:
             # In a run the releases come first.
-            plan, strangers = _plan(saltenv, version)
+            plan, strangers = _plan(saltenv, version, _reverted() & set(held))
         return plan, strangers, held
 
     __context__.pop(_HELD, None)
@@ -671,6 +689,57 @@ def remove(test: bool = False) -> dict[str, Any]:
         salt '*' nginx_tree.remove test=True
     """
     return _noted(lambda: (nginx_plan.removed(_base(), _shown()), [], {}), test)
+
+
+def give_back(name: str) -> dict[str, Any]:
+    """
+    Take the part of a site out of the tree and put back what it replaced; the parts of all other
+    sites stay as they are. With the last site the formula's own settings go, and the ``user`` line
+    is again what it was.
+
+    name
+        a site that :py:func:`takeover.revert` has marked
+
+    Returns what :py:func:`ensure` returns.
+
+    Raises CommandExecutionError as :py:func:`ensure` does, and when the site is not marked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.give_back mysite
+    """
+    if name not in _reverted():
+        raise CommandExecutionError(f"{name} is not given back: takeover.revert does it")
+    sites = __salt__["site_pillar.settings"]()["sites"]
+    held = [label for label, site in sites.items() if not site["absent"]]
+    return _noted(lambda: (*_plan("base", None, held), {}), False)
+
+
+def forget(name: str) -> dict[str, Any]:
+    """
+    Delete what was kept of the files that a site has replaced: there is no way back then.
+
+    name
+        the site
+
+    Returns what :py:func:`ensure` returns.
+
+    Raises CommandExecutionError as :py:func:`ensure` does.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' nginx_tree.forget mysite
+    """
+
+    def make_plan() -> _Planned:
+        common = durable_file.read(os.path.join(_base(), nginx_files.COMMON))
+        return nginx_kept.forgetting(common, name), [], {}
+
+    return _noted(make_plan, False)
 
 
 def keep(path: str) -> None:

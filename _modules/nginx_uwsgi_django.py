@@ -325,6 +325,9 @@ def _look(answer: dict[str, Any], sites: dict[str, Any] | None, ask: bool, patie
         answer["sites"][name] = _seen(units.get(name, {}))
     _look_at_nginx(answer, bool(present))
     _look_at_files(answer, present, units)
+    if answer["nginx"]["version"] is not None:
+        answer["errors"] += __salt__["takeover.reverted"]().values()
+        answer["warnings"] += __salt__["takeover.remains"]()
     if ask:
         _look_at_health(answer, present, patience)
     for name, end in __salt__["site_certificate.ends"]().items():

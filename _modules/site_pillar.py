@@ -447,9 +447,9 @@ def schema() -> dict:
     .. versionadded:: 0.1.0
     """
     root = contract.PILLAR.schema()
-    # The two share everything but `absent`: written once, referred to twice.
+    # The two share everything but a site's own keys: written once, referred to twice.
     shared = contract.DEFAULTS_OF_SITES.schema()["properties"]
-    absent = contract.SITE.keys["absent"].schema()
+    own = {key: node.schema() for key, node in contract.SITE.keys.items() if key not in shared}
     reference = {key: {"$ref": f"#/$defs/{key}"} for key in shared}
     root["properties"]["site_defaults"] = {
         "description": contract.DEFAULTS_OF_SITES.description,
@@ -460,7 +460,7 @@ def schema() -> dict:
     root["properties"]["sites"]["additionalProperties"] = {
         "description": contract.SITE.description,
         "type": "object",
-        "properties": {"absent": absent, **reference},
+        "properties": {**own, **reference},
         "additionalProperties": False,
     }
     root["allOf"] = [_required_unless_default(keys) for keys in contract.REQUIRED_OF_SITE]

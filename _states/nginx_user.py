@@ -95,6 +95,61 @@ def narrowed(name: str, timeout: float = 10) -> dict[str, Any]:
     return _told(ret, changes, shared, directories)
 
 
+def returning(name: str) -> dict[str, Any]:
+    """
+    nginx has access to its temporary directories as the user that it had before the formula. To come
+    before the formula's files leave nginx's tree, and the ``user`` line with them.
+
+    name
+        a label
+
+    .. code-block:: yaml
+
+        'nginx: the user that it had before has access':
+          nginx_user.returning:
+            - name: nginx
+
+    .. versionadded:: 0.1.0
+    """
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    test = bool(__opts__["test"])
+    try:
+        before = __salt__["nginx_before.user"]()
+        directories = __salt__["nginx_temporary.shared"](before[0], test=test) if before else []
+    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    return _told(ret, {}, {}, directories)
+
+
+def returned(name: str, timeout: float = 10) -> dict[str, Any]:
+    """
+    Only the user that nginx had before the formula has access to its temporary directories. To come
+    after nginx has read the tree without the formula.
+
+    name
+        a label
+    timeout
+        seconds that workers of the other user may take to finish their requests
+
+    .. code-block:: yaml
+
+        'nginx: only the user that it had before has access':
+          nginx_user.returned:
+            - name: nginx
+
+    .. versionadded:: 0.1.0
+    """
+    ret: dict[str, Any] = {"name": name, "result": True, "changes": {}, "comment": ""}
+    test = bool(__opts__["test"])
+    try:
+        directories = [] if test else __salt__["nginx_temporary.returned"](timeout)
+    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+        ret.update(result=False, comment=str(error))
+        return ret
+    return _told(ret, {}, {}, directories)
+
+
 def _sites() -> list[str]:
     settings = __salt__["site_pillar.settings"]()["sites"]
     return [site for site, wanted in settings.items() if not wanted["absent"]]

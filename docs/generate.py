@@ -233,7 +233,8 @@ Neovim, Emacs, …) put this into the pillar file's first line, with the path of
 
 ## nginx_uwsgi_django
 
-`sites` is a mapping of sites by name. `site_defaults` takes all keys of a site but `absent`.
+`sites` is a mapping of sites by name. `site_defaults` takes all keys of a site but `absent` and
+`takeover`.
 
 A name is {site_name}.
 The units (`uwsgi-NAME`) and the nginx file carry it. By default it is also the name of the user, of

@@ -9,6 +9,13 @@ include:
     - require:
       - system_account: 'nginx: the account of its workers exists'
 
+# Before nginx goes back to it. Not required: nginx is there for other sites, too.
+'takeover: what an absent site had replaced runs again':
+  takeover.returned:
+    - name: sites
+    - require:
+      - system_account: 'nginx: the account of its workers exists'
+
 'nginx: its tree is the one of the pillar':
   nginx_tree.applied:
     - name: nginx
@@ -30,6 +37,12 @@ include:
 
 'sites: visitors reach each':
   nginx_tree.reached:
+    - name: sites
+    - require:
+      - nginx_process: 'nginx: it runs what is on disk'
+
+'takeover: what served the sites before is stopped':
+  takeover.settled:
     - name: sites
     - require:
       - nginx_process: 'nginx: it runs what is on disk'

@@ -54,19 +54,29 @@ WantedBy=multi-user.target
 """
 
 
-def build(host: Host) -> None:
-    """The server, which answers with "v1" from now on."""
-    host.run("apt-get -q update && apt-get -q -y install nginx python3-venv strace", timeout=600)
+def prepare(host: Host, *packages: str) -> None:
+    """What every hand-made server here is made of: nginx, a user, a virtual environment, a project."""
+    host.run(
+        f"apt-get -q update && apt-get -q -y install nginx python3-venv strace {' '.join(packages)}",
+        timeout=600,
+    )
     host.run("useradd --create-home deploy")
     host.run("python3", "-m", "venv", site.VENV)
     host.run(
-        f"{site.VENV}/bin/pip", "-q", "install", "django~=5.2.0", "pyuwsgi==2.0.30.post1",
+        f"{site.VENV}/bin/pip", "-q", "install", "django~=5.2.0", "pyuwsgi==2.0.30.post1", "gunicorn~=23.0",
         timeout=300,
     )  # fmt: skip
     for path, text in files("v1").items():
         host.write(f"/srv/old/{path}", text)
     host.run("chown -R deploy: /srv/old")
-    host.write("/etc/systemd/system/uwsgi.service", UNIT)
+
+
+def build(host: Host) -> None:
+    """The tutorial's server, which answers with "v1" from now on."""
+    prepare(host)
+    # The tutorial's hard link.
+    host.write("/srv/old/.config/uwsgi.service", UNIT)
+    host.run("ln /srv/old/.config/uwsgi.service /etc/systemd/system/uwsgi.service")
     host.run("sed -i 's/^user www-data;/user deploy;/' /etc/nginx/nginx.conf")
     host.write(FILE, SITE)
     host.run(f"rm {TREE}/sites-enabled/default; ln -s {FILE} {LINK}")

@@ -25,6 +25,7 @@ LAYERS = {
             "site_health",
             "site_leftovers",
             "site_rollback",
+            "takeover",
         ),
         WHOLE,
     ),

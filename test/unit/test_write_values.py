@@ -52,6 +52,7 @@ WRITERS = {
     "_nud_process_pool": {"_work"},  # into a pipe
     "_nud_certbot": {"is_running"},  # takes certbot's own lock, and writes nothing
     "system_account": {"adopt", "regroup"},  # the same
+    "takeover": {"_move"},  # a socket, by a descriptor of its directory
     # By O_NOFOLLOW, in a directory of root's: a file that stays the same one, see there.
     "uwsgi_log": {"ensure"},
     "_nud_unix_socket": {"set_owner"},  # by a descriptor of the socket itself
