@@ -196,7 +196,7 @@ def _hooks() -> Mapping:
     """Commands at the steps of a release, see release_hook."""
     steps = {
         "fetch": "the release is copied to the host",
-        "build": "the virtual environment is built",
+        "build": "virtual environment",
         "migrate": "migrations are applied",
         "switch": "another release goes live",
     }

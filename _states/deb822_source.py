@@ -3,7 +3,7 @@ nginx's package source is the one of the pillar: signed by pinned keys, and trie
 
 .. code-block:: yaml
 
-    'nginx: its package source is the one of the pillar':
+    'nginx: package source':
       deb822_source.present:
         - name: nginx
 

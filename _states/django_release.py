@@ -57,7 +57,7 @@ def present(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        "mysite: the release is complete on this host":
+        "mysite: release files":
           django_release.present:
             - name: mysite
 
@@ -188,11 +188,11 @@ def live(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        "mysite: current is the release that is served":
+        "mysite: current release":
           django_release.live:
             - name: mysite
             - require:
-              - uwsgi_generation: "mysite: uWSGI runs the desired generation"
+              - uwsgi_generation: "mysite: uWSGI generation"
 
     .. versionadded:: 0.1.0
     """

@@ -36,39 +36,39 @@ class Step(NamedTuple):
 
 
 def _hooks(when: str, needs: str, *points: str) -> Step:
-    return Step(f"the hooks {when} have run", "release_hook.ran", (needs,), points)
+    return Step(f"hooks {when}", "release_hook.ran", (needs,), points)
 
 
-_ACCOUNT = "its user and group exist"
-_RELEASE = "the release is complete on this host"
-_VENV = "the virtual environment is built"
-_PREPARED = "the release is checked and its database and static files are prepared"
-_SOCKET = "systemd holds the socket"
-_LOG = "what uWSGI writes is kept"
-_GENERATION = "uWSGI runs the desired generation"
-_CERTIFICATE = "its certificate is the one that it asks for"
-_LIVE = "current is the release that is served"
+_ACCOUNT = "user and group"
+_RELEASE = "release files"
+_VENV = "virtual environment"
+_PREPARED = "checks, migrations and static files"
+_SOCKET = "uWSGI socket"
+_LOG = "uWSGI log"
+_GENERATION = "uWSGI generation"
+_CERTIFICATE = "certificate"
+_LIVE = "current release"
 
-_NO_COMPANION = "it has no companion"
-_NO_GENERATION = "uWSGI runs no generation"
+_NO_COMPANION = "companions removed"
+_NO_GENERATION = "uWSGI stopped"
 _STOPPING = (
     Step(_NO_COMPANION, "site_companion.absent"),
     Step(_NO_GENERATION, "uwsgi_generation.absent", (_NO_COMPANION,)),
-    Step("systemd holds no socket", "uwsgi_socket.absent", (_NO_GENERATION,)),
-    Step("its log is rotated no more", "uwsgi_log.absent", (_NO_GENERATION,)),
+    Step("uWSGI socket removed", "uwsgi_socket.absent", (_NO_GENERATION,)),
+    Step("log rotation removed", "uwsgi_log.absent", (_NO_GENERATION,)),
 )
 _GOING = (
     *_STOPPING,
-    Step("its virtual environments are gone", "python_venv.absent", (_NO_GENERATION,)),
+    Step("virtual environments removed", "python_venv.absent", (_NO_GENERATION,)),
     Step(
-        "its releases are gone where the pillar gives up its data",
+        "releases removed if the pillar says so",
         "django_release.absent",
         (_NO_GENERATION,),
     ),
 )
 # After all others of all sites: two may share an account, and a user of whom a process is left stays.
 _ACCOUNT_GONE = Step(
-    "its user and group are gone",
+    "user and group removed",
     "system_account.absent",
     tuple(step.label for step in _GOING),
 )
@@ -82,18 +82,18 @@ _UNITS = "uwsgi-"
 _STEPS = (
     Step(_ACCOUNT, "system_account.present"),
     _hooks("before the fetch", _ACCOUNT, "before_fetch"),
-    Step(_RELEASE, "django_release.present", (_ACCOUNT, "the hooks before the fetch have run")),
+    Step(_RELEASE, "django_release.present", (_ACCOUNT, "hooks before the fetch")),
     _hooks("between fetch and build", _RELEASE, "after_fetch", "before_build"),
-    Step(_VENV, "python_venv.built", (_RELEASE, "the hooks between fetch and build have run")),
+    Step(_VENV, "python_venv.built", (_RELEASE, "hooks between fetch and build")),
     _hooks("between build and migrate", _VENV, "after_build", "before_migrate"),
     Step(
         _PREPARED,
         "django_release.prepared",
-        (_VENV, "the hooks between build and migrate have run"),
+        (_VENV, "hooks between build and migrate"),
     ),
     _hooks("after migrate", _PREPARED, "after_migrate"),
     Step(_LOG, "uwsgi_log.kept", (_ACCOUNT,)),
-    _hooks("before the switch", "the hooks after migrate have run", "before_switch"),
+    _hooks("before the switch", "hooks after migrate", "before_switch"),
     # A release that fails leaves the socket of a live site to follow a change of nginx's user. Where
     # no generation is up it is opened once one is about to be: a socket that nobody reads keeps
     # every visitor waiting for a minute.
@@ -101,17 +101,17 @@ _STEPS = (
         _SOCKET,
         "uwsgi_socket.listening",
         (_ACCOUNT,),
-        first=(_LOG, _PREPARED, "the hooks before the switch have run"),
+        first=(_LOG, _PREPARED, "hooks before the switch"),
     ),
     Step(
         _GENERATION,
         "uwsgi_generation.running",
-        (_SOCKET, _LOG, _PREPARED, "the hooks before the switch have run"),
+        (_SOCKET, _LOG, _PREPARED, "hooks before the switch"),
     ),
     Step(_LIVE, "django_release.live", (_GENERATION,)),
     _hooks("after the switch", _LIVE, "after_switch"),
     # After the switch: whatever becomes of them, the new release is served.
-    Step("its companions run", "site_companion.running", (_LIVE,)),
+    Step("companions", "site_companion.running", (_LIVE,)),
 )
 
 
@@ -125,7 +125,7 @@ def current(name: str) -> dict[str, Any]:
 
     The host is compared with the pillar for all sites at once. A site that is as it should be is
     not mentioned; each of the others goes through its states, which are part of the run's report
-    under their own names (``mysite: uWSGI runs the desired generation``), as far as those that they
+    under their own names (``mysite: uWSGI generation``), as far as those that they
     need went well. From the virtual environment on, several sites do so at once, one more than there
     are processors; those of one tree one after the other:
     :py:func:`system_account.present <_states.system_account.present>`,
@@ -141,7 +141,7 @@ def current(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'sites: each is as the pillar says':
+        'sites: deployed and running':
           django_site.current:
             - name: sites
 
@@ -162,7 +162,7 @@ def prepared(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'sites: each has its release prepared':
+        'sites: releases prepared':
           django_site.prepared:
             - name: sites
 
@@ -183,7 +183,7 @@ def certified(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'sites: each has the certificate that it asks an authority for':
+        'acme: certificates':
           django_site.certified:
             - name: sites
 
@@ -229,7 +229,7 @@ def absent(name: str, everything: bool = False) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'sites: those that the pillar calls absent are gone':
+        'sites: absent sites removed':
           django_site.absent:
             - name: sites
 
@@ -339,7 +339,7 @@ def _settled_by(name: str, steps: Sequence[Step]) -> dict[str, Any]:
         # Of units that are new to it systemd has read the files, and not what they are wanted by.
         __salt__["systemd_unit.daemon_reload"](force=True)
     settled = len(wanted) - len(unsettled)
-    lines = [f"{settled} of {len(wanted)} sites are as they should be"]
+    lines = [f"{settled} of {len(wanted)} sites match the pillar"]
     if failed:
         lines.append(f"failed: {', '.join(failed)}")
     with __salt__["host_survey.begun"]():

@@ -70,7 +70,7 @@ def current(name: str, ingress: dict[str, Any] | None = None) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'ec2: the security group lets in what the pillar says':
+        'ec2: security group rules':
           ec2_ingress.current:
             - name: nginx_uwsgi_django
 
@@ -88,7 +88,7 @@ def absent(name: str, ingress: dict[str, Any] | None = None) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'ec2: the security group lets in nothing of ours':
+        'ec2: security group rules removed':
           ec2_ingress.absent:
             - name: nginx_uwsgi_django
 

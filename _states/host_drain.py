@@ -25,7 +25,7 @@ def at_shutdown(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'nginx: a shutdown drains the host first, where the pillar says so':
+        'nginx: drain before shutdown':
           host_drain.at_shutdown:
             - name: nginx
 
@@ -43,7 +43,7 @@ def absent(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'nginx: a shutdown drains nothing':
+        'nginx: drain before shutdown removed':
           host_drain.absent:
             - name: nginx
 

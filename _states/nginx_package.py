@@ -3,7 +3,7 @@ nginx's package is from the source of the pillar.
 
 .. code-block:: yaml
 
-    'nginx: its package is from the source of the pillar':
+    'nginx: package from the configured source':
       nginx_package.current:
         - name: nginx
 

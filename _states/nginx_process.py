@@ -3,7 +3,7 @@ nginx runs, and it runs the binary and the configuration that are on the disk.
 
 .. code-block:: yaml
 
-    'nginx: it runs what is on disk':
+    'nginx: reloaded or upgraded if needed':
       nginx_process.current:
         - name: nginx
 

@@ -3,7 +3,7 @@ systemd holds nginx's listening sockets, so that a restart or a package upgrade 
 
 .. code-block:: yaml
 
-    'nginx: who holds its listening sockets':
+    'nginx: listening sockets':
       nginx_socket.held:
         - name: nginx
 

@@ -3,7 +3,7 @@ nginx's configuration tree is the one of the pillar, or it is as it was.
 
 .. code-block:: yaml
 
-    'nginx: its tree is the one of the pillar':
+    'nginx: configuration tree':
       nginx_tree.applied:
         - name: nginx
 
@@ -167,7 +167,7 @@ def reached(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'sites: visitors reach each':
+        'sites: reachable through nginx':
           nginx_tree.reached:
             - name: sites
     """

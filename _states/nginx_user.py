@@ -32,7 +32,7 @@ def admitted(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'nginx: its old and its new user have access':
+        'nginx: socket access for the old and the new user':
           nginx_user.admitted:
             - name: nginx
 
@@ -68,7 +68,7 @@ def narrowed(name: str, timeout: float = 10) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'nginx: only its user has access':
+        'nginx: socket access for its user only':
           nginx_user.narrowed:
             - name: nginx
 
@@ -105,7 +105,7 @@ def returning(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'nginx: the user that it had before has access':
+        'nginx: socket access for the packaged user':
           nginx_user.returning:
             - name: nginx
 
@@ -134,7 +134,7 @@ def returned(name: str, timeout: float = 10) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'nginx: only the user that it had before has access':
+        'nginx: socket access for the packaged user only':
           nginx_user.returned:
             - name: nginx
 

@@ -28,7 +28,7 @@ def ran(name: str, points: list[str]) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        "mysite: the hooks before the switch have run":
+        "mysite: hooks before the switch":
           release_hook.ran:
             - name: mysite
             - points: [before_switch]

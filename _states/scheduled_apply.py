@@ -45,7 +45,7 @@ def absent(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'the formula is applied by no timer':
+        'schedule: timer removed':
           scheduled_apply.absent:
             - name: nginx_uwsgi_django
 

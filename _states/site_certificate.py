@@ -84,7 +84,7 @@ def retired(name: str, everything: bool = False) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'certificates that no site asks for are renewed no more':
+        'acme: unused certificates no longer renewed':
           site_certificate.retired:
             - name: nginx_uwsgi_django
     """

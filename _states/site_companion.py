@@ -29,7 +29,7 @@ def running(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        "mysite: its companions run":
+        "mysite: companions":
           site_companion.running:
             - name: mysite
 
@@ -78,7 +78,7 @@ def absent(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        "mysite: it has no companion":
+        "mysite: companions removed":
           site_companion.absent:
             - name: mysite
 

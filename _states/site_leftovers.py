@@ -29,7 +29,7 @@ def handled(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'sites that the pillar has lost are reported, or gone':
+        'sites: orphans reported or purged':
           site_leftovers.handled:
             - name: nginx_uwsgi_django
 

@@ -43,7 +43,7 @@ def kept(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'sites: the directory of their sockets stays':
+        'sites: socket directory':
           socket_directory.kept:
             - name: sites
     """
@@ -59,7 +59,7 @@ def absent(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'sites: other services have their runtime directories':
+        'sites: runtime directories of other services':
           socket_directory.absent:
             - name: sites
     """

@@ -109,7 +109,7 @@ def absent(name: str) -> dict:
 
     .. code-block:: yaml
 
-        the packages that this formula installed are gone:
+        packages: removed:
           system_packages.absent:
             - name: all
     """

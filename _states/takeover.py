@@ -29,7 +29,7 @@ def settled(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'takeover: what served the sites before is stopped':
+        'takeover: former services stopped':
           takeover.settled:
             - name: sites
 
@@ -84,7 +84,7 @@ def returned(name: str, everything: bool = False) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'takeover: what the sites had replaced runs again':
+        'takeover: former services running':
           takeover.returned:
             - name: sites
             - everything: True
@@ -122,7 +122,7 @@ def forgotten(name: str, everything: bool = False) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        'takeover: nothing is kept of what the sites had replaced':
+        'takeover: kept files removed':
           takeover.forgotten:
             - name: sites
 

@@ -33,7 +33,7 @@ def running(name: str, digest: str | None = None) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        "mysite: uWSGI runs the desired generation":
+        "mysite: uWSGI generation":
           uwsgi_generation.running:
             - name: mysite
 

@@ -25,7 +25,7 @@ def kept(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        "mysite: what uWSGI writes is kept":
+        "mysite: uWSGI log":
           uwsgi_log.kept:
             - name: mysite
 
@@ -64,7 +64,7 @@ def absent(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        "mysite: its log is rotated no more":
+        "mysite: log rotation removed":
           uwsgi_log.absent:
             - name: mysite
 

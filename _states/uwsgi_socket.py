@@ -30,7 +30,7 @@ def listening(name: str) -> dict[str, Any]:
 
     .. code-block:: yaml
 
-        "mysite: systemd holds the socket":
+        "mysite: uWSGI socket":
           uwsgi_socket.listening:
             - name: mysite
 

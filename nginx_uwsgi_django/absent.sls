@@ -3,21 +3,21 @@ include:
   - nginx_uwsgi_django.nginx
 
 # Once nginx has let go of them.
-'sites: those that the pillar calls absent are gone':
+'sites: absent sites removed':
   django_site.absent:
     - name: sites
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
-'takeover: nothing is kept of what the absent sites had replaced':
+'takeover: files kept for absent sites removed':
   takeover.forgotten:
     - name: sites
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
 # With the last site. One that cannot go yet is told of by the state above.
-'sites: no directory is kept without a socket in it':
+'sites: socket directory released':
   socket_directory.kept:
     - name: sites
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'

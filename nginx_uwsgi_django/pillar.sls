@@ -4,7 +4,7 @@ include:
 
 # failhard: a pillar with errors is one short report, not that report and a failed requisite for
 # every other state.
-'nginx_uwsgi_django: the pillar is valid':
+'nginx_uwsgi_django: pillar validated':
   site_pillar.valid:
     - name: nginx_uwsgi_django
     - failhard: True

@@ -4,8 +4,8 @@ include:
   - nginx_uwsgi_django.absent
 
 # Reported; removed only where the pillar says `purge: true`.
-'sites that the pillar has lost are reported, or gone':
+'sites: orphans reported or purged':
   site_leftovers.handled:
     - name: nginx_uwsgi_django
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'

@@ -17,7 +17,7 @@
 {%-   for word in (pillar.get('nginx_uwsgi_django') | json).split('"') if word.startswith('salt://') %}
 {%-     do files.append(word) %}
 {%-   endfor %}
-'nginx_uwsgi_django: the files that it needs are sent along':
+'nginx_uwsgi_django: files for salt-ssh':
   test.nop:
     - name: nginx_uwsgi_django
     - files: {{ files | json }}
@@ -40,7 +40,7 @@
 {%-     endfor %}
 {%-   endfor %}
 {%-   if lost %}
-'nginx_uwsgi_django: all of its modules are on the file server':
+'nginx_uwsgi_django: modules on the file server':
   test.configurable_test_state:
     - name: nginx_uwsgi_django
     - changes: False
@@ -51,7 +51,7 @@
     - failhard: True
 {%-   endif %}
 {%-   if new %}
-'nginx_uwsgi_django: new modules are loaded':
+'nginx_uwsgi_django: modules loaded':
   test.nop:
     - name: {{ new | join(', ') | json }}
     - force_reload_modules: True

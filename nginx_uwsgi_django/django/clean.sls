@@ -3,15 +3,15 @@
 include:
   - nginx_uwsgi_django.nginx.clean
 
-'sites: all are gone':
+'sites: removed':
   django_site.absent:
     - name: sites
     - everything: True
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
-'sites: other services have their runtime directories':
+'sites: runtime directories of other services':
   socket_directory.absent:
     - name: sites
     - require:
-      - django_site: 'sites: all are gone'
+      - django_site: 'sites: removed'

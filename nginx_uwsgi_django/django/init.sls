@@ -3,8 +3,8 @@
 include:
   - nginx_uwsgi_django.package
 
-'sites: each has its release prepared':
+'sites: releases prepared':
   django_site.prepared:
     - name: sites
     - require:
-      - system_packages: 'sites: the packages that they are built with are installed'
+      - system_packages: 'sites: system packages'

@@ -2,7 +2,7 @@
 include:
   - nginx_uwsgi_django.pillar
 
-'ec2: the security group lets in nothing of ours':
+'ec2: security group rules removed':
   ec2_ingress.absent:
     - name: nginx_uwsgi_django
     - require:

@@ -3,14 +3,14 @@
 include:
   - nginx_uwsgi_django.pillar
 
-'ec2: what asks AWS is installed where the pillar has a security group kept':
+'ec2: boto3 on the managing minion':
   ec2_ingress.sdk:
     - name: nginx_uwsgi_django
     - require:
       - sls: nginx_uwsgi_django.pillar
 
-'ec2: the security group lets in what the pillar says':
+'ec2: security group rules':
   ec2_ingress.current:
     - name: nginx_uwsgi_django
     - require:
-      - ec2_ingress: 'ec2: what asks AWS is installed where the pillar has a security group kept'
+      - ec2_ingress: 'ec2: boto3 on the managing minion'

@@ -2,8 +2,8 @@
 include:
   - nginx_uwsgi_django.package
 
-'nginx: the account of its workers exists':
+'nginx: worker account':
   system_account.present:
     - name: nginx
     - require:
-      - system_packages: 'nginx: its package is installed'
+      - system_packages: 'nginx: package'

@@ -3,14 +3,14 @@
 include:
   - nginx_uwsgi_django.nginx
 
-'sites: each has the certificate that it asks an authority for':
+'acme: certificates':
   django_site.certified:
     - name: sites
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
-'certificates that no site asks for are renewed no more':
+'acme: unused certificates no longer renewed':
   site_certificate.retired:
     - name: nginx_uwsgi_django
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'

@@ -2,62 +2,62 @@
 include:
   - nginx_uwsgi_django.pillar
 
-'nginx: a shutdown drains nothing':
+'nginx: drain before shutdown removed':
   host_drain.absent:
     - name: nginx
     - require:
       - sls: nginx_uwsgi_django.pillar
 
-'nginx: its listening sockets are its own':
+'nginx: listening sockets given back':
   nginx_socket.absent:
     - name: nginx
     - require:
       - sls: nginx_uwsgi_django.pillar
 
 # Before nginx goes back to it.
-'takeover: what the sites had replaced runs again':
+'takeover: former services running':
   takeover.returned:
     - name: sites
     - everything: True
     - require:
       - sls: nginx_uwsgi_django.pillar
 
-'nginx: the user that it had before has access':
+'nginx: socket access for the packaged user':
   nginx_user.returning:
     - name: nginx
     - require:
       - sls: nginx_uwsgi_django.pillar
 
-'nginx: its tree is the distribution''s again':
+'nginx: packaged configuration restored':
   nginx_tree.removed:
     - name: nginx
     - require:
-      - nginx_socket: 'nginx: its listening sockets are its own'
-      - takeover: 'takeover: what the sites had replaced runs again'
-      - nginx_user: 'nginx: the user that it had before has access'
+      - nginx_socket: 'nginx: listening sockets given back'
+      - takeover: 'takeover: former services running'
+      - nginx_user: 'nginx: socket access for the packaged user'
 
-'nginx: it runs what is on disk':
+'nginx: reloaded or upgraded if needed':
   nginx_process.let_go:
     - name: nginx
     - require:
-      - nginx_tree: 'nginx: its tree is the distribution''s again'
+      - nginx_tree: 'nginx: packaged configuration restored'
 
-'nginx: only the user that it had before has access':
+'nginx: socket access for the packaged user only':
   nginx_user.returned:
     - name: nginx
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
-'takeover: nothing is kept of what the sites had replaced':
+'takeover: kept files removed':
   takeover.forgotten:
     - name: sites
     - everything: True
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
-'certificates are renewed no more':
+'acme: renewal removed':
   site_certificate.retired:
     - name: nginx_uwsgi_django
     - everything: True
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'

@@ -3,65 +3,65 @@ include:
   - nginx_uwsgi_django.nginx.account
 
 # Before the tree gives nginx another user: the old workers have requests to finish.
-'nginx: its old and its new user have access':
+'nginx: socket access for the old and the new user':
   nginx_user.admitted:
     - name: nginx
     - require:
-      - system_account: 'nginx: the account of its workers exists'
+      - system_account: 'nginx: worker account'
 
 # Before nginx goes back to it. Not required: nginx is there for other sites, too.
-'takeover: what an absent site had replaced runs again':
+'takeover: former services of absent sites running':
   takeover.returned:
     - name: sites
     - require:
-      - system_account: 'nginx: the account of its workers exists'
+      - system_account: 'nginx: worker account'
 
-'nginx: its tree is the one of the pillar':
+'nginx: configuration tree':
   nginx_tree.applied:
     - name: nginx
     - require:
-      - system_account: 'nginx: the account of its workers exists'
-      - nginx_user: 'nginx: its old and its new user have access'
+      - system_account: 'nginx: worker account'
+      - nginx_user: 'nginx: socket access for the old and the new user'
 
-'nginx: it runs what is on disk':
+'nginx: reloaded or upgraded if needed':
   nginx_process.current:
     - name: nginx
     - require:
-      - nginx_tree: 'nginx: its tree is the one of the pillar'
+      - nginx_tree: 'nginx: configuration tree'
 
-'nginx: only its user has access':
+'nginx: socket access for its user only':
   nginx_user.narrowed:
     - name: nginx
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
-'sites: visitors reach each':
+'sites: reachable through nginx':
   nginx_tree.reached:
     - name: sites
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
-'takeover: what served the sites before is stopped':
+'takeover: former services stopped':
   takeover.settled:
     - name: sites
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
 # After what this run brings is served: the packages' tree is then what both nginx are asked about.
-'nginx: its package is from the source of the pillar':
+'nginx: package from the configured source':
   nginx_package.current:
     - name: nginx
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
-'nginx: who holds its listening sockets':
+'nginx: listening sockets':
   nginx_socket.held:
     - name: nginx
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
-'nginx: a shutdown drains the host first, where the pillar says so':
+'nginx: drain before shutdown':
   host_drain.at_shutdown:
     - name: nginx
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'

@@ -2,22 +2,22 @@
 include:
   - nginx_uwsgi_django.django.clean
 
-'nginx: the account of its workers is gone':
+'nginx: worker account removed':
   system_account.absent:
     - name: nginx
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
-'the packages that this formula installed are gone':
+'packages: removed':
   system_packages.absent:
     - name: all
     - require:
-      - system_account: 'nginx: the account of its workers is gone'
-      - site_certificate: 'certificates are renewed no more'
-      - django_site: 'sites: all are gone'
+      - system_account: 'nginx: worker account removed'
+      - site_certificate: 'acme: renewal removed'
+      - django_site: 'sites: removed'
 
-'nginx: its package source is gone':
+'nginx: package source removed':
   deb822_source.absent:
     - name: nginx
     - require:
-      - system_packages: 'the packages that this formula installed are gone'
+      - system_packages: 'packages: removed'

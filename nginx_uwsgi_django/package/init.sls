@@ -2,19 +2,19 @@
 include:
   - nginx_uwsgi_django.pillar
 
-'nginx: its package source is the one of the pillar':
+'nginx: package source':
   deb822_source.present:
     - name: nginx
     - require:
       - sls: nginx_uwsgi_django.pillar
 
-'nginx: its package is installed':
+'nginx: package':
   system_packages.installed:
     - name: nginx
     - require:
-      - deb822_source: 'nginx: its package source is the one of the pillar'
+      - deb822_source: 'nginx: package source'
 
-'sites: the packages that they are built with are installed':
+'sites: system packages':
   system_packages.installed:
     - name: sites
     - require:

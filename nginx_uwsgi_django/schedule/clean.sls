@@ -2,7 +2,7 @@
 include:
   - nginx_uwsgi_django.pillar
 
-'the formula is applied by no timer':
+'schedule: timer removed':
   scheduled_apply.absent:
     - name: nginx_uwsgi_django
     - require:

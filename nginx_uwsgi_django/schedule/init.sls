@@ -3,7 +3,7 @@
 include:
   - nginx_uwsgi_django.pillar
 
-'the formula is applied by a timer where the pillar says so, and else by none':
+'schedule: timer':
   scheduled_apply.current:
     - name: nginx_uwsgi_django
     - require:

@@ -2,15 +2,15 @@
 include:
   - nginx_uwsgi_django.nginx.clean
 
-'sites: nothing serves any of them':
+'sites: stopped':
   django_site.stopped:
     - name: sites
     - everything: True
     - require:
-      - nginx_process: 'nginx: it runs what is on disk'
+      - nginx_process: 'nginx: reloaded or upgraded if needed'
 
-'sites: other services have their runtime directories':
+'sites: runtime directories of other services':
   socket_directory.absent:
     - name: sites
     - require:
-      - django_site: 'sites: nothing serves any of them'
+      - django_site: 'sites: stopped'

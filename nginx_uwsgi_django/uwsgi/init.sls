@@ -4,15 +4,15 @@ include:
   - nginx_uwsgi_django.nginx.account
 
 # Before a socket is opened, and before a unit that is taken over stops.
-'sites: the directory of their sockets stays':
+'sites: socket directory':
   socket_directory.kept:
     - name: sites
     - require:
-      - site_pillar: 'nginx_uwsgi_django: the pillar is valid'
+      - site_pillar: 'nginx_uwsgi_django: pillar validated'
 
-'sites: each is as the pillar says':
+'sites: deployed and running':
   django_site.current:
     - name: sites
     - require:
-      - system_account: 'nginx: the account of its workers exists'
-      - system_packages: 'sites: the packages that they are built with are installed'
+      - system_account: 'nginx: worker account'
+      - system_packages: 'sites: system packages'

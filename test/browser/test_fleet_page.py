@@ -86,7 +86,9 @@ REPORT: dict[str, Any] = {
         "web2": host(
             "well", sites={"mysite": site(certificate={"days_left": 70, "not_after": ""})}
         ),
-        "web9": host("well", pending={"changes": ["nginx: it runs what is on disk"], "failed": []}),
+        "web9": host(
+            "well", pending={"changes": ["nginx: reloaded or upgraded if needed"], "failed": []}
+        ),
     },
 }
 HOSTS = "[...document.querySelectorAll('table')[0].tBodies[0].rows]"

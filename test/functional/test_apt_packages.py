@@ -16,7 +16,7 @@ from ..hosts.state_run import StateRun
 from ..hosts.ubuntu import Archive
 from .nginx_host import pillar
 
-NGINX = "nginx: its package is installed"
+NGINX = "nginx: package"
 PILLAR = pillar(nginx={"repo": "distro"})
 THEIRS = "/etc/apt/sources.list.d/theirs.sources"
 RECORD = "/var/lib/nginx_uwsgi_django/packages.json"
@@ -205,7 +205,7 @@ def test_clean_removes_what_came_along_and_nothing_else(fresh: Host) -> None:
     # The operator has come to need one of them.
     fresh.run("apt-mark manual python3-distutils")
     dry = fresh.apply("nginx_uwsgi_django.package.clean", pillar=PILLAR, test=True)
-    name = "the packages that this formula installed are gone"
+    name = "packages: removed"
     run = fresh.apply("nginx_uwsgi_django.package.clean", pillar=PILLAR)
     assert run.ok, run
     assert set(dry.by_id[name].changes) == set(run.by_id[name].changes)

@@ -9,7 +9,7 @@ from .uwsgi_site import VENV, last_reload
 
 RUN = "nginx_uwsgi_django.uwsgi"
 SITES = ("one", "two", "three")
-ALL = "sites: each is as the pillar says"
+ALL = "sites: deployed and running"
 
 SETTINGS = """
 SECRET_KEY = "x" * 60
@@ -82,14 +82,13 @@ def test_a_site_that_fails_keeps_no_other_from_its_turn_and_the_next_run_is_abou
     assert about(run) == set(SITES)
     failed = {state.id: state.comment for state in run.failed}
     # The cause alone, which names what was not reached.
-    cause = "two: the release is checked and its database and static files are prepared"
+    cause = "two: checks, migrations and static files"
     assert set(failed) == {ALL, cause}
     assert "nothing_of_that_name" in failed[cause]
     assert failed[cause].endswith(
-        "\nNot reached: systemd holds the socket; uWSGI runs the desired generation; current is the "
-        "release that is served; its companions run"
+        "\nNot reached: uWSGI socket; uWSGI generation; current release; companions"
     )
-    assert "two: what uWSGI writes is kept" in run.by_id
+    assert "two: uWSGI log" in run.by_id
     assert "failed: two" in failed[ALL]
     for name in ("one", "three"):
         assert bare.salt_call("uwsgi_status.show", name)["health"] == 200
@@ -102,7 +101,7 @@ def test_a_site_that_fails_keeps_no_other_from_its_turn_and_the_next_run_is_abou
     assert run.ok, run.failed
     assert about(run) == {"two"}
     assert set(run.by_id[ALL].changes) == {"two"}
-    assert "2 of 3 sites are as they should be" in run.by_id[ALL].comment
+    assert "2 of 3 sites match the pillar" in run.by_id[ALL].comment
 
 
 def test_a_run_with_nothing_to_do_says_one_line_for_all_sites(bare):
@@ -111,7 +110,7 @@ def test_a_run_with_nothing_to_do_says_one_line_for_all_sites(bare):
         run = bare.apply(RUN, test=test)
         assert run.ok and run.changed == []
         assert about(run) == set()
-        assert run.by_id[ALL].comment == "3 of 3 sites are as they should be"
+        assert run.by_id[ALL].comment == "3 of 3 sites match the pillar"
     assert last_reload(bare) == before
 
 
@@ -196,7 +195,7 @@ def test_what_a_killed_run_did_not_tell_systemd_the_next_one_does(bare):
     assert bare.apply(RUN).changed == []
 
 
-GONE = "sites: those that the pillar calls absent are gone"
+GONE = "sites: absent sites removed"
 
 
 def daemon_reloads(host) -> int:
@@ -219,15 +218,14 @@ def test_sites_that_go_go_together_and_one_that_cannot_keeps_no_other(bare):
 
     before = daemon_reloads(bare)
     run = bare.apply("nginx_uwsgi_django.absent")
-    assert {state.id for state in run.failed} == {GONE, "one: its user and group are gone"}
+    assert {state.id for state in run.failed} == {GONE, "one: user and group removed"}
     assert (
-        "user one is currently used by process"
-        in run.by_id["one: its user and group are gone"].comment
+        "user one is currently used by process" in run.by_id["one: user and group removed"].comment
     )
     assert run.by_id[GONE].comment.startswith("1 of 2 sites that are to go are gone\nfailed: one\n")
     assert daemon_reloads(bare) == before + 1
     told = {change.id for change in dry.changed}
-    assert told - {change.id for change in run.changed} == {"one: its user and group are gone"}
+    assert told - {change.id for change in run.changed} == {"one: user and group removed"}
     left = bare.run("ls -d /etc/systemd/system/*uwsgi-* /etc/uwsgi/* /run/uwsgi/*").stdout.split()
     # The emperor's drop-in is there as long as any site is.
     kept = "/etc/systemd/system/uwsgi-emperor.service.d"

@@ -13,7 +13,7 @@ from ..hosts.state_run import StateResult
 pytestmark = pytest.mark.long
 
 VENV = "/opt/venv"
-HANDLED = "sites that the pillar has lost are reported, or gone"
+HANDLED = "sites: orphans reported or purged"
 
 
 def site(name: str, **project: Any) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def handled(host: Host, sites: dict[str, Any], **given: Any) -> StateResult:
     return run.by_id[HANDLED]
 
 
-NGINX = ("nginx: its tree is the one of the pillar", "nginx: it runs what is on disk")
+NGINX = ("nginx: configuration tree", "nginx: reloaded or upgraded if needed")
 
 
 def test_a_site_that_the_pillar_loses_stays_as_it_is_and_is_reported(both: Host) -> None:

@@ -10,7 +10,7 @@ from . import uwsgi_load as load
 from . import uwsgi_site as site
 
 UNIT = f"{site.UNIT_DIR}/uwsgi-mysite.socket"
-STATES = ("sites: each is as the pillar says", "nginx: its tree is the one of the pillar")
+STATES = ("sites: deployed and running", "nginx: configuration tree")
 
 
 def pillar(user, **more):
@@ -75,7 +75,7 @@ def test_another_user_of_nginx_under_load_loses_nothing(serving):
     def change():
         for user in ("deploy", "web", "www-data"):
             run = applied(serving, user)
-            assert "nginx: it runs what is on disk" in {state.id for state in run.changed}
+            assert "nginx: reloaded or upgraded if needed" in {state.id for state in run.changed}
             assert workers(serving) == {user}
             assert admitted(serving) == written(serving) == ("root", user, "660")
 
@@ -141,7 +141,7 @@ def test_a_dry_run_foresees_an_account_that_the_run_makes(serving):
     wanted = pillar("www-data", project={"user": "webby"})
     dry = serving.apply(pillar=wanted, test=True)
     assert dry.failed == [], dry.failed
-    assert dry.by_id["mysite: its user and group exist"].result is None
+    assert dry.by_id["mysite: user and group"].result is None
     assert serving.run("getent passwd webby", check=False).returncode == 2
     run = serving.apply(pillar=wanted)
     assert run.ok, [(state.id, state.comment) for state in run.failed]

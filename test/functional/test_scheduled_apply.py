@@ -13,7 +13,7 @@ from ..hosts.salts import program
 
 UNIT = "nginx-uwsgi-django-apply"
 DIRECTORY = "/etc/systemd/system"
-STATE = "the formula is applied by a timer where the pillar says so, and else by none"
+STATE = "schedule: timer"
 
 
 def pillar(**schedule):
@@ -78,7 +78,7 @@ def test_the_timer_itself_heals_a_drift_and_the_report_says_so(scheduled):
     scheduled.run(f"rm -r /run/systemd/system/{UNIT}.timer.d && systemctl daemon-reload")
     assert scheduled.read("/etc/nginx/nginx.conf") == wanted
     assert (report["result"], report["failed"], report["errors"]) == (True, {}, [])
-    assert report["changed"][0] == "nginx: its tree is the one of the pillar"
+    assert report["changed"][0] == "nginx: configuration tree"
     assert report["states"] > 5
     assert report["began"] <= report["ended"]
     assert scheduled.run(f"stat -c %a /run/{UNIT}").stdout == "700\n", "reports are root's"
@@ -110,7 +110,7 @@ def test_what_fails_is_in_the_report(scheduled):
     report = scheduled.salt_call("scheduled_apply.last")
     assert started.returncode != 0
     assert report["result"] is False
-    assert list(report["failed"]) == ["nginx_uwsgi_django: the pillar is valid"]
+    assert list(report["failed"]) == ["nginx_uwsgi_django: pillar validated"]
     # Before Salt could say anything at all, systemd's words have to do.
     config = f"{scheduled.salt_config()}/minion"
     text = scheduled.read(config)

@@ -8,7 +8,7 @@ from ..hosts.state_run import StateResult
 
 SECRET = "hunter2-correct-horse"
 FORMULA = "nginx_uwsgi_django"
-CHECK = "nginx_uwsgi_django: the pillar is valid"
+CHECK = "nginx_uwsgi_django: pillar validated"
 
 GOOD = """
 nginx_uwsgi_django:

@@ -16,7 +16,7 @@ from . import uwsgi_load as load
 from .test_takeover import good
 
 FILE = "/root/adopted.sls"
-REACHED = "sites: visitors reach each"
+REACHED = "sites: reachable through nginx"
 
 
 @pytest.fixture(scope="module")

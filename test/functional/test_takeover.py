@@ -11,9 +11,9 @@ from . import handmade as made
 from . import uwsgi_load as load
 from . import uwsgi_site as site
 
-TREE = "nginx: its tree is the one of the pillar"
-PROCESS = "nginx: it runs what is on disk"
-ALL = "sites: each is as the pillar says"
+TREE = "nginx: configuration tree"
+PROCESS = "nginx: reloaded or upgraded if needed"
+ALL = "sites: deployed and running"
 BROKEN = "raise RuntimeError('a broken setting')\n"
 
 
@@ -181,7 +181,7 @@ def test_a_socket_that_nobody_reads_is_closed(server: Host) -> None:
     server.run(f"systemctl stop {site.active(server)}")
     assert listening(server, "mysite")
     run = server.apply(pillar=made.pillar())
-    assert run.by_id["mysite: systemd holds the socket"].changes
+    assert run.by_id["mysite: uWSGI socket"].changes
     assert not listening(server, "mysite")
     assert server.get("/", made.NAME)[0] == 502
     made.write(server, "mysite", "v2")

@@ -117,9 +117,7 @@ def test_the_disk_is_full_where_the_record_goes(salt: Salt) -> None:
         with Load(host, 80, "/", made.NAME) as load:
             run = host.apply(pillar=salt.pillar)
         assert load.failures == []
-        assert {each.id for each in run.failed} == {
-            "takeover: what served the sites before is stopped"
-        }
+        assert {each.id for each in run.failed} == {"takeover: former services stopped"}
         assert "No space left on device" in str(run.failed[0].comment)
         assert unit(host) == "active enabled"
     finally:

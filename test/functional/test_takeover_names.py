@@ -9,7 +9,7 @@ from . import handmade as made
 from . import uwsgi_load as load
 from .test_takeover import TREE, good, tree
 
-REACHED = "sites: visitors reach each"
+REACHED = "sites: reachable through nginx"
 CERTIFIED = made.SITE.replace(
     "    listen 80;\n",
     "    listen 80;\n    listen 443 ssl;\n"

@@ -12,9 +12,9 @@ from . import handmade as made
 from . import uwsgi_load as load
 from .test_takeover import good, tree
 
-SETTLED = "takeover: what served the sites before is stopped"
-RETURNED = "takeover: what an absent site had replaced runs again"
-REACHED = "sites: visitors reach each"
+SETTLED = "takeover: former services stopped"
+RETURNED = "takeover: former services of absent sites running"
+REACHED = "sites: reachable through nginx"
 UNIT = "/etc/systemd/system/uwsgi.service"
 CONSENT = {"units": ["uwsgi.service"], "sockets": ["/tmp/mysite.sock"]}
 

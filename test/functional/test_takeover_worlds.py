@@ -16,7 +16,7 @@ from . import uwsgi_load as load
 from . import uwsgi_site as site
 from .test_takeover import good, tree
 
-SETTLED = "takeover: what served the sites before is stopped"
+SETTLED = "takeover: former services stopped"
 UNITS = "/etc/systemd/system"
 FOREIGN = """\
 server {

@@ -14,8 +14,8 @@ from ..hosts.ubuntu import PPA, Archive, UbuntuHost
 from .nginx_host import pillar, rows
 
 SOURCE, PACKAGE = (
-    "nginx: its package source is the one of the pillar",
-    "nginx: its package is installed",
+    "nginx: package source",
+    "nginx: package",
 )
 FILE = "/etc/apt/sources.list.d/nginx_uwsgi_django-ppa.sources"
 # Nothing listens there: another answer than "no such suite".

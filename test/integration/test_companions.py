@@ -71,7 +71,7 @@ PROJECT = {
     "shop/wsgi.py": "from django.core.wsgi import get_wsgi_application\n"
     "application = get_wsgi_application()\n",
 }
-RUN = "shop: its companions run"
+RUN = "shop: companions"
 
 
 def pillar(**companions):
@@ -163,7 +163,7 @@ def test_one_that_does_not_come_up_leaves_what_is_served(applied):
     before = pid(applied)
     broken = {"command": "celery -A nowhere worker", "settle": 10}
     run = applied.apply(pillar=pillar(broken=broken))
-    assert {result.id for result in run.failed} == {"sites: each is as the pillar says", RUN}
+    assert {result.id for result in run.failed} == {"sites: deployed and running", RUN}
     assert "broken: django-shop.broken.service does not stay up" in run.by_id[RUN].comment
     assert "nowhere" in run.by_id[RUN].comment.split("journal")[1]
     assert pid(applied) == before

@@ -106,7 +106,7 @@ def test_a_tree_that_the_site_cannot_read_changes_nothing(host, applied):
     pids = host.run("pgrep -u mysite").stdout
     run = host.apply(pillar=PILLAR)
     assert not run.ok
-    failed = run.by_id["mysite: the release is complete on this host"]
+    failed = run.by_id["mysite: release files"]
     assert f"mysite cannot read {PAGE}," in failed.comment
     assert "nginx_uwsgi_django:sites:mysite:project:path" in failed.comment
     assert host.run("pgrep -u mysite").stdout == pids

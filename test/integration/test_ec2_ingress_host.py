@@ -13,8 +13,8 @@ from ..hosts.salts import DIRECTORY, VERSIONS, program
 
 pytestmark = pytest.mark.long
 
-SDK = "ec2: what asks AWS is installed where the pillar has a security group kept"
-GROUP = "ec2: the security group lets in what the pillar says"
+SDK = "ec2: boto3 on the managing minion"
+GROUP = "ec2: security group rules"
 CREDENTIALS = "[default]\naws_access_key_id=x\naws_secret_access_key=x\n"
 
 

@@ -81,9 +81,7 @@ def applied(host, project):
 
 def test_it_is_deployed_by_its_own_requirements_and_settings(host, applied):
     assert applied.ok, applied.errors
-    prepared = applied.by_id[
-        "portal: the release is checked and its database and static files are prepared"
-    ]
+    prepared = applied.by_id["portal: checks, migrations and static files"]
     migrated = prepared.changes["migrated"]["new"]
     # Its own app, Wagtail's and Django's.
     for name in (

@@ -110,6 +110,6 @@ def test_a_commit_arrives_with_the_next_run(minion: Minion) -> None:
     )
     run = minion.apply()
     assert run.ok, run
-    assert "mysite: uWSGI runs the desired generation" in {result.id for result in run.changed}
+    assert "mysite: uWSGI generation" in {result.id for result in run.changed}
     again = minion.apply()
     assert again.ok and again.changed == [], again

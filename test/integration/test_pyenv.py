@@ -17,7 +17,7 @@ NAME = "a.compute.amazonaws.com"
 PYENV = "/opt/pyenv"
 VERSION = "3.11.2"
 INTERPRETER = f"{PYENV}/versions/{VERSION}/bin/python"
-BUILT = "mysite: the virtual environment is built"
+BUILT = "mysite: virtual environment"
 INSTALL = f"""
 set -e
 cat >/etc/apt/sources.list.d/source.sources <<'END'

@@ -285,7 +285,7 @@ def test_a_site_under_maintenance_is_deployed(web: tuple[Host, Salt]) -> None:
     whole = pillar(env={"VERSION": "two"}, maintenance={})
     run = host.apply(pillar=whole)
     assert run.ok, run.failed
-    assert "probe: uWSGI runs the desired generation" in [result.id for result in run.changed]
+    assert "probe: uWSGI generation" in [result.id for result in run.changed]
     assert host.get("/", NAME)[0] == 503
     report = host.salt_call("nginx_uwsgi_django.report")
     assert (report["verdict"], report["errors"]) == ("well", [])
@@ -328,7 +328,7 @@ def test_another_health_question_is_asked_in_the_same_run(web: tuple[Host, Salt]
     for dry in (True, False, False):
         run = host.apply(pillar=wrong, test=dry)
         told = {result.id: result.comment for result in run.failed}
-        words = told["probe: uWSGI runs the desired generation"]
+        words = told["probe: uWSGI generation"]
         assert "GET /nope/ for probe.test is answered with 404, not one of 200" in words
         assert run.changed == []
     assert host.get("/", NAME)[0] == 200
@@ -373,7 +373,7 @@ def test_a_dry_run_on_a_bare_host_names_the_process_that_holds_the_port(trixie_h
         bare.write(f"/srv/salt/probe/{path}", text)
     dry = bare.apply(pillar=pillar(listen=["80 default_server"]), test=True)
     told = {result.id: result.comment for result in dry.failed}
-    words = told["nginx: its tree is the one of the pillar"]
+    words = told["nginx: configuration tree"]
     assert f"listen 80: process {pid} (python3) holds that port" in words
     assert "sites:probe" in words
     bare.run("systemctl", "stop", "squatter")

@@ -36,9 +36,9 @@ def applied(host):
 def test_the_first_run_says_what_it_changed(applied):
     _, run = applied
     changed = {result.id for result in run.changed}
-    assert "nginx: its package is installed" in changed
-    assert "mysite: uWSGI runs the desired generation" in changed
-    assert "nginx: its tree is the one of the pillar" in changed
+    assert "nginx: package" in changed
+    assert "mysite: uWSGI generation" in changed
+    assert "nginx: configuration tree" in changed
 
 
 def test_a_second_run_changes_and_touches_nothing(applied):
@@ -154,7 +154,7 @@ def test_status_tells_when_a_site_is_down(applied):
     assert site["healthy"] is False
     assert site["generation"] == digest
     run = host.apply(pillar=PILLAR)
-    assert [result.id for result in run.changed] == ["nginx: it runs what is on disk"]
+    assert [result.id for result in run.changed] == ["nginx: reloaded or upgraded if needed"]
     assert host.salt_call("nginx_uwsgi_django.status", pillar=PILLAR)["sites"]["mysite"]["healthy"]
 
 
@@ -166,7 +166,7 @@ def test_report_has_the_host_in_short_with_what_a_run_would_change_and_no_secret
     assert "hush" not in json.dumps(report)
     assert (report["errors"], report["warnings"], report["drift"]) == ([], [], {})
     assert report["verdict"] == "pending"
-    assert "mysite: uWSGI runs the desired generation" in report["pending"]["changes"]
+    assert "mysite: uWSGI generation" in report["pending"]["changes"]
     assert report["pending"]["failed"] == []
     site = report["sites"]["mysite"]
     assert host.exists(f"/etc/uwsgi/mysite/{site['generation']}.ini")
@@ -224,7 +224,7 @@ def test_a_pillar_with_errors_changes_nothing(applied):
     before = snapshot(host)
     run = host.apply(pillar=broken)
     assert not run.ok
-    assert [result.id for result in run.failed] == ["nginx_uwsgi_django: the pillar is valid"]
+    assert [result.id for result in run.failed] == ["nginx_uwsgi_django: pillar validated"]
     assert "nginx_uwsgi_django:sites:mysite:lissten" in run.failed[0].comment
     assert "listen" in run.failed[0].comment
     report = host.salt_call("nginx_uwsgi_django.report")

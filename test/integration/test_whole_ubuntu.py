@@ -27,7 +27,7 @@ def test_another_key_than_the_pinned_one_changes_nothing(ubuntu_host, pillar):
     wrong = copy.deepcopy(pillar)
     wrong["nginx_uwsgi_django"]["lookup"]["repos"]["ppa"]["fingerprints"] = ["A" * 40]
     run = ubuntu_host.apply("nginx_uwsgi_django.package", pillar=wrong)
-    failed = run.by_id["nginx: its package source is the one of the pillar"]
+    failed = run.by_id["nginx: package source"]
     assert failed.result is False
     assert ubuntu_host.ppa.fingerprint in failed.comment.replace(" ", "")
     assert not ubuntu_host.exists(SOURCE)

@@ -125,37 +125,31 @@ def test_what_was_not_reached_is_named_by_its_cause_and_not_reported(modules):
         },
     )
     assert {label: each["comment"] for label, each in told.items() if not each["result"]} == {
-        "the virtual environment is built": "no such package\n"
-        "Not reached: the hooks between build and migrate have run; the release is checked and its "
-        "database and static files are prepared; the hooks after migrate have run; the hooks before "
-        "the switch have run",
-        "what uWSGI writes is kept": "no room\n"
-        "Not reached: systemd holds the socket; uWSGI runs the desired generation; current is the "
-        "release that is served; the hooks after the switch have run; its companions run",
+        "virtual environment": "no such package\n"
+        "Not reached: hooks between build and migrate; checks, migrations and static files; "
+        "hooks after migrate; hooks before the switch",
+        "uWSGI log": "no room\n"
+        "Not reached: uWSGI socket; uWSGI generation; current release; hooks after the switch; "
+        "companions",
     }
-    assert list(told)[-2:] == ["the virtual environment is built", "what uWSGI writes is kept"]
+    assert list(told)[-2:] == ["virtual environment", "uWSGI log"]
 
 
 def test_a_socket_that_is_closed_is_reported_and_not_to_blame(modules):
     failure = {"django_release.prepared": {"result": False, "comment": "it does not migrate"}}
-    cause = "the release is checked and its database and static files are prepared"
+    cause = "checks, migrations and static files"
     told = report_of(modules(), lambda name: True, **failure)
-    assert told["systemd holds the socket"]["changes"] == {"listening": {"old": True, "new": False}}
-    assert told["systemd holds the socket"]["comment"] == (
-        "closed: no generation of the site reads it"
-    )
-    assert told[cause]["comment"].endswith(
-        "current is the release that is served; the hooks after "
-        "the switch have run; its companions run"
-    )
+    assert told["uWSGI socket"]["changes"] == {"listening": {"old": True, "new": False}}
+    assert told["uWSGI socket"]["comment"] == ("closed: no generation of the site reads it")
+    assert told[cause]["comment"].endswith("current release; hooks after the switch; companions")
 
     def silent(name):
         raise CommandExecutionError("systemctl stop was not done within 90 s")
 
     told = report_of(modules(), silent, **failure)
-    assert told["systemd holds the socket"]["comment"] == (
+    assert told["uWSGI socket"]["comment"] == (
         "still open, and no generation of the site reads it: systemctl stop was not done within 90 s"
     )
     # A dry run changes nothing.
     told = report_of(modules(test=True), silent, **failure)
-    assert "systemd holds the socket" not in told
+    assert "uWSGI socket" not in told
