@@ -174,7 +174,7 @@ def look() -> dict[str, Any]:
             )
     for site in found["sites"]:
         for entry in site["entries"]:
-            if entry.keys[-1] == "files":
+            if entry.keys[2:] == ("files",):
                 for one in entry.value:
                     if not may_reach(nginx_user, one["path"]):
                         site["lost"].append(
@@ -223,6 +223,32 @@ def _name(record: dict[str, Any], path: str, taken: Iterable[str]) -> str:
             if not os.path.exists(f"/etc/systemd/system/uwsgi-{name}.service"):
                 return name
     return f"site{len(list(taken)) + 1}"
+
+
+def _let_go(entries: list[Entry], name: str, record: dict[str, Any]) -> None:
+    """What serves the site now, and is not needed once the formula's own site is proven."""
+    units = [record["unit"], record["socket_unit"]]
+    going = {
+        "units": [unit for unit in units if unit and unit.endswith((".service", ".socket"))],
+        "files": [
+            file
+            for file in record["site_files"]
+            if not file.endswith(f"/sites-enabled/{name}.conf")
+        ],
+        "sockets": [
+            endpoint.removeprefix("unix:")
+            for endpoint in dict.fromkeys(record["endpoints"])
+            if endpoint.startswith("unix:")
+        ],
+    }
+    why = (
+        "stopped, disabled and put aside once visitors get the new answers; takeover.revert brings "
+        "it back. Without the key the old server goes on running"
+    )
+    for key, value in going.items():
+        if value:
+            entries.append(Entry(("sites", name, "takeover", key), value, why))
+            why = "the same"
 
 
 def _site(
@@ -295,14 +321,7 @@ def _site(
     _carry_server(entries, lost, name, record, path, venv, python, told)
     _around(facts, lost, user, path, venv, record)
     _certificates(facts, entries, certbot)
-    for file in record["site_files"]:
-        if os.path.basename(file) != f"{name}.conf" or "/sites-enabled/" not in file:
-            lost.append(
-                (
-                    f"{file} keeps its names when the site is up: remove it then, and reload nginx",
-                    file,
-                )
-            )
+    _let_go(entries, name, record)
     # A mapping's keys stand together.
     order = {
         keys: number for number, keys in enumerate(dict.fromkeys(one.keys[:3] for one in entries))
@@ -469,7 +488,7 @@ def _carry_static(
         False,
         f"{where}: {directory} is {'not writable for ' + user if inside else 'outside the project'}; collectstatic stays yours",
     )
-    media = next((n for n, one in enumerate(entries) if one.keys[-1] == "files"), None)
+    media = next((n for n, one in enumerate(entries) if one.keys[2:] == ("files",)), None)
     entry = {"url": url, "path": directory}
     if media is None:
         entries.append(Entry(("sites", name, "files"), [entry], where))

@@ -116,15 +116,18 @@ def test_a_run_with_nothing_to_do_says_one_line_for_all_sites(bare):
 
 # What the glance at all sites has to see: who does it, and in which state it shows.
 DRIFT = {
-    "its generation was stopped": ("systemctl stop 'uwsgi-one@*.service'", "uWSGI runs"),
+    "its generation was stopped": ("systemctl stop 'uwsgi-one@*.service'", "uWSGI generation"),
     "its generation is disabled": (
         "rm /etc/systemd/system/uwsgi-one.service.wants/*",
-        "uWSGI runs",
+        "uWSGI generation",
     ),
-    "its generation's ini was edited": ("echo '# x' | tee -a /etc/uwsgi/one/*.ini", "uWSGI runs"),
+    "its generation's ini was edited": (
+        "echo '# x' | tee -a /etc/uwsgi/one/*.ini",
+        "uWSGI generation",
+    ),
     "a unit file was touched": (
         "touch /etc/systemd/system/uwsgi-one@*.service",
-        "uWSGI runs",
+        "uWSGI generation",
     ),
     "a drop-in came": (
         "mkdir /etc/systemd/system/uwsgi-one@.service.d && "
@@ -132,24 +135,24 @@ DRIFT = {
         # What it is about is not known before systemd has read it.
         "",
     ),
-    "its socket was closed": ("systemctl stop uwsgi-one.socket", "systemd holds"),
+    "its socket was closed": ("systemctl stop uwsgi-one.socket", "uWSGI socket"),
     "its socket's unit was edited": (
         "sed -i 's/Backlog=.*/Backlog=7/' /etc/systemd/system/uwsgi-one.socket",
-        "systemd holds",
+        "uWSGI socket",
     ),
-    "its socket is another's": ("chown nobody /run/uwsgi/one.sock", "systemd holds"),
+    "its socket is another's": ("chown nobody /run/uwsgi/one.sock", "uWSGI socket"),
     "its socket is not started with the system": (
         "rm /etc/systemd/system/sockets.target.wants/uwsgi-one.socket",
-        "systemd holds",
+        "uWSGI socket",
     ),
-    "a file of the project was edited": ("echo '# x' >>/srv/one/app/urls.py", "the release is"),
+    "a file of the project was edited": ("echo '# x' >>/srv/one/app/urls.py", "release files"),
     "its home is another's": (
         "chown nobody /var/lib/nginx_uwsgi_django/sites/one",
-        "its user",
+        "user and group",
     ),
     "what was prepared is forgotten": (
         "rm /var/lib/nginx_uwsgi_django/prepared/one/*.json",
-        "the release is checked",
+        "checks, migrations",
     ),
 }
 
