@@ -124,9 +124,9 @@ def test_a_dry_run_is_a_plan_with_diffs_by_site_and_a_count(applied):
     before = host.read("/etc/nginx/sites-available/mysite.conf")
     plan = host.run(APPLY, "--test", "/root/other.sls", timeout=120).stdout
     head, _, plan = plan.partition("\n\nnginx\n")
-    assert plan.startswith("  ~ its tree is the one of the pillar\n")
+    assert plan.startswith("  ~ configuration tree\n")
     assert "-    client_max_body_size 128M;" in plan and "+    client_max_body_size 7M;" in plan
-    assert "\n  ~ it runs what is on disk\n" in plan
+    assert "\n  ~ reloaded or upgraded if needed\n" in plan
     assert re.search(r"^Nothing was changed. Of \d+ states 2 would act: 2 change\.$", plan, re.M)
     assert host.read("/etc/nginx/sites-available/mysite.conf") == before
     assert "nothing to change" in host.run(APPLY, "--test", timeout=120).stdout
