@@ -334,7 +334,7 @@ def switch(host: Host, world: World, nginx: dict[str, Any]) -> None:
         assert host.run(f"systemctl is-enabled {unit}").stdout == "enabled\n"
 
 
-@pytest.mark.few(1)
+@pytest.mark.long
 @pytest.mark.parametrize("kind", WORLDS)
 def test_a_server_is_taken_over_and_given_back(server: Host, kind: str) -> None:
     world = WORLDS[kind]

@@ -139,7 +139,7 @@ FORMS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_site_is_asked_where_its_visitors_come(web: tuple[Host, Salt], form: str) -> None:
     host, salt = web
