@@ -218,7 +218,7 @@ def test_nginx_accepts_every_site_that_the_contract_accepts(tools: Host, many: M
         "server_names_hash_bucket_size 1024; server_names_hash_max_size 65536;\n"
         # As http.conf.jinja has it; what else stands there is of other tests.
         'map "$host $http_host" $nginx_uwsgi_django_host { default $host; }\n'
-            'map $host $nginx_uwsgi_django_proof { default ""; }\n'
+        'map $host $nginx_uwsgi_django_proof { default ""; }\n'
         + servers.replace("include uwsgi_params", "include /etc/nginx/uwsgi_params")
         + "}\n",
     )
