@@ -138,6 +138,15 @@ def test_a_dry_run_is_a_plan_with_diffs_by_site_and_a_count(applied):
     assert refused.stdout.count("FAILED") == 1 and "no_such_directive" in refused.stdout
 
 
+def test_a_function_is_called_with_the_pillar(applied):
+    host, _ = applied
+    called = host.run(APPLY, "--call", "site_rollback.releases", "mysite", timeout=120)
+    assert re.search(r"^ +release:\n +[0-9a-f]{12}$", called.stdout, re.M), called.stdout
+    refused = host.run(APPLY, "--call", "takeover.revert", "mysite", check=False, timeout=120)
+    assert refused.returncode != 0 and "mysite" in output(refused)
+    assert host.get("/", "a.compute.amazonaws.com")[0] == 200
+
+
 def test_a_pillar_with_errors_is_told_by_its_path(applied):
     host, _ = applied
     host.write(
